@@ -1,0 +1,138 @@
+/**
+ * What a backend can do. It knows pages and slots, not sequences: those are the cache's. Every operation checks all
+ * that the host can see before it writes anything; a call that throws has changed nothing.
+ *
+ * Results may come at once or as a promise. `WasmBackend` narrows every method to the synchronous form.
+ */
+import type { FloatArray, FloatDtype } from './formats.js';
+import type { PageLayout } from './layout.js';
+import type { Recipe, RecipeName } from './recipe.js';
+
+type Awaitable<T> = T | Promise<T>;
+
+export interface Backend {
+  readonly kind: 'wasm' | 'webgpu';
+  /** True when every method returns its result at once. */
+  readonly synchronous: boolean;
+
+  /**
+   * Memory for `count` pages, filled with zeros.
+   * @throws RangeError when the pool is larger than this backend can hold
+   */
+  createPages(layout: PageLayout, count: number): Pages;
+
+  /** Quantizes keys and values and writes them into their slots. */
+  append(call: AppendCall): Awaitable<AppendStatus>;
+
+  /** Attention of query rows over the pages of their sequences. */
+  attend(call: AttendCall): Awaitable<AttendResult>;
+
+  /** Frees everything that the backend owns. Pages created from it are gone too. */
+  dispose(): void;
+  [Symbol.dispose](): void;
+}
+
+/** The pages of one layer: an opaque handle over WASM memory or a GPU buffer. */
+export interface Pages {
+  readonly layout: PageLayout;
+  readonly count: number;
+  readonly byteLength: number;
+
+  /**
+   * Copies whole pages, codes and scales: page `from[i]` to page `to[i]`, in order.
+   * @throws RangeError for a page that is not there
+   */
+  copyPages(from: ArrayLike<number>, to: ArrayLike<number>): Awaitable<void>;
+
+  /** Takes in foreign tensors (separate K and V, NHD), beginning at page `firstPage` (default 0). */
+  import(tensors: NhdTensors, firstPage?: number): Awaitable<void>;
+
+  /** Gives out `count` pages from `firstPage` (default: all) as plain NHD tensors. */
+  export(firstPage?: number, count?: number): Awaitable<NhdTensors>;
+
+  dispose(): void;
+  [Symbol.dispose](): void;
+}
+
+/** Codes as they are stored: FP8 in a Uint8Array, f16 bits in a Uint16Array, f32 in a Float32Array. */
+export type CodeArray = Uint8Array | Uint16Array | Float32Array;
+
+/** A cache as the ecosystem writes it: token-major, keys and values apart. */
+export interface NhdTensors {
+  /** [blocks, blockSize, kvHeads, headDim] */
+  readonly keyCache: CodeArray;
+  /** [blocks, blockSize, kvHeads, headDim] */
+  readonly valueCache: CodeArray;
+  /** [blocks, blockSize, kvHeads]; only with granularity token-head */
+  readonly keyScale?: Float32Array;
+  /** [blocks, blockSize, kvHeads]; only with granularity token-head */
+  readonly valueScale?: Float32Array;
+}
+
+export interface AppendCall {
+  readonly pages: Pages;
+  /** [tokens, kvHeads, headDim] */
+  readonly key: FloatArray;
+  /** [tokens, kvHeads, headDim] */
+  readonly value: FloatArray;
+  /** Dtype of `key` and `value`; needed for Uint16Array. */
+  readonly dtype?: FloatDtype;
+  /** [tokens]: page · blockSize + place in the page. Negative = skip this token; no slot twice. */
+  readonly slotMapping: Int32Array;
+  /** How computed scales come about (granularity token-head). Default `amax`. */
+  readonly recipe?: RecipeName | Recipe;
+  /** The given scale (granularity tensor). Default 1. */
+  readonly kScale?: number;
+  readonly vScale?: number;
+}
+
+export interface AppendStatus {
+  /** Tokens stored. */
+  readonly written: number;
+  /** Tokens whose slot was negative. */
+  readonly skipped: number;
+}
+
+/** What shapes attention beside q, keys and values. The defaults are plain causal attention. */
+export interface AttentionOptions {
+  /** Row i of a sequence stands at kvLen − qLen + i and sees keys up to itself. Default true. */
+  readonly causal?: boolean;
+  /** A row sees keys j ≥ pos − windowLeft. −1 = unlimited (default). */
+  readonly windowLeft?: number;
+  /** A row sees keys j ≤ pos + windowRight. −1 = unlimited (default). */
+  readonly windowRight?: number;
+  /** s becomes softcap · tanh(s / softcap). 0 = none (default). */
+  readonly softcap?: number;
+  /** [queryHeads]: one more logit per head, not scaled, that joins the denominator only. */
+  readonly sinks?: Float32Array;
+  /** Default 1/√headDim. */
+  readonly softmaxScale?: number;
+}
+
+export interface AttendCall extends AttentionOptions {
+  readonly pages: Pages;
+  /** [totalQ, queryHeads, headDim]; queryHeads is any multiple of kvHeads. */
+  readonly q: FloatArray;
+  /** Dtype of `q`; needed for Uint16Array. */
+  readonly dtype?: FloatDtype;
+  /** [sequences, maxBlocks]: page of each block; unused entries are negative. */
+  readonly blockTable: Int32Array;
+  /** [sequences + 1]: rows of sequence s are cuSeqlensQ[s] … cuSeqlensQ[s + 1] − 1. */
+  readonly cuSeqlensQ: Int32Array;
+  /** [sequences]: keys of each sequence, the new ones included. */
+  readonly seqUsedK: Int32Array;
+  /** The given scale (granularity tensor). Default 1. */
+  readonly kScale?: number;
+  readonly vScale?: number;
+  /** [totalQ, queryHeads, headDim]: where to put the result; made when absent. */
+  readonly out?: Float32Array;
+  /** [totalQ, queryHeads]: natural log of the softmax denominator; made when absent. */
+  readonly lse?: Float32Array;
+}
+
+export interface AttendResult {
+  /** [totalQ, queryHeads, headDim] */
+  readonly out: Float32Array;
+  /** [totalQ, queryHeads]; −∞ for a row that sees nothing (the sink where there is one) */
+  readonly lse: Float32Array;
+}

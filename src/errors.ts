@@ -1,0 +1,26 @@
+/** The named errors. Everything else is a TypeError or RangeError that says `"name" expected X, got Y`. */
+
+/** A step needs more pages than are free. Nothing was reserved or written. */
+export class OutOfPagesError extends Error {
+  override readonly name = 'OutOfPagesError';
+  constructor(
+    /** Pages that the call would have taken. */
+    readonly need: number,
+    /** Pages that were free. */
+    readonly have: number,
+  ) {
+    super(`the step needs ${need} pages, ${have} are free: free or truncate sequences, or give the cache a larger capacity`);
+  }
+}
+
+/** A file breaks its format. `offset` is the byte at which that shows. */
+export class FormatError extends Error {
+  override readonly name = 'FormatError';
+  constructor(
+    readonly file: string,
+    readonly offset: number,
+    reason: string,
+  ) {
+    super(`${file}, byte ${offset}: ${reason}`);
+  }
+}

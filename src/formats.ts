@@ -1,0 +1,89 @@
+/** Facts about each cache format, and the names under which users may ask for one. */
+
+/** How one element of a cached key or value is stored. */
+export type Format = 'e4m3fn' | 'e5m2' | 'f16' | 'f32';
+
+/** The 8-bit floating-point formats (OCP 8-bit Floating Point Specification 1.0). */
+export type Fp8Format = 'e4m3fn' | 'e5m2';
+
+/** A format, or a name that vLLM's `--kv-cache-dtype` gives to one. */
+export type FormatName = Format | 'fp8' | 'fp8_e4m3' | 'fp8_e5m2';
+
+/** The dtype of unquantized tensors. f16 and bf16 travel as bits in a `Uint16Array`. */
+export type FloatDtype = 'f32' | 'f16' | 'bf16';
+
+/** Unquantized values: f32 numbers, or f16/bf16 bits (then the call states which). */
+export type FloatArray = Float32Array | Uint16Array;
+
+interface FormatFacts {
+  /** The number under which the kernels know the format. */
+  readonly id: number;
+  /** Bytes per element. */
+  readonly bytes: 1 | 2 | 4;
+  /** The largest finite value. */
+  readonly max: number;
+  /** True where the format needs a scale to cover a model's range. */
+  readonly quantized: boolean;
+  /** The dtype's name in .safetensors files. */
+  readonly safetensors: 'F8_E4M3' | 'F8_E5M2' | 'F16' | 'F32';
+}
+
+export const formats: { readonly [F in Format]: FormatFacts } = {
+  e4m3fn: { id: 0, bytes: 1, max: 448, quantized: true, safetensors: 'F8_E4M3' },
+  e5m2: { id: 1, bytes: 1, max: 57344, quantized: true, safetensors: 'F8_E5M2' },
+  f16: { id: 2, bytes: 2, max: 65504, quantized: false, safetensors: 'F16' },
+  f32: { id: 3, bytes: 4, max: 3.4028234663852886e38, quantized: false, safetensors: 'F32' },
+};
+
+/** The numbers under which the kernels know the input dtypes, and their sizes. */
+export const floatDtypes: { readonly [D in FloatDtype]: { readonly id: number; readonly bytes: 2 | 4 } } = {
+  f32: { id: 0, bytes: 4 },
+  f16: { id: 1, bytes: 2 },
+  bf16: { id: 2, bytes: 2 },
+};
+
+const aliases: { readonly [name: string]: Format } = { fp8: 'e4m3fn', fp8_e4m3: 'e4m3fn', fp8_e5m2: 'e5m2' };
+
+/**
+ * The format behind a name.
+ * @param name one of {@link FormatName}
+ * @param argument what to call the argument in the error
+ * @throws TypeError for any other name
+ */
+export function resolveFormat(name: string, argument = 'format'): Format {
+  if (Object.hasOwn(formats, name)) return name as Format;
+  if (Object.hasOwn(aliases, name)) return aliases[name];
+  const known = [...Object.keys(formats), ...Object.keys(aliases)].join(', ');
+  throw new TypeError(`"${argument}" expected one of ${known}, got ${String(name)}`);
+}
+
+/** As {@link resolveFormat}, for calls that encode to or decode from 8 bits only. */
+export function resolveFp8Format(name: string, argument = 'format'): Fp8Format {
+  const format = resolveFormat(name, argument);
+  if (!formats[format].quantized) throw new TypeError(`"${argument}" expected an 8-bit format, got ${name}`);
+  return format as Fp8Format;
+}
+
+/**
+ * The dtype of a typed array of unquantized values.
+ * @param dtype what the caller says; needed for 16-bit input, where the array does not tell
+ * @throws TypeError when the array's kind and the dtype do not fit together
+ */
+export function floatDtypeOf(values: FloatArray, dtype: FloatDtype | undefined, argument: string): FloatDtype {
+  if (values instanceof Float32Array) {
+    if (dtype !== undefined && dtype !== 'f32') throw new TypeError(`"${argument}" expected a Uint16Array of ${dtype} bits, got Float32Array`);
+    return 'f32';
+  }
+  if (values instanceof Uint16Array) {
+    if (dtype === 'f16' || dtype === 'bf16') return dtype;
+    throw new TypeError(`"${argument}" is a Uint16Array: its dtype expected f16 or bf16, got ${String(dtype)}`);
+  }
+  throw new TypeError(`"${argument}" expected a Float32Array, or a Uint16Array of f16 or bf16 bits, got ${describe(values)}`);
+}
+
+/** What a value is, in a word, for error messages. */
+export function describe(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (typeof value === 'object') return value.constructor?.name ?? 'an object';
+  return typeof value === 'string' ? JSON.stringify(value) : `${typeof value} ${String(value as number)}`;
+}

@@ -1,0 +1,250 @@
+/**
+ * Shapes, strides and byte offsets: the one place that knows where anything lies.
+ *
+ * A page is one record of `blockSize` tokens of one layer:
+ *
+ * ```
+ * K codes   (head, token, dim)   each row padded to 16 bytes
+ * V codes   (head, token, dim)   each row padded to 16 bytes
+ * K scales  (head, token)  f32   each head's run padded to 16 bytes; only with granularity token-head
+ * V scales  (head, token)  f32   the same
+ * ```
+ */
+import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
+
+/** Largest head dimension the kernels have room for. */
+export const MAX_HEAD_DIM = 256;
+
+/** Where scales come from: `tensor` is one given number per call, `token-head` is computed on write and lies in the page. */
+export type Granularity = 'tensor' | 'token-head';
+
+/** How keys or values are stored. */
+export interface SideOptions {
+  /** Default e4m3fn. */
+  readonly dtype?: FormatName;
+  /** Default token-head for 8-bit formats; f16 and f32 carry no scales and take `tensor` only. */
+  readonly granularity?: Granularity;
+}
+
+export interface PageShape {
+  readonly kvHeads: number;
+  /** A multiple of 8, at most 256; the same for K and V. */
+  readonly headDim: number;
+  /** Tokens per page. Any positive integer; multiples of 16 are fastest. */
+  readonly blockSize: number;
+  readonly k?: SideOptions;
+  readonly v?: SideOptions;
+}
+
+/** Keys or values inside a page: all in bytes, from the page's first. */
+export interface SideLayout {
+  readonly format: Format;
+  readonly granularity: Granularity;
+  /** Codes of head h, token t start at `codes + h · headStride + t · tokenStride`. */
+  readonly codes: number;
+  readonly headStride: number;
+  readonly tokenStride: number;
+  /** The scale of head h, token t is at `scales + h · scaleHeadStride + 4 · t`. Both are 0 where the page holds no scales. */
+  readonly scales: number;
+  readonly scaleHeadStride: number;
+}
+
+export interface PageLayout {
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly blockSize: number;
+  readonly k: SideLayout;
+  readonly v: SideLayout;
+  /** Size of one page, a multiple of 16. */
+  readonly bytes: number;
+}
+
+export const align16 = (bytes: number): number => Math.ceil(bytes / 16) * 16;
+
+/** @throws RangeError unless `value` is an integer in [min, max] */
+export function checkInteger(value: number, argument: string, min: number, max = Number.MAX_SAFE_INTEGER): number {
+  if (!Number.isSafeInteger(value) || value < min || value > max) {
+    const range = max === Number.MAX_SAFE_INTEGER ? `an integer of at least ${min}` : `an integer from ${min} to ${max}`;
+    throw new RangeError(`"${argument}" expected ${range}, got ${describe(value)}`);
+  }
+  return value;
+}
+
+/** @throws RangeError unless headDim is a multiple of 8 up to {@link MAX_HEAD_DIM} */
+export function checkHeadDim(headDim: number, argument = 'headDim'): number {
+  if (!Number.isSafeInteger(headDim) || headDim < 8 || headDim > MAX_HEAD_DIM || headDim % 8 !== 0) {
+    throw new RangeError(`"${argument}" expected a multiple of 8 from 8 to ${MAX_HEAD_DIM}, got ${describe(headDim)}`);
+  }
+  return headDim;
+}
+
+function resolveSide(options: SideOptions | undefined, side: 'k' | 'v'): { format: Format; granularity: Granularity } {
+  const format = resolveFormat(options?.dtype ?? 'e4m3fn', `${side}.dtype`);
+  const quantized = formats[format].quantized;
+  const granularity = options?.granularity ?? (quantized ? 'token-head' : 'tensor');
+  if (granularity !== 'tensor' && granularity !== 'token-head') {
+    throw new TypeError(`"${side}.granularity" expected tensor or token-head, got ${describe(granularity)}`);
+  }
+  if (!quantized && granularity !== 'tensor') {
+    throw new TypeError(`"${side}.granularity" expected tensor for ${format}, which carries no scales, got ${granularity}`);
+  }
+  return { format, granularity };
+}
+
+/**
+ * Where everything lies in a page of this shape.
+ * @throws TypeError or RangeError naming the field that does not fit
+ */
+export function pageLayout(shape: PageShape): PageLayout {
+  const kvHeads = checkInteger(shape.kvHeads, 'kvHeads', 1, 65536);
+  const headDim = checkHeadDim(shape.headDim);
+  const blockSize = checkInteger(shape.blockSize, 'blockSize', 1, 65536);
+  let end = 0;
+  const place = (bytes: number): number => (end += bytes) - bytes;
+  const codes = (side: { format: Format }): Pick<SideLayout, 'codes' | 'headStride' | 'tokenStride'> => {
+    const tokenStride = align16(headDim * formats[side.format].bytes);
+    const headStride = tokenStride * blockSize;
+    return { codes: place(headStride * kvHeads), headStride, tokenStride };
+  };
+  const scales = (side: { granularity: Granularity }): Pick<SideLayout, 'scales' | 'scaleHeadStride'> => {
+    if (side.granularity === 'tensor') return { scales: 0, scaleHeadStride: 0 };
+    const scaleHeadStride = align16(blockSize * 4);
+    return { scales: place(scaleHeadStride * kvHeads), scaleHeadStride };
+  };
+  const k = resolveSide(shape.k, 'k');
+  const v = resolveSide(shape.v, 'v');
+  const kCodes = codes(k);
+  const vCodes = codes(v);
+  const kScales = scales(k);
+  const vScales = scales(v);
+  return { kvHeads, headDim, blockSize, k: { ...k, ...kCodes, ...kScales }, v: { ...v, ...vCodes, ...vScales }, bytes: end };
+}
+
+/** A record of 4-byte words that a kernel reads its arguments from; field i lies at byte 4 · i. */
+export type ParamRecord = { readonly [field: string]: 'pointer' | 'i32' | 'f32' };
+
+/** Arguments of the kernel that quantizes rows: `quantizeRows` in assembly/quantize.ts. */
+export const quantizeParams = {
+  /** x: (rows, dim), f32 | f16 | bf16. */
+  x: 'pointer',
+  dtype: 'i32',
+  rows: 'i32',
+  dim: 'i32',
+  format: 'i32',
+  /** codes: (rows, dim), rows `codesStride` bytes apart. */
+  codes: 'pointer',
+  codesStride: 'i32',
+  /** scales: (rows) f32, written; 0 when the scale is given. */
+  scales: 'pointer',
+  givenScale: 'f32',
+  max: 'f32',
+  amaxFloor: 'f32',
+  scaleFloor: 'f32',
+  scaleIfZero: 'f32',
+  quotient: 'i32',
+} as const satisfies ParamRecord;
+
+/** What the append kernel needs beside {@link quantizeParams} (whose x is (tokens, kvHeads, dim)): assembly/append.ts. */
+export const appendParams = {
+  ...quantizeParams,
+  /** slotMapping: (tokens) i32; negative = skip. */
+  slotMapping: 'pointer',
+  tokens: 'i32',
+  kvHeads: 'i32',
+  blockSize: 'i32',
+  /** First byte of page 0. */
+  pages: 'pointer',
+  pageBytes: 'i32',
+  codesOffset: 'i32',
+  headStride: 'i32',
+  tokenStride: 'i32',
+  /** 0: no scales in the page, the given one is used. */
+  scalesOffset: 'i32',
+  scaleHeadStride: 'i32',
+} as const satisfies ParamRecord;
+
+/** Arguments of the attention kernel: assembly/attend/attend.ts. */
+export const attendParams = {
+  /** q: (totalQ, queryHeads, dim) f32. */
+  q: 'pointer',
+  /** out: (totalQ, queryHeads, dim) f32. */
+  out: 'pointer',
+  /** lse: (totalQ, queryHeads) f32. */
+  lse: 'pointer',
+  sequences: 'i32',
+  queryHeads: 'i32',
+  kvHeads: 'i32',
+  dim: 'i32',
+  /** cuSeqlensQ: (sequences + 1) i32. */
+  cuSeqlensQ: 'pointer',
+  /** seqUsedK: (sequences) i32. */
+  seqUsedK: 'pointer',
+  /** blockTable: (sequences, maxBlocks) i32. */
+  blockTable: 'pointer',
+  maxBlocks: 'i32',
+  pages: 'pointer',
+  pageBytes: 'i32',
+  blockSize: 'i32',
+  kFormat: 'i32',
+  kCodes: 'i32',
+  kHeadStride: 'i32',
+  kTokenStride: 'i32',
+  /** 0: no scales in the page, `kScale` holds for all. */
+  kScales: 'i32',
+  kScaleHeadStride: 'i32',
+  kScale: 'f32',
+  vFormat: 'i32',
+  vCodes: 'i32',
+  vHeadStride: 'i32',
+  vTokenStride: 'i32',
+  vScales: 'i32',
+  vScaleHeadStride: 'i32',
+  vScale: 'f32',
+  softmaxScale: 'f32',
+  /** 0: none. */
+  softcap: 'f32',
+  causal: 'i32',
+  /** -1: unlimited. */
+  windowLeft: 'i32',
+  windowRight: 'i32',
+  /** sinks: (queryHeads) f32; 0: none. */
+  sinks: 'pointer',
+  /** Working memory of {@link attendScratchBytes}. */
+  scratch: 'pointer',
+} as const satisfies ParamRecord;
+
+export const paramBytes = (record: ParamRecord): number => align16(Object.keys(record).length * 4);
+
+/**
+ * Writes a kernel's arguments. Every field of the record is stated by the caller: the type sees to it.
+ * @param at byte offset of the record in `view`
+ */
+export function writeParams<R extends ParamRecord>(view: DataView, at: number, record: R, values: { readonly [F in keyof R]: number }): void {
+  let offset = at;
+  for (const field in record) {
+    if (record[field] === 'f32') view.setFloat32(offset, values[field], true);
+    else view.setInt32(offset, values[field], true);
+    offset += 4;
+  }
+}
+
+/** Keys decoded at a time. The softmax is renormalized at multiples of this: part of what fixes the result's bits. */
+export const TILE_KEYS = 64;
+/** Keys per cut. Cuts are computed each from nothing and merged in order; a multiple of {@link TILE_KEYS}, and as fixed. */
+export const CUT_KEYS = 2048;
+/** Query rows (token × head of the group) that share one decoded tile. Changes no bit. */
+export const BLOCK_ROWS = 64;
+
+/** Working memory of the attention kernel, in floats, one after the other; rows of `stride` = headDim padded to 16. */
+export function attendScratch(stride: number): { tile: number; scores: number; kScales: number; vScales: number; acc: number; cutAcc: number; state: number; floats: number } {
+  let end = 0;
+  const place = (floats: number): number => (end += floats) - floats;
+  const tile = place(TILE_KEYS * stride);
+  const scores = place(BLOCK_ROWS * TILE_KEYS);
+  const kScales = place(TILE_KEYS);
+  const vScales = place(TILE_KEYS);
+  const acc = place(BLOCK_ROWS * stride);
+  const cutAcc = place(BLOCK_ROWS * stride);
+  const state = place(BLOCK_ROWS * 8);
+  return { tile, scores, kScales, vScales, acc, cutAcc, state, floats: end };
+}
