@@ -163,22 +163,26 @@ export const appendParams = {
   scaleHeadStride: 'i32',
 } as const satisfies ParamRecord;
 
+/**
+ * One piece of attention work: `rows` query rows of one sequence that follow each other. 32-bit words:
+ * first row in q, rows, position of the first row, keys of the sequence, row of the block table.
+ */
+export const WORK_WORDS = 5;
+
 /** Arguments of the attention kernel: assembly/attend/attend.ts. */
 export const attendParams = {
-  /** q: (totalQ, queryHeads, dim) f32. */
+  /** (items, WORK_WORDS) i32. */
+  work: 'pointer',
+  items: 'i32',
+  /** q: (rows, queryHeads, dim) f32. */
   q: 'pointer',
-  /** out: (totalQ, queryHeads, dim) f32. */
+  /** out: (rows, queryHeads, dim) f32. */
   out: 'pointer',
-  /** lse: (totalQ, queryHeads) f32. */
+  /** lse: (rows, queryHeads) f32. */
   lse: 'pointer',
-  sequences: 'i32',
   queryHeads: 'i32',
   kvHeads: 'i32',
   dim: 'i32',
-  /** cuSeqlensQ: (sequences + 1) i32. */
-  cuSeqlensQ: 'pointer',
-  /** seqUsedK: (sequences) i32. */
-  seqUsedK: 'pointer',
   /** blockTable: (sequences, maxBlocks) i32. */
   blockTable: 'pointer',
   maxBlocks: 'i32',
@@ -209,7 +213,7 @@ export const attendParams = {
   windowRight: 'i32',
   /** sinks: (queryHeads) f32; 0: none. */
   sinks: 'pointer',
-  /** Working memory of {@link attendScratchBytes}. */
+  /** Working memory, see {@link attendScratch}. */
   scratch: 'pointer',
 } as const satisfies ParamRecord;
 
@@ -232,19 +236,28 @@ export function writeParams<R extends ParamRecord>(view: DataView, at: number, r
 export const TILE_KEYS = 64;
 /** Keys per cut. Cuts are computed each from nothing and merged in order; a multiple of {@link TILE_KEYS}, and as fixed. */
 export const CUT_KEYS = 2048;
+/** Words per row of the kernel's row records. */
+export const ROW_WORDS = 12;
 /** Query rows (token × head of the group) that share one decoded tile. Changes no bit. */
 export const BLOCK_ROWS = 64;
 
-/** Working memory of the attention kernel, in floats, one after the other; rows of `stride` = headDim padded to 16. */
-export function attendScratch(stride: number): { tile: number; scores: number; kScales: number; vScales: number; acc: number; cutAcc: number; state: number; floats: number } {
+/** Working memory of the attention kernel, in floats; rows of `stride` = headDim padded to 16. */
+export function attendScratch(stride: number) {
   let end = 0;
   const place = (floats: number): number => (end += floats) - floats;
-  const tile = place(TILE_KEYS * stride);
-  const scores = place(BLOCK_ROWS * TILE_KEYS);
-  const kScales = place(TILE_KEYS);
-  const vScales = place(TILE_KEYS);
-  const acc = place(BLOCK_ROWS * stride);
-  const cutAcc = place(BLOCK_ROWS * stride);
-  const state = place(BLOCK_ROWS * 8);
-  return { tile, scores, kScales, vScales, acc, cutAcc, state, floats: end };
+  return {
+    /** K or V of one tile, decoded: (TILE_KEYS, stride). */
+    tile: place(TILE_KEYS * stride),
+    /** Scores, then probabilities: (BLOCK_ROWS, TILE_KEYS). */
+    scores: place(BLOCK_ROWS * TILE_KEYS),
+    /** The tile's scales: (TILE_KEYS) each. */
+    kScales: place(TILE_KEYS),
+    vScales: place(TILE_KEYS),
+    /** Sums of p · v in this cut, and over all cuts: (BLOCK_ROWS, stride) each. */
+    cutSums: place(BLOCK_ROWS * stride),
+    sums: place(BLOCK_ROWS * stride),
+    /** What else each row carries: (BLOCK_ROWS) records of ROW_WORDS, see assembly/attend/rows.ts. */
+    rows: place(BLOCK_ROWS * ROW_WORDS),
+    floats: end,
+  };
 }

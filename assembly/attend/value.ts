@@ -1,0 +1,83 @@
+/**
+ * sums[row][d] ← sums[row][d] · rescale[row] + Σ_key p[row][key] · v[key][d], keys ascending. Bounded.
+ *
+ * Only keys that the row sees are touched: a slot that it does not see may hold NaN, and 0 · NaN would reach the sum.
+ * 16 dims at a time, for one row or for two that see the same keys; the order of additions is the same in both.
+ */
+
+/** `dims` is headDim padded to 16: sums and the tile's rows have room for it. */
+export function addValues(p: usize, from: i32, to: i32, tile: usize, rowBytes: usize, dims: i32, rescale: f32, sums: usize): void {
+  const by = f32x4.splat(rescale);
+  const probabilities = p + (<usize>from << 2);
+  const end = p + (<usize>to << 2);
+  const first = tile + <usize>from * rowBytes;
+  for (let at: usize = 0; at < <usize>dims << 2; at += 64) {
+    const sum = sums + at;
+    let a = f32x4.mul(v128.load(sum), by);
+    let b = f32x4.mul(v128.load(sum, 16), by);
+    let c = f32x4.mul(v128.load(sum, 32), by);
+    let d = f32x4.mul(v128.load(sum, 48), by);
+    let v = first + at;
+    for (let x = probabilities; x < end; x += 4) {
+      const px = v128.load32_splat(x);
+      a = f32x4.add(a, f32x4.mul(px, v128.load(v)));
+      b = f32x4.add(b, f32x4.mul(px, v128.load(v, 16)));
+      c = f32x4.add(c, f32x4.mul(px, v128.load(v, 32)));
+      d = f32x4.add(d, f32x4.mul(px, v128.load(v, 48)));
+      v += rowBytes;
+    }
+    v128.store(sum, a);
+    v128.store(sum, b, 16);
+    v128.store(sum, c, 32);
+    v128.store(sum, d, 48);
+  }
+}
+
+/** The same for two rows whose probabilities lie `pBytes` and whose sums lie `rowBytes` apart. */
+export function addValuesTwoRows(
+  p: usize, pBytes: usize, from: i32, to: i32, tile: usize, rowBytes: usize, dims: i32, rescale0: f32, rescale1: f32, sums: usize,
+): void {
+  const by0 = f32x4.splat(rescale0);
+  const by1 = f32x4.splat(rescale1);
+  const probabilities = p + (<usize>from << 2);
+  const end = p + (<usize>to << 2);
+  const first = tile + <usize>from * rowBytes;
+  for (let at: usize = 0; at < <usize>dims << 2; at += 64) {
+    const sum = sums + at;
+    const other = sum + rowBytes;
+    let a = f32x4.mul(v128.load(sum), by0);
+    let b = f32x4.mul(v128.load(sum, 16), by0);
+    let c = f32x4.mul(v128.load(sum, 32), by0);
+    let d = f32x4.mul(v128.load(sum, 48), by0);
+    let e = f32x4.mul(v128.load(other), by1);
+    let f = f32x4.mul(v128.load(other, 16), by1);
+    let g = f32x4.mul(v128.load(other, 32), by1);
+    let h = f32x4.mul(v128.load(other, 48), by1);
+    let v = first + at;
+    for (let x = probabilities; x < end; x += 4) {
+      const p0 = v128.load32_splat(x);
+      const p1 = v128.load32_splat(x + pBytes);
+      const v0 = v128.load(v);
+      a = f32x4.add(a, f32x4.mul(p0, v0));
+      e = f32x4.add(e, f32x4.mul(p1, v0));
+      const v1 = v128.load(v, 16);
+      b = f32x4.add(b, f32x4.mul(p0, v1));
+      f = f32x4.add(f, f32x4.mul(p1, v1));
+      const v2 = v128.load(v, 32);
+      c = f32x4.add(c, f32x4.mul(p0, v2));
+      g = f32x4.add(g, f32x4.mul(p1, v2));
+      const v3 = v128.load(v, 48);
+      d = f32x4.add(d, f32x4.mul(p0, v3));
+      h = f32x4.add(h, f32x4.mul(p1, v3));
+      v += rowBytes;
+    }
+    v128.store(sum, a);
+    v128.store(sum, b, 16);
+    v128.store(sum, c, 32);
+    v128.store(sum, d, 48);
+    v128.store(other, e);
+    v128.store(other, f, 16);
+    v128.store(other, g, 32);
+    v128.store(other, h, 48);
+  }
+}

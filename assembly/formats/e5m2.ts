@@ -1,0 +1,57 @@
+/**
+ * E5M2: 1 sign, 5 exponent (bias 15), 2 mantissa bits; infinity is S.11111.00, NaN S.11111.{01,10,11} (OCP 8-bit
+ * Floating Point Specification 1.0, section 5): the upper byte of an f16. Exact.
+ *
+ * encode and decode go as in e4m3fn.ts; below 2^-14 values are rounded by adding 2^7, and the power left out is 2^112.
+ */
+
+/** Upper bound of |x|: saturating, what is larger becomes 57344; else 65536, the value that 0x7C (infinity) would have. */
+export const E5M2_MAX: f32 = 57344;
+export const E5M2_OVERFLOW: f32 = 65536;
+
+// @ts-ignore: decorator
+@inline
+const SMALLEST_NORMAL: f32 = 0.00006103515625;
+// @ts-ignore: decorator
+@inline
+const SUBNORMAL_MAGIC: f32 = 128;
+
+/** Magnitude codes (0…0x7C) of 4 values, one per i32 lane; NaN gives more than 0x7F. `bound` is one of the two above. */
+// @ts-ignore: decorator
+@inline
+export function encodeMagnitude(x: v128, bound: f32): v128 {
+  const a = f32x4.pmin(v128.and(x, i32x4.splat(0x7fffffff)), f32x4.splat(bound)); // pmin lets NaN through
+  const even = v128.and(i32x4.shr_u(a, 21), i32x4.splat(1));
+  const normal = i32x4.sub(i32x4.shr_u(i32x4.add(i32x4.add(a, i32x4.splat(0xfffff)), even), 21), i32x4.splat(112 << 2));
+  const subnormal = i32x4.sub(f32x4.add(a, f32x4.splat(SUBNORMAL_MAGIC)), i32x4.splat(0x43000000));
+  return v128.bitselect(subnormal, normal, f32x4.lt(a, f32x4.splat(SMALLEST_NORMAL)));
+}
+
+/** 8 codes, sign-extended to i16, as f32 · 2^-112 bit patterns in the upper half of each i32: the low half is zero. */
+// @ts-ignore: decorator
+@inline
+export function spread(codes: v128): v128 {
+  return v128.and(i16x8.shl(codes, 5), i16x8.splat(<i16>0x8fe0));
+}
+
+/** The power of two that {@link spread} leaves out. */
+export const E5M2_UNIT: f32 = reinterpret<f32>(0x77800000); // 2^112
+
+/** Lanes of 16 codes that are infinite or NaN. */
+// @ts-ignore: decorator
+@inline
+export function isSpecial(codes: v128): v128 {
+  return i8x16.gt_u(v128.and(codes, i8x16.splat(0x7f)), i8x16.splat(0x7b));
+}
+
+/** 4 values as {@link spread} bits → f32, infinities and NaN codes (→ 0x7FC00000) included. */
+// @ts-ignore: decorator
+@inline
+export function widenSpecial(bits: v128): v128 {
+  const magnitude = v128.and(bits, i32x4.splat(0x7fffffff));
+  const infinity = v128.or(bits, i32x4.splat(0x7f800000)); // the mantissa is zero where this is taken
+  const infinite = i32x4.eq(magnitude, i32x4.splat(0x7c << 21));
+  const nan = i32x4.gt_s(magnitude, i32x4.splat(0x7c << 21));
+  const finite = f32x4.mul(bits, f32x4.splat(E5M2_UNIT));
+  return v128.bitselect(i32x4.splat(0x7fc00000), v128.bitselect(infinity, finite, infinite), nan);
+}

@@ -1,0 +1,21 @@
+/** What the module exports. Addresses are in the imported memory; src/wasm/ lays it out. */
+import { decodeRun, encodeRun, OP_NONE, widenRun } from "./codec";
+
+export { append } from "./append";
+export { attend } from "./attend/attend";
+export { quantizeRows } from "./quantize";
+
+/** n values (a multiple of 8) at `x` → n codes; see codec.ts. */
+export function encode(x: usize, dtype: i32, n: i32, codes: usize, format: i32, saturate: bool): void {
+  encodeRun(x, dtype, n, codes, format, saturate, OP_NONE, 1);
+}
+
+/** n codes (rounded up to 16) → f32 at `values`. */
+export function decode(codes: usize, n: i32, values: usize, format: i32): void {
+  decodeRun(codes, n, values, format);
+}
+
+/** n values (a multiple of 4) → f32. */
+export function widen(x: usize, dtype: i32, n: i32, values: usize): void {
+  widenRun(x, dtype, n, values);
+}

@@ -1,0 +1,72 @@
+/**
+ * layout.ts → build/params.ts (what the kernels know of it) → asc → build/fp8-kv.wasm → src/generated/wasm.ts.
+ * The module is embedded as base64: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { floatDtypes, formats } from '../src/formats.js';
+import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, quantizeParams, ROW_WORDS, TILE_KEYS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
+import { quotients } from '../src/recipe.js';
+
+const MADE_BY = '// Made by scripts/build.ts from src/layout.ts. Do not edit.\n';
+const assemblyTypes = { pointer: 'usize', i32: 'i32', f32: 'f32' } as const;
+
+function paramClass(name: string, record: ParamRecord): string {
+  const fields = Object.entries(record).map(([field, type]) => `  ${field}: ${assemblyTypes[type]};`);
+  return `@unmanaged\nexport class ${name} {\n${fields.join('\n')}\n}\n`;
+}
+
+function constants(values: Record<string, number>): string {
+  return Object.entries(values)
+    .map(([name, value]) => `export const ${name}: i32 = ${value};\n`)
+    .join('');
+}
+
+/** { e4m3fn: { id: 0 } } → FORMAT_E4M3FN: 0, so that the kernels name what the host numbers. */
+function ids(prefix: string, numbers: Record<string, number>): Record<string, number> {
+  return Object.fromEntries(Object.entries(numbers).map(([name, id]) => [`${prefix}_${name.toUpperCase().replaceAll('-', '_')}`, id]));
+}
+
+const idsOf = (facts: Record<string, { readonly id: number }>): Record<string, number> =>
+  Object.fromEntries(Object.entries(facts).map(([name, { id }]) => [name, id]));
+
+function scratchOffsets(): string {
+  // Every offset grows linearly with the row stride: base + slope · stride, in floats.
+  const base = attendScratch(0);
+  const unit = attendScratch(1);
+  return Object.keys(base)
+    .filter((field) => field !== 'floats')
+    .map((field) => {
+      const key = field as keyof typeof base;
+      return `// @ts-ignore: decorator\n@inline\nexport function ${field}Offset(stride: usize): usize {\n  return (${base[key]} + ${unit[key] - base[key]} * stride) << 2;\n}\n`;
+    })
+    .join('');
+}
+
+/** Runs asc as a user would; its binary is found where Node resolves the package. */
+export function compile(...options: string[]): void {
+  const asc = join(dirname(createRequire(import.meta.url).resolve('assemblyscript/package.json')), 'bin', 'asc.js');
+  execFileSync(process.execPath, [asc, ...options, '--target', 'release'], { stdio: 'inherit' });
+}
+
+mkdirSync('build', { recursive: true });
+mkdirSync('src/generated', { recursive: true });
+writeFileSync(
+  'build/params.ts',
+  [
+    MADE_BY,
+    constants({ TILE_KEYS, CUT_KEYS, BLOCK_ROWS, ROW_WORDS, WORK_WORDS }),
+    constants(ids('FORMAT', idsOf(formats))),
+    constants(ids('DTYPE', idsOf(floatDtypes))),
+    constants(ids('QUOTIENT', quotients)),
+    paramClass('QuantizeParams', quantizeParams),
+    paramClass('AppendParams', appendParams),
+    paramClass('AttendParams', attendParams),
+    scratchOffsets(),
+  ].join('\n'),
+);
+compile();
+const wasm = readFileSync('build/fp8-kv.wasm').toString('base64');
+writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmBase64 =\n  '${wasm}';\n`);

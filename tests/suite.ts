@@ -1,0 +1,61 @@
+/**
+ * uvu's suites, without its ways of passing silently: hooks that throw are failures, every test has a time-out, and a
+ * suite needs no `.run()` that could be forgotten, since `tests/run.ts` runs all that a file has made.
+ */
+import { suite as uvuSuite } from 'uvu';
+
+type Body = () => void | Promise<void>;
+
+export interface Suite {
+  (name: string, body: Body, options?: { seconds?: number }): void;
+  before(body: Body): void;
+  after(body: Body): void;
+}
+
+export interface RegisteredSuite {
+  readonly name: string;
+  /** Tests registered. */
+  tests: number;
+  /** What hooks threw; uvu itself drops it. */
+  readonly hookErrors: unknown[];
+  /** Hands the suite to uvu's queue. */
+  readonly enqueue: () => void;
+}
+
+/** Suites made since the runner last looked. */
+export const registered: RegisteredSuite[] = [];
+
+const DEFAULT_SECONDS = 60;
+
+async function withTimeout(name: string, seconds: number, body: Body): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`"${name}" took longer than ${seconds} s`)), seconds * 1000);
+  });
+  try {
+    await Promise.race([body(), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+export function suite(name: string): Suite {
+  const inner = uvuSuite(name);
+  const entry: RegisteredSuite = { name, tests: 0, hookErrors: [], enqueue: () => inner.run() };
+  registered.push(entry);
+  const test = (testName: string, body: Body, { seconds = DEFAULT_SECONDS } = {}): void => {
+    entry.tests++;
+    inner(testName, () => withTimeout(testName, seconds, body));
+  };
+  const guarded = (kind: string, body: Body): Body => async () => {
+    try {
+      await withTimeout(`${name}: ${kind}`, DEFAULT_SECONDS, body);
+    } catch (error) {
+      entry.hookErrors.push(error);
+      throw error;
+    }
+  };
+  test.before = (body: Body) => inner.before(guarded('before', body));
+  test.after = (body: Body) => inner.after(guarded('after', body));
+  return test;
+}
