@@ -1,0 +1,67 @@
+/** Append's parameters, checked once for every backend. */
+import type { AppendCall, AppendStatus } from './backend.js';
+import { describe, floatDtypeOf, type FloatDtype } from './formats.js';
+import { resolveRecipe, type Recipe } from './recipe.js';
+import { checkGivenScale } from './scale.js';
+
+/** A checked call. */
+export interface AppendPlan {
+  readonly dtype: FloatDtype;
+  readonly recipe: Recipe;
+  readonly kScale: number;
+  readonly vScale: number;
+  readonly status: AppendStatus;
+}
+
+/** Finds slots that are named twice: each slot remembers the last call that wrote to it. */
+export class SlotMarks {
+  readonly #lastCall: Uint32Array;
+  #call = 0;
+
+  constructor(slots: number) {
+    this.#lastCall = new Uint32Array(slots);
+  }
+
+  /**
+   * How many tokens the mapping skips.
+   * @throws RangeError for a slot beyond the pages, or one that is named twice
+   */
+  check(slotMapping: Int32Array): number {
+    const slots = this.#lastCall.length;
+    if (++this.#call > 0xffffffff) {
+      this.#lastCall.fill(0);
+      this.#call = 1;
+    }
+    let skipped = 0;
+    for (let i = 0; i < slotMapping.length; i++) {
+      const slot = slotMapping[i];
+      if (slot < 0) {
+        skipped++;
+        continue;
+      }
+      if (slot >= slots) throw new RangeError(`"slotMapping[${i}]" expected a slot below ${slots}, got ${slot}`);
+      if (this.#lastCall[slot] === this.#call) throw new RangeError(`"slotMapping[${i}]" expected a slot that no other token has, got ${slot} again`);
+      this.#lastCall[slot] = this.#call;
+    }
+    return skipped;
+  }
+}
+
+/** @throws TypeError or RangeError naming the argument that does not fit */
+export function planAppend(call: AppendCall, marks: SlotMarks): AppendPlan {
+  const { layout } = call.pages;
+  const dtype = floatDtypeOf(call.key, call.dtype, 'key');
+  if (floatDtypeOf(call.value, call.dtype, 'value') !== dtype) throw new TypeError(`"value" expected the dtype of "key" (${dtype})`);
+  if (!(call.slotMapping instanceof Int32Array)) throw new TypeError(`"slotMapping" expected an Int32Array, got ${describe(call.slotMapping)}`);
+  const tokens = call.slotMapping.length;
+  const expected = tokens * layout.kvHeads * layout.headDim;
+  for (const argument of ['key', 'value'] as const) {
+    const { length } = call[argument];
+    if (length !== expected) throw new RangeError(`"${argument}" expected ${tokens} tokens × ${layout.kvHeads} heads × ${layout.headDim} = ${expected} elements, got ${length}`);
+  }
+  const recipe = resolveRecipe(call.recipe);
+  const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
+  const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
+  const skipped = marks.check(call.slotMapping);
+  return { dtype, recipe, kScale, vScale, status: { written: tokens - skipped, skipped } };
+}

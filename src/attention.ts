@@ -1,0 +1,150 @@
+/** Attention's parameters, checked once for every backend, and the plan: which rows are computed with which keys. */
+import type { AttendCall, AttentionOptions } from './backend.js';
+import { describe, floatDtypeOf, type FloatDtype } from './formats.js';
+import { checkInteger, WORK_WORDS, type PageLayout } from './layout.js';
+import { checkGivenScale } from './scale.js';
+
+/** A checked call. */
+export interface AttendPlan {
+  readonly dtype: FloatDtype;
+  readonly totalQ: number;
+  readonly queryHeads: number;
+  readonly maxBlocks: number;
+  readonly kScale: number;
+  readonly vScale: number;
+  readonly softmaxScale: number;
+  readonly softcap: number;
+  readonly causal: boolean;
+  readonly windowLeft: number;
+  readonly windowRight: number;
+  readonly sinks: Float32Array | undefined;
+  /** Work items of {@link WORK_WORDS} words, in the order of the rows in q. */
+  readonly work: Int32Array;
+}
+
+const isInt32 = (array: unknown): array is Int32Array => array instanceof Int32Array;
+
+function int32(array: Int32Array, argument: string): Int32Array {
+  if (!isInt32(array)) throw new TypeError(`"${argument}" expected an Int32Array, got ${describe(array)}`);
+  return array;
+}
+
+function checkWindow(value: number | undefined, argument: string): number {
+  return value === undefined ? -1 : checkInteger(value, argument, -1, 0x7fffffff);
+}
+
+type CheckedOptions = Pick<AttendPlan, 'causal' | 'windowLeft' | 'windowRight' | 'softcap' | 'sinks' | 'softmaxScale'>;
+
+/** @throws TypeError or RangeError for an option out of its range */
+export function checkAttentionOptions(options: AttentionOptions, queryHeads: number, headDim: number): CheckedOptions {
+  const { causal = true, softcap = 0, sinks, softmaxScale = 1 / Math.sqrt(headDim) } = options;
+  if (typeof causal !== 'boolean') throw new TypeError(`"causal" expected true or false, got ${describe(causal)}`);
+  if (!(softcap >= 0 && Math.fround(softcap) < Infinity)) throw new RangeError(`"softcap" expected a finite number of at least 0, got ${describe(softcap)}`);
+  if (!Number.isFinite(Math.fround(softmaxScale))) throw new RangeError(`"softmaxScale" expected a finite number, got ${describe(softmaxScale)}`);
+  if (sinks !== undefined) {
+    if (!(sinks instanceof Float32Array)) throw new TypeError(`"sinks" expected a Float32Array, got ${describe(sinks)}`);
+    if (sinks.length !== queryHeads) throw new RangeError(`"sinks" expected one number per query head (${queryHeads}), got ${sinks.length}`);
+  }
+  const windowLeft = checkWindow(options.windowLeft, 'windowLeft');
+  const windowRight = checkWindow(options.windowRight, 'windowRight');
+  return { causal, softcap, sinks, softmaxScale, windowLeft, windowRight };
+}
+
+/** Rows of each sequence; the last entry of `cuSeqlensQ` is the number of all. */
+function checkRows(cuSeqlensQ: Int32Array): number {
+  if (int32(cuSeqlensQ, 'cuSeqlensQ').length < 1) throw new RangeError('"cuSeqlensQ" expected at least one entry, got none');
+  if (cuSeqlensQ[0] !== 0) throw new RangeError(`"cuSeqlensQ" expected to begin with 0, got ${cuSeqlensQ[0]}`);
+  for (let s = 1; s < cuSeqlensQ.length; s++) {
+    if (cuSeqlensQ[s] < cuSeqlensQ[s - 1]) throw new RangeError(`"cuSeqlensQ" expected entries that do not fall, got ${cuSeqlensQ[s - 1]}, ${cuSeqlensQ[s]} at ${s}`);
+  }
+  return cuSeqlensQ[cuSeqlensQ.length - 1];
+}
+
+/** The first key that any row of a sequence can see. The last row stands at the last key, so all from here on are seen. */
+function firstVisible(qLen: number, kvLen: number, windowLeft: number): number {
+  return windowLeft < 0 ? 0 : Math.max(0, kvLen - qLen - windowLeft);
+}
+
+/** Blocks that no row can see (before the window) need no page: an engine may have given them back. */
+function checkBlocks(call: AttendCall, sequence: number, maxBlocks: number, firstKey: number, kvLen: number): void {
+  const { blockSize } = call.pages.layout;
+  const end = Math.ceil(kvLen / blockSize);
+  for (let block = Math.floor(firstKey / blockSize); block < end; block++) {
+    const page = call.blockTable[sequence * maxBlocks + block];
+    if (page < 0 || page >= call.pages.count) {
+      throw new RangeError(`"blockTable" expected a page from 0 to ${call.pages.count - 1} for sequence ${sequence}, block ${block}, got ${page}`);
+    }
+  }
+}
+
+function queryHeadsOf(q: { length: number }, totalQ: number, { headDim, kvHeads }: PageLayout): number {
+  if (totalQ === 0) {
+    if (q.length !== 0) throw new RangeError(`"q" expected no rows, as "cuSeqlensQ" says, got length ${q.length}`);
+    return kvHeads;
+  }
+  const heads = q.length / (totalQ * headDim);
+  if (!Number.isInteger(heads) || heads < 1 || heads % kvHeads !== 0) {
+    throw new RangeError(`"q" expected ${totalQ} rows × a multiple of ${kvHeads} heads × ${headDim}, got length ${q.length}`);
+  }
+  return heads;
+}
+
+/** @throws TypeError or RangeError unless the array, where given, is f32 and of this length */
+function checkResult(array: Float32Array | undefined, length: number, argument: string): void {
+  if (array === undefined) return;
+  if (!(array instanceof Float32Array)) throw new TypeError(`"${argument}" expected a Float32Array, got ${describe(array)}`);
+  if (array.length !== length) throw new RangeError(`"${argument}" expected length ${length}, got ${array.length}`);
+}
+
+/**
+ * Checks a call and lays out its work.
+ * @param rowsAtOnce how many rows of q one work item may have at most; changes no bit of the result
+ * @throws TypeError or RangeError naming the argument that does not fit
+ */
+export function planAttention(call: AttendCall, rowsAtOnce: (queryHeads: number) => number): AttendPlan {
+  const { layout } = call.pages;
+  const dtype = floatDtypeOf(call.q, call.dtype, 'q');
+  const totalQ = checkRows(call.cuSeqlensQ);
+  const sequences = call.cuSeqlensQ.length - 1;
+  const queryHeads = queryHeadsOf(call.q, totalQ, layout);
+  if (int32(call.seqUsedK, 'seqUsedK').length !== sequences) {
+    throw new RangeError(`"seqUsedK" expected one number per sequence (${sequences}), got ${call.seqUsedK.length}`);
+  }
+  const maxBlocks = sequences === 0 ? 0 : int32(call.blockTable, 'blockTable').length / sequences;
+  if (!Number.isInteger(maxBlocks)) throw new RangeError(`"blockTable" expected ${sequences} rows of equal length, got length ${call.blockTable.length}`);
+  const options = checkAttentionOptions(call, queryHeads, layout.headDim);
+  checkResult(call.out, totalQ * queryHeads * layout.headDim, 'out');
+  checkResult(call.lse, totalQ * queryHeads, 'lse');
+  const step = rowsAtOnce(queryHeads);
+  const work: number[] = [];
+  for (let s = 0; s < sequences; s++) {
+    const kvLen = checkInteger(call.seqUsedK[s], `seqUsedK[${s}]`, 0, maxBlocks * layout.blockSize);
+    const qLen = call.cuSeqlensQ[s + 1] - call.cuSeqlensQ[s];
+    if (qLen > 0) checkBlocks(call, s, maxBlocks, firstVisible(qLen, kvLen, options.windowLeft), kvLen);
+    for (let row = 0; row < qLen; row += step) {
+      work.push(call.cuSeqlensQ[s] + row, Math.min(step, qLen - row), kvLen - qLen + row, kvLen, s);
+    }
+  }
+  return {
+    ...options,
+    dtype,
+    totalQ,
+    queryHeads,
+    maxBlocks,
+    kScale: checkGivenScale(call.kScale, layout.k, 'kScale'),
+    vScale: checkGivenScale(call.vScale, layout.v, 'vScale'),
+    work: Int32Array.from(work),
+  };
+}
+
+/** Work items that are taken together: from item `first`, as many as stay below `rows` rows, at least one. */
+export function itemsWithin(work: Int32Array, first: number, rows: number): { items: number; rows: number } {
+  let items = 0;
+  let taken = 0;
+  for (let at = first * WORK_WORDS; at < work.length; at += WORK_WORDS) {
+    if (items > 0 && taken + work[at + 1] > rows) break;
+    taken += work[at + 1];
+    items++;
+  }
+  return { items, rows: taken };
+}

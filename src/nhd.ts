@@ -1,0 +1,95 @@
+/** Pages ↔ the ecosystem's plain tensors: separate K and V, [blocks, blockSize, kvHeads, headDim]. Bytes are moved, never changed. */
+import type { CodeArray, NhdTensors } from './backend.js';
+import { describe, formats, type Format } from './formats.js';
+import type { PageLayout, SideLayout } from './layout.js';
+
+const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, f16: Uint16Array, f32: Float32Array } as const;
+
+const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+
+const newCodes = (format: Format, length: number): CodeArray => new codeArrays[format](length);
+
+function checkCodes(codes: CodeArray, format: Format, argument: string): CodeArray {
+  const kind = codeArrays[format];
+  if (!(codes instanceof kind)) throw new TypeError(`"${argument}" expected a ${kind.name} (${format}), got ${describe(codes)}`);
+  return codes;
+}
+
+function checkScales(scales: Float32Array | undefined, side: SideLayout, length: number, argument: string): void {
+  if (side.granularity === 'tensor') {
+    if (scales !== undefined) throw new TypeError(`"${argument}" expected to be absent: with granularity tensor the scale is given to each call`);
+    return;
+  }
+  if (!(scales instanceof Float32Array)) throw new TypeError(`"${argument}" expected a Float32Array, got ${describe(scales)}`);
+  if (scales.length !== length) throw new RangeError(`"${argument}" expected length ${length}, got ${scales.length}`);
+}
+
+/**
+ * How many blocks the tensors hold.
+ * @throws TypeError or RangeError when they do not fit the layout or each other
+ */
+export function checkNhd(layout: PageLayout, tensors: NhdTensors): number {
+  const rows = layout.blockSize * layout.kvHeads;
+  const { length } = checkCodes(tensors.keyCache, layout.k.format, 'keyCache');
+  const blocks = length / (rows * layout.headDim);
+  if (!Number.isInteger(blocks)) throw new RangeError(`"keyCache" expected a multiple of ${rows * layout.headDim} elements, got ${length}`);
+  if (checkCodes(tensors.valueCache, layout.v.format, 'valueCache').length !== length) {
+    throw new RangeError(`"valueCache" expected length ${length}, as keyCache, got ${tensors.valueCache.length}`);
+  }
+  checkScales(tensors.keyScale, layout.k, blocks * rows, 'keyScale');
+  checkScales(tensors.valueScale, layout.v, blocks * rows, 'valueScale');
+  return blocks;
+}
+
+/** Calls `move` for every row of a side: its byte in the plain tensor, its byte in the pages, and its scale's of each. */
+function eachRow(layout: PageLayout, side: SideLayout, blocks: number, move: (plain: number, paged: number, plainScale: number, pagedScale: number) => void): void {
+  const rowBytes = layout.headDim * formats[side.format].bytes;
+  let row = 0;
+  for (let block = 0; block < blocks; block++) {
+    for (let token = 0; token < layout.blockSize; token++) {
+      for (let head = 0; head < layout.kvHeads; head++) {
+        const page = block * layout.bytes;
+        const codes = page + side.codes + head * side.headStride + token * side.tokenStride;
+        move(row * rowBytes, codes, row * 4, page + side.scales + head * side.scaleHeadStride + token * 4);
+        row++;
+      }
+    }
+  }
+}
+
+function packSide(layout: PageLayout, side: SideLayout, blocks: number, codes: CodeArray, scales: Float32Array | undefined, pages: Uint8Array): void {
+  const plain = bytesOf(codes);
+  const plainScales = scales && bytesOf(scales);
+  const rowBytes = layout.headDim * formats[side.format].bytes;
+  eachRow(layout, side, blocks, (from, to, fromScale, toScale) => {
+    pages.set(plain.subarray(from, from + rowBytes), to);
+    if (plainScales) pages.set(plainScales.subarray(fromScale, fromScale + 4), toScale);
+  });
+}
+
+function unpackSide(layout: PageLayout, side: SideLayout, blocks: number, pages: Uint8Array): { codes: CodeArray; scales?: Float32Array } {
+  const rows = blocks * layout.blockSize * layout.kvHeads;
+  const codes = newCodes(side.format, rows * layout.headDim);
+  const scales = side.granularity === 'token-head' ? new Float32Array(rows) : undefined;
+  const plain = bytesOf(codes);
+  const plainScales = scales && bytesOf(scales);
+  const rowBytes = layout.headDim * formats[side.format].bytes;
+  eachRow(layout, side, blocks, (to, from, toScale, fromScale) => {
+    plain.set(pages.subarray(from, from + rowBytes), to);
+    plainScales?.set(pages.subarray(fromScale, fromScale + 4), toScale);
+  });
+  return { codes, scales };
+}
+
+/** Writes checked tensors into the bytes of as many pages. */
+export function packNhd(layout: PageLayout, tensors: NhdTensors, blocks: number, pages: Uint8Array): void {
+  packSide(layout, layout.k, blocks, tensors.keyCache, tensors.keyScale, pages);
+  packSide(layout, layout.v, blocks, tensors.valueCache, tensors.valueScale, pages);
+}
+
+/** The plain tensors of the pages whose bytes are given. */
+export function unpackNhd(layout: PageLayout, blocks: number, pages: Uint8Array): NhdTensors {
+  const k = unpackSide(layout, layout.k, blocks, pages);
+  const v = unpackSide(layout, layout.v, blocks, pages);
+  return { keyCache: k.codes, valueCache: v.codes, keyScale: k.scales, valueScale: v.scales };
+}

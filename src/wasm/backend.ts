@@ -1,0 +1,193 @@
+import { planAppend, type AppendPlan } from '../append.js';
+import { itemsWithin, planAttention, type AttendPlan } from '../attention.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
+import { floatDtypes, formats, type FloatArray } from '../formats.js';
+import { appendParams, attendParams, attendScratch, align16, checkInteger, paramBytes, WORK_WORDS, writeParams, type PageLayout, type SideLayout } from '../layout.js';
+import { instantiateKernels, type Kernels } from './kernels.js';
+import { Scratch, WasmMemory } from './memory.js';
+import { WasmPages } from './pages.js';
+import { quantizeRule } from './rule.js';
+
+/** Input bytes that append takes in at a time: what has just been copied is still in the L2 cache when it is quantized. */
+const APPEND_CHUNK_BYTES = 131072;
+/** Bytes of q, as f32, that one kernel call works on: bounds the working memory of long prefills. */
+const ATTEND_CHUNK_BYTES = 2 ** 24;
+
+const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+
+/** Carves consecutive 16-byte aligned pieces from an address. */
+function carve(address: number): (bytes: number) => number {
+  let end = address;
+  return (bytes) => (end += align16(bytes)) - align16(bytes);
+}
+
+/** The CPU path: everything at once, synchronously, in WebAssembly SIMD. */
+export class WasmBackend implements Backend {
+  readonly kind = 'wasm';
+  readonly synchronous = true;
+  readonly #memory = new WasmMemory();
+  readonly #kernels: Kernels = instantiateKernels(this.#memory);
+  readonly #scratch = new Scratch(this.#memory, 'working memory');
+
+  createPages(layout: PageLayout, count: number): WasmPages {
+    if (this.#memory.closed) throw new TypeError('"backend" expected to be in use, got one that was disposed of');
+    checkInteger(count, 'count', 1, Math.floor((2 ** 31 - 1) / layout.blockSize));
+    return new WasmPages(this.#memory, layout, count);
+  }
+
+  append(call: AppendCall): AppendStatus {
+    const pages = this.#own(call.pages);
+    const plan = planAppend(call, pages.marks);
+    if (plan.status.written > 0) {
+      this.#appendSide(pages, pages.layout.k, call.key, call.slotMapping, plan, plan.kScale);
+      this.#appendSide(pages, pages.layout.v, call.value, call.slotMapping, plan, plan.vScale);
+    }
+    return plan.status;
+  }
+
+  /** The pages as ours, or an error. */
+  #own(pages: Pages): WasmPages {
+    if (pages instanceof WasmPages && pages.memory === this.#memory && pages.address > 0) return pages;
+    throw new TypeError('"pages" expected pages that this backend created');
+  }
+
+  #appendSide(pages: WasmPages, side: SideLayout, x: FloatArray, slotMapping: Int32Array, plan: AppendPlan, givenScale: number): void {
+    const { layout } = pages;
+    const dtype = floatDtypes[plan.dtype];
+    const tokenBytes = layout.kvHeads * layout.headDim * dtype.bytes;
+    const atOnce = Math.max(1, Math.floor(APPEND_CHUNK_BYTES / tokenBytes));
+    const tokens = slotMapping.length;
+    const place = carve(this.#scratch.reserve(paramBytes(appendParams) + Math.min(tokens, atOnce) * (tokenBytes + 4) + 32));
+    const params = place(paramBytes(appendParams));
+    const values = place(Math.min(tokens, atOnce) * tokenBytes);
+    const slots = place(Math.min(tokens, atOnce) * 4);
+    const rule = quantizeRule(side.format, plan.recipe, givenScale);
+    const { u8, view } = this.#memory;
+    const input = bytesOf(x);
+    const mapping = bytesOf(slotMapping);
+    for (let start = 0; start < tokens; start += atOnce) {
+      const n = Math.min(atOnce, tokens - start);
+      u8.set(input.subarray(start * tokenBytes, (start + n) * tokenBytes), values);
+      u8.set(mapping.subarray(start * 4, (start + n) * 4), slots);
+      writeParams(view, params, appendParams, {
+        ...rule,
+        // Given scales are divided by, as vLLM's reshape_and_cache_flash does.
+        quotient: side.scales === 0 ? 0 : rule.quotient,
+        x: values,
+        dtype: dtype.id,
+        rows: 0,
+        dim: layout.headDim,
+        codes: 0,
+        codesStride: 0,
+        scales: 0,
+        slotMapping: slots,
+        tokens: n,
+        kvHeads: layout.kvHeads,
+        blockSize: layout.blockSize,
+        pages: pages.address,
+        pageBytes: layout.bytes,
+        codesOffset: side.codes,
+        headStride: side.headStride,
+        tokenStride: side.tokenStride,
+        scalesOffset: side.scales,
+        scaleHeadStride: side.scaleHeadStride,
+      });
+      this.#kernels.append(params);
+    }
+  }
+
+  attend(call: AttendCall): AttendResult {
+    const pages = this.#own(call.pages);
+    const { headDim } = pages.layout;
+    const rowsAtOnce = (queryHeads: number): number => Math.max(1, Math.floor(ATTEND_CHUNK_BYTES / (queryHeads * headDim * 4)));
+    const plan = planAttention(call, rowsAtOnce);
+    const out = call.out ?? new Float32Array(plan.totalQ * plan.queryHeads * headDim);
+    const lse = call.lse ?? new Float32Array(plan.totalQ * plan.queryHeads);
+    const items = plan.work.length / WORK_WORDS;
+    for (let first = 0; first < items; ) {
+      const part = itemsWithin(plan.work, first, rowsAtOnce(plan.queryHeads));
+      this.#attendPart(call, pages, plan, first, part, out, lse);
+      first += part.items;
+    }
+    return { out, lse };
+  }
+
+  /** Some work items: their rows in, their results out. */
+  #attendPart(call: AttendCall, pages: WasmPages, plan: AttendPlan, first: number, part: { items: number; rows: number }, out: Float32Array, lse: Float32Array): void {
+    const { layout } = pages;
+    const { k, v, headDim } = layout;
+    const rowFloats = plan.queryHeads * headDim;
+    const floats = part.rows * rowFloats;
+    const dtype = floatDtypes[plan.dtype];
+    const widens = plan.dtype !== 'f32';
+    const kernelScratch = attendScratch(align16(headDim)).floats * 4;
+    const sizes = [
+      paramBytes(attendParams), part.items * WORK_WORDS * 4, floats * 4, floats * 4, part.rows * plan.queryHeads * 4,
+      call.blockTable.byteLength, plan.queryHeads * 4, kernelScratch, widens ? floats * dtype.bytes : 0,
+    ];
+    const place = carve(this.#scratch.reserve(sizes.reduce((sum, bytes) => sum + align16(bytes), 0)));
+    const [params, work, q, outAt, lseAt, blockTable, sinks, scratch, narrow] = sizes.map(place);
+    const { u8, i32, f32, view } = this.#memory;
+    const items = plan.work.subarray(first * WORK_WORDS, (first + part.items) * WORK_WORDS);
+    const firstRow = items[0];
+    i32.set(items, work >>> 2);
+    // The kernel counts rows from the first that it is given.
+    for (let item = 0; item < part.items; item++) i32[(work >>> 2) + item * WORK_WORDS] -= firstRow;
+    u8.set(bytesOf(call.q.subarray(firstRow * rowFloats, firstRow * rowFloats + floats)), widens ? narrow : q);
+    if (widens) this.#kernels.widen(narrow, dtype.id, floats, q);
+    i32.set(call.blockTable, blockTable >>> 2);
+    if (plan.sinks) f32.set(plan.sinks, sinks >>> 2);
+    writeParams(view, params, attendParams, {
+      work,
+      items: part.items,
+      q,
+      out: outAt,
+      lse: lseAt,
+      queryHeads: plan.queryHeads,
+      kvHeads: layout.kvHeads,
+      dim: headDim,
+      blockTable,
+      maxBlocks: plan.maxBlocks,
+      pages: pages.address,
+      pageBytes: layout.bytes,
+      blockSize: layout.blockSize,
+      kFormat: formats[k.format].id,
+      kCodes: k.codes,
+      kHeadStride: k.headStride,
+      kTokenStride: k.tokenStride,
+      kScales: k.scales,
+      kScaleHeadStride: k.scaleHeadStride,
+      kScale: plan.kScale,
+      vFormat: formats[v.format].id,
+      vCodes: v.codes,
+      vHeadStride: v.headStride,
+      vTokenStride: v.tokenStride,
+      vScales: v.scales,
+      vScaleHeadStride: v.scaleHeadStride,
+      vScale: plan.vScale,
+      softmaxScale: plan.softmaxScale,
+      softcap: plan.softcap,
+      causal: plan.causal ? 1 : 0,
+      windowLeft: plan.windowLeft,
+      windowRight: plan.windowRight,
+      sinks: plan.sinks ? sinks : 0,
+      scratch,
+    });
+    this.#kernels.attend(params);
+    out.set(f32.subarray(outAt >>> 2, (outAt >>> 2) + floats), firstRow * rowFloats);
+    lse.set(f32.subarray(lseAt >>> 2, (lseAt >>> 2) + part.rows * plan.queryHeads), firstRow * plan.queryHeads);
+  }
+
+  dispose(): void {
+    this.#memory.closed = true;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** A backend on WebAssembly SIMD, which is everywhere. Owns its memory; give it back with `dispose()`. */
+export function wasmBackend(): WasmBackend {
+  return new WasmBackend();
+}

@@ -1,0 +1,22 @@
+/** The compiled kernels: the only file that knows how the module is embedded and instantiated. */
+import { instantiateSync } from '@assemblyscript/loader';
+import { wasmBase64 } from '../generated/wasm.js';
+import type { WasmMemory } from './memory.js';
+
+/** What assembly/index.ts exports. Numbers are addresses unless named otherwise. */
+export interface Kernels extends Record<string, unknown> {
+  encode(x: number, dtype: number, n: number, codes: number, format: number, saturate: number): void;
+  decode(codes: number, n: number, values: number, format: number): void;
+  widen(x: number, dtype: number, n: number, values: number): void;
+  quantizeRows(params: number): void;
+  append(params: number): void;
+  attend(params: number): void;
+}
+
+let compiled: WebAssembly.Module | undefined;
+
+/** The kernels over this memory. The module is compiled once, synchronously, when first asked for. */
+export function instantiateKernels(memory: WasmMemory): Kernels {
+  compiled ??= new WebAssembly.Module(Uint8Array.from(atob(wasmBase64), (character) => character.charCodeAt(0)));
+  return instantiateSync<Kernels>(compiled, { env: { memory: memory.memory } }).exports;
+}
