@@ -1,13 +1,19 @@
 /** Append's parameters, checked once for every backend. */
-import type { AppendCall, AppendStatus } from './backend.js';
+import type { AppendCall, AppendStatus, PerSide } from './backend.js';
 import { describe, floatDtypeOf, type FloatDtype } from './formats.js';
 import { resolveRecipe, type Recipe } from './recipe.js';
 import { checkGivenScale } from './scale.js';
 
+/** The setting of one side. */
+export function sideOf<T>(setting: PerSide<T>, side: 'k' | 'v'): T {
+  return typeof setting === 'object' && setting !== null && 'k' in setting && 'v' in setting ? setting[side] : (setting as T);
+}
+
 /** A checked call. */
 export interface AppendPlan {
   readonly dtype: FloatDtype;
-  readonly recipe: Recipe;
+  readonly kRecipe: Recipe;
+  readonly vRecipe: Recipe;
   readonly kScale: number;
   readonly vScale: number;
   readonly status: AppendStatus;
@@ -59,9 +65,10 @@ export function planAppend(call: AppendCall, marks: SlotMarks): AppendPlan {
     const { length } = call[argument];
     if (length !== expected) throw new RangeError(`"${argument}" expected ${tokens} tokens × ${layout.kvHeads} heads × ${layout.headDim} = ${expected} elements, got ${length}`);
   }
-  const recipe = resolveRecipe(call.recipe);
+  const kRecipe = resolveRecipe(call.recipe && sideOf(call.recipe, 'k'));
+  const vRecipe = resolveRecipe(call.recipe && sideOf(call.recipe, 'v'));
   const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
   const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
   const skipped = marks.check(call.slotMapping);
-  return { dtype, recipe, kScale, vScale, status: { written: tokens - skipped, skipped } };
+  return { dtype, kRecipe, vRecipe, kScale, vScale, status: { written: tokens - skipped, skipped } };
 }

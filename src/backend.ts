@@ -39,10 +39,11 @@ export interface Pages {
   readonly byteLength: number;
 
   /**
-   * Copies whole pages, codes and scales: page `from[i]` to page `to[i]`, in order.
+   * Copies whole pages, codes and scales: page `from[i]` to page `to[i]`, in order. Returns at once on every backend:
+   * what is called later sees the copies.
    * @throws RangeError for a page that is not there
    */
-  copyPages(from: ArrayLike<number>, to: ArrayLike<number>): Awaitable<void>;
+  copyPages(from: ArrayLike<number>, to: ArrayLike<number>): void;
 
   /** Takes in foreign tensors (separate K and V, NHD), beginning at page `firstPage` (default 0). */
   import(tensors: NhdTensors, firstPage?: number): Awaitable<void>;
@@ -53,6 +54,9 @@ export interface Pages {
   dispose(): void;
   [Symbol.dispose](): void;
 }
+
+/** One setting for keys and values, or one for each. */
+export type PerSide<T> = T | { readonly k: T; readonly v: T };
 
 /** Codes as they are stored: FP8 in a Uint8Array, f16 bits in a Uint16Array, f32 in a Float32Array. */
 export type CodeArray = Uint8Array | Uint16Array | Float32Array;
@@ -80,7 +84,7 @@ export interface AppendCall {
   /** [tokens]: page · blockSize + place in the page. Negative = skip this token; no slot twice. */
   readonly slotMapping: Int32Array;
   /** How computed scales come about (granularity token-head). Default `amax`. */
-  readonly recipe?: RecipeName | Recipe;
+  readonly recipe?: PerSide<RecipeName | Recipe>;
   /** The given scale (granularity tensor). Default 1. */
   readonly kScale?: number;
   readonly vScale?: number;

@@ -4,7 +4,7 @@
  */
 
 import { FormatError } from '../errors.js';
-import { checkTensor, dtypeBytes, elementCount, quote, showShape } from './tensor.js';
+import { byteCount, checkTensor, quote, showShape } from './tensor.js';
 import type { SafetensorsDtype, Tensor } from './tensor.js';
 
 /** The element types that are read and written: numpy's descr, and what .safetensors calls the same. */
@@ -68,7 +68,8 @@ export function parseNpy(bytes: Uint8Array, file: string): NpyArray {
     throw new FormatError(file, fields.fortran_order.at, 'fortran_order is True: column-major arrays are not supported');
   }
   const dtype = dtypes[descr];
-  const need = elementCount(shape) * dtypeBytes[dtype];
+  const need = byteCount(dtype, shape);
+  if (need === Infinity) throw new FormatError(file, fields.shape.at, `${descr} ${showShape(shape)} has over 2^53 - 1 bytes`);
   const have = bytes.length - dataStart;
   if (have !== need) throw new FormatError(file, dataStart, `${descr} ${showShape(shape)} expected ${need} bytes of data, got ${have}`);
   // Not `subarray`, which gives a Buffer for a Buffer.
@@ -140,8 +141,9 @@ class HeaderReader {
     const fields: { [K in Key]?: Field } = {};
     this.expect(patterns.open, 'the header expected {');
     while (this.text[this.at] !== '}') {
+      const keyAt = this.at;
       const key = this.key();
-      if (fields[key] !== undefined) throw this.error(`the key '${key}' comes twice`);
+      if (fields[key] !== undefined) throw this.error(`the key '${key}' comes twice`, keyAt);
       const at = this.start + this.at;
       fields[key] = { text: this.expect(patterns[key], `'${key}' expected ${expectations[key]}`), at };
       if (this.take(patterns.comma) === undefined) break;
@@ -194,7 +196,6 @@ function readShape({ text, at }: Field, file: string): number[] {
     return Number(item);
   });
   if (!shape.every(Number.isSafeInteger)) throw new FormatError(file, at, 'shape has a number over 2^53 - 1');
-  if (elementCount(shape) === Infinity) throw new FormatError(file, at, `shape ${showShape(shape)} has over 2^53 - 1 elements`);
   return shape;
 }
 

@@ -142,7 +142,7 @@ class HeaderReader {
     const start = this.at;
     let value = 0;
     while (this.at < this.end && isDigit(this.bytes[this.at])) {
-      value = value * 10 + this.bytes[this.at++] - 0x30;
+      value = value * 10 + (this.bytes[this.at++] - 0x30);
       if (value > Number.MAX_SAFE_INTEGER) throw this.error(`${what} has a number over 2^53 - 1`, start);
     }
     const leadingZero = this.bytes[start] === 0x30 && this.at > start + 1;

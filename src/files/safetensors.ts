@@ -2,7 +2,7 @@
 
 import { FormatError } from '../errors.js';
 import { METADATA, readHeader } from './safetensors-header.js';
-import { checkTensor, dtypeBytes, elementCount, quote, showShape } from './tensor.js';
+import { byteCount, checkTensor, dtypeBytes, quote, showShape } from './tensor.js';
 import type { Entry } from './safetensors-header.js';
 import type { Tensor } from './tensor.js';
 
@@ -64,9 +64,8 @@ export function serializeSafetensors(tensors: ReadonlyMap<string, Tensor>, metad
 function checkSize({ name, at, dtype, shape, begin, end }: Entry, dataBytes: number, file: string): void {
   if (begin > end) throw new FormatError(file, at, `tensor ${quote(name)} ends at ${end}, before it begins at ${begin}`);
   if (end > dataBytes) throw new FormatError(file, at, `tensor ${quote(name)} ends at ${end}, the file has ${dataBytes} bytes of data`);
-  const count = elementCount(shape);
-  if (count === Infinity) throw new FormatError(file, at, `tensor ${quote(name)} of shape ${showShape(shape)} has over 2^53 - 1 elements`);
-  const need = count * dtypeBytes[dtype];
+  const need = byteCount(dtype, shape);
+  if (need === Infinity) throw new FormatError(file, at, `tensor ${quote(name)}, ${dtype} ${showShape(shape)}, has over 2^53 - 1 bytes`);
   if (end - begin !== need) {
     throw new FormatError(file, at, `tensor ${quote(name)}, ${dtype} ${showShape(shape)}, expected ${need} bytes, got ${end - begin}`);
   }

@@ -54,13 +54,13 @@ export function checkTensor(argument: string, { dtype, shape, data }: Tensor): v
   if (!shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
     throw new RangeError(`"${argument}" expected a shape of non-negative integers, got ${showShape(shape)}`);
   }
-  const need = elementCount(shape) * dtypeBytes[dtype];
+  const need = byteCount(dtype, shape);
   if (data.byteLength !== need) throw new RangeError(`"${argument}" expected ${need} bytes for ${dtype} ${showShape(shape)}, got ${data.byteLength}`);
 }
 
-/** The number of elements of a shape, or Infinity where it is beyond 2^53 − 1. */
-export function elementCount(shape: readonly number[]): number {
-  let count = 1;
+/** The bytes of a tensor, or Infinity where they are beyond 2^53 - 1, also before a size of 0. */
+export function byteCount(dtype: SafetensorsDtype, shape: readonly number[]): number {
+  let count: number = dtypeBytes[dtype];
   for (const size of shape) {
     count *= size;
     if (count > Number.MAX_SAFE_INTEGER) return Infinity;

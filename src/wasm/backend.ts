@@ -1,12 +1,12 @@
-import { planAppend, type AppendPlan } from '../append.js';
+import { planAppend } from '../append.js';
 import { itemsWithin, planAttention, type AttendPlan } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
-import { floatDtypes, formats, type FloatArray } from '../formats.js';
+import { floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
 import { appendParams, attendParams, attendScratch, align16, checkInteger, paramBytes, WORK_WORDS, writeParams, type PageLayout, type SideLayout } from '../layout.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
 import { WasmPages } from './pages.js';
-import { quantizeRule } from './rule.js';
+import { quantizeRule, type QuantizeRule } from './rule.js';
 
 /** Input bytes that append takes in at a time: what has just been copied is still in the L2 cache when it is quantized. */
 const APPEND_CHUNK_BYTES = 131072;
@@ -39,8 +39,8 @@ export class WasmBackend implements Backend {
     const pages = this.#own(call.pages);
     const plan = planAppend(call, pages.marks);
     if (plan.status.written > 0) {
-      this.#appendSide(pages, pages.layout.k, call.key, call.slotMapping, plan, plan.kScale);
-      this.#appendSide(pages, pages.layout.v, call.value, call.slotMapping, plan, plan.vScale);
+      this.#appendSide(pages, pages.layout.k, call.key, call.slotMapping, plan.dtype, quantizeRule(pages.layout.k, plan.kRecipe, plan.kScale));
+      this.#appendSide(pages, pages.layout.v, call.value, call.slotMapping, plan.dtype, quantizeRule(pages.layout.v, plan.vRecipe, plan.vScale));
     }
     return plan.status;
   }
@@ -51,9 +51,9 @@ export class WasmBackend implements Backend {
     throw new TypeError('"pages" expected pages that this backend created');
   }
 
-  #appendSide(pages: WasmPages, side: SideLayout, x: FloatArray, slotMapping: Int32Array, plan: AppendPlan, givenScale: number): void {
+  #appendSide(pages: WasmPages, side: SideLayout, x: FloatArray, slotMapping: Int32Array, inputDtype: FloatDtype, rule: QuantizeRule): void {
     const { layout } = pages;
-    const dtype = floatDtypes[plan.dtype];
+    const dtype = floatDtypes[inputDtype];
     const tokenBytes = layout.kvHeads * layout.headDim * dtype.bytes;
     const atOnce = Math.max(1, Math.floor(APPEND_CHUNK_BYTES / tokenBytes));
     const tokens = slotMapping.length;
@@ -61,7 +61,6 @@ export class WasmBackend implements Backend {
     const params = place(paramBytes(appendParams));
     const values = place(Math.min(tokens, atOnce) * tokenBytes);
     const slots = place(Math.min(tokens, atOnce) * 4);
-    const rule = quantizeRule(side.format, plan.recipe, givenScale);
     const { u8, view } = this.#memory;
     const input = bytesOf(x);
     const mapping = bytesOf(slotMapping);
@@ -71,8 +70,6 @@ export class WasmBackend implements Backend {
       u8.set(mapping.subarray(start * 4, (start + n) * 4), slots);
       writeParams(view, params, appendParams, {
         ...rule,
-        // Given scales are divided by, as vLLM's reshape_and_cache_flash does.
-        quotient: side.scales === 0 ? 0 : rule.quotient,
         x: values,
         dtype: dtype.id,
         rows: 0,

@@ -1,7 +1,7 @@
 /** The codec as plain functions: values ↔ codes, and rows → codes and scales. Synchronous, exact, no backend needed. */
 import { describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
 import { paramBytes, quantizeParams, writeParams } from '../layout.js';
-import { resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
+import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkScale } from '../scale.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
@@ -137,10 +137,10 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
   const given = options.scale === undefined ? undefined : checkScale(options.scale, 'scale');
   if (given !== undefined && options.recipe !== undefined) throw new TypeError('"recipe" expected to be absent where "scale" is given');
   if (given === undefined && options.quotient !== undefined) throw new TypeError('"quotient" expected to come from the recipe where no "scale" is given');
-  const recipe = given === undefined ? resolveRecipe(options.recipe) : { ...resolveRecipe(), quotient: options.quotient ?? ('divide' as const) };
-  if (given !== undefined && recipe.quotient !== 'divide' && recipe.quotient !== 'reciprocal') {
-    throw new TypeError(`"quotient" expected divide or reciprocal, got ${describe(recipe.quotient)}`);
-  }
+  const { quotient = 'divide' } = options;
+  if (quotient !== 'divide' && quotient !== 'reciprocal') throw new TypeError(`"quotient" expected divide or reciprocal, got ${describe(quotient)}`);
+  const computed = quantizeRule({ format, granularity: 'token-head' }, resolveRecipe(options.recipe), given ?? 1);
+  const rule = given === undefined ? computed : { ...computed, quotient: quotients[quotient] };
   const out = checkOut(options.out, Uint8Array, x.length, 'out');
   const rows = x.length / dim;
   const scales = given === undefined ? new Float32Array(rows) : Float32Array.of(given);
@@ -156,7 +156,7 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
     const n = Math.min(rowsAtOnce, rows - start);
     u8.set(input.subarray(start * dim * dtype.bytes, (start + n) * dim * dtype.bytes), values);
     writeParams(view, params, quantizeParams, {
-      ...quantizeRule(format, recipe, given ?? 1),
+      ...rule,
       x: values,
       dtype: dtype.id,
       rows: n,

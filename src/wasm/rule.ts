@@ -1,15 +1,19 @@
 import { formats, type Format } from '../formats.js';
+import type { Granularity } from '../layout.js';
 import { quotients, type Recipe } from '../recipe.js';
 
 /** The fields of the kernels' quantizeParams that say how, not where. */
-export function quantizeRule(format: Format, recipe: Recipe, givenScale: number) {
+export type QuantizeRule = ReturnType<typeof quantizeRule>;
+
+/** @param givenScale what to divide by where the granularity is `tensor`: as vLLM's reshape_and_cache_flash does */
+export function quantizeRule(side: { readonly format: Format; readonly granularity: Granularity }, recipe: Recipe, givenScale: number) {
   return {
-    format: formats[format].id,
+    format: formats[side.format].id,
     givenScale,
-    max: formats[format].max,
+    max: formats[side.format].max,
     amaxFloor: recipe.amaxFloor,
     scaleFloor: recipe.scaleFloor,
     scaleIfZero: recipe.scaleIfZero,
-    quotient: quotients[recipe.quotient],
+    quotient: side.granularity === 'tensor' ? quotients.divide : quotients[recipe.quotient],
   };
 }

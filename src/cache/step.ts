@@ -1,0 +1,172 @@
+import type { AppendStatus, AttendResult, AttentionOptions, Backend, Pages } from '../backend.js';
+import type { FloatArray, FloatDtype } from '../formats.js';
+import { checkInteger } from '../layout.js';
+import type { BlockPool } from './blocks.js';
+import type { Layer } from './config.js';
+import type { Sequence } from './sequence.js';
+
+/** A sequence's part in a step. */
+export interface StepEntry {
+  readonly sequence: Sequence;
+  /** New tokens; 0 is allowed and gives no rows. */
+  readonly tokens: number;
+}
+
+/** @internal what a step has reserved for one sequence */
+export interface Reservation extends StepEntry {
+  /** The sequence's pages once the step is committed. */
+  readonly blocks: readonly number[];
+  /** Pages taken for this step: given back by `abort`. */
+  readonly taken: readonly number[];
+  /** The shared page that a copy has replaced: given back by `commit`. */
+  readonly replaced: number | undefined;
+}
+
+export interface StepAppendOptions {
+  /** Dtype of key and value; needed for Uint16Array. */
+  readonly dtype?: FloatDtype;
+}
+
+/** Overrides of the layer's attention, and where to put the result. */
+export interface StepAttendOptions extends AttentionOptions {
+  /** Dtype of q; needed for Uint16Array. */
+  readonly dtype?: FloatDtype;
+  /** [tokens, queryHeads, headDim] */
+  readonly out?: Float32Array;
+  /** [tokens, queryHeads] */
+  readonly lse?: Float32Array;
+}
+
+interface StepTables {
+  readonly slotMapping: Int32Array;
+  readonly blockTable: Int32Array;
+  readonly cuSeqlensQ: Int32Array;
+  readonly seqUsedK: Int32Array;
+}
+
+function tablesOf(reservations: readonly Reservation[], blockSize: number): StepTables {
+  const sequences = reservations.length;
+  const maxBlocks = Math.max(0, ...reservations.map(({ blocks }) => blocks.length));
+  const blockTable = new Int32Array(sequences * maxBlocks).fill(-1);
+  const cuSeqlensQ = new Int32Array(sequences + 1);
+  const seqUsedK = new Int32Array(sequences);
+  const slotMapping = new Int32Array(reservations.reduce((sum, { tokens }) => sum + tokens, 0));
+  let row = 0;
+  reservations.forEach(({ sequence, tokens, blocks }, s) => {
+    blockTable.set(blocks, s * maxBlocks);
+    seqUsedK[s] = sequence.length + tokens;
+    for (let token = sequence.length; token < sequence.length + tokens; token++) {
+      slotMapping[row++] = blocks[Math.floor(token / blockSize)] * blockSize + (token % blockSize);
+    }
+    cuSeqlensQ[s + 1] = row;
+  });
+  return { slotMapping, blockTable, cuSeqlensQ, seqUsedK };
+}
+
+/**
+ * New tokens of some sequences on their way through the layers. Made by `cache.begin()`, ended by `commit()` or
+ * `abort()`; until then the sequences are as they were.
+ */
+export class Step {
+  readonly #tables: StepTables;
+  readonly #appended: boolean[];
+  #open = true;
+
+  /** @internal use `cache.begin` */
+  constructor(
+    private readonly backend: Backend,
+    private readonly pool: BlockPool,
+    private readonly layers: readonly Layer[],
+    private readonly pages: readonly Pages[],
+    private readonly reservations: readonly Reservation[],
+    blockSize: number,
+  ) {
+    this.#tables = tablesOf(reservations, blockSize);
+    this.#appended = layers.map(() => false);
+  }
+
+  /** New tokens of all sequences: the rows of key, value and q, in the order of `begin`. */
+  get tokens(): number {
+    return this.#tables.slotMapping.length;
+  }
+
+  #assertOpen(): void {
+    if (!this.#open) throw new Error('the step expected to be open, got one that was committed or aborted');
+  }
+
+  /**
+   * Quantizes the step's keys and values into a layer's pages.
+   * @param layer index of the layer
+   * @param key [tokens, kvHeads, headDim], f32, or f16/bf16 bits with `dtype` stated
+   * @param value the same
+   * @throws TypeError or RangeError naming what does not fit; nothing is written then
+   */
+  append(layer: number, key: FloatArray, value: FloatArray, options: StepAppendOptions = {}): AppendStatus | Promise<AppendStatus> {
+    this.#assertOpen();
+    const { recipe, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
+    const { slotMapping } = this.#tables;
+    const status = this.backend.append({ pages: this.pages[layer], key, value, dtype: options.dtype, slotMapping, recipe, kScale, vScale });
+    this.#appended[layer] = true;
+    return status;
+  }
+
+  /**
+   * Attention of the step's queries over each sequence's tokens, the new ones included.
+   * @param layer index of the layer, which must have been appended to
+   * @param q [tokens, queryHeads, headDim], f32, or f16/bf16 bits with `dtype` stated
+   * @returns out [tokens, queryHeads, headDim] and lse [tokens, queryHeads]
+   * @throws TypeError or RangeError naming what does not fit
+   */
+  async attend(layer: number, q: FloatArray, options: StepAttendOptions = {}): Promise<AttendResult> {
+    return this.#attend(layer, q, options);
+  }
+
+  /**
+   * As {@link attend}, at once.
+   * @throws TypeError on a backend that cannot
+   */
+  attendSync(layer: number, q: FloatArray, options: StepAttendOptions = {}): AttendResult {
+    if (!this.backend.synchronous) throw new TypeError(`"attendSync" expected a synchronous backend, got ${this.backend.kind}: use attend`);
+    return this.#attend(layer, q, options) as AttendResult;
+  }
+
+  #attend(layer: number, q: FloatArray, options: StepAttendOptions): AttendResult | Promise<AttendResult> {
+    this.#assertOpen();
+    const { attention, queryHeads, layout, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
+    if (!this.#appended[layer]) throw new Error(`"attend" expected layer ${layer} to have been appended to in this step`);
+    const expected = this.tokens * queryHeads * layout.headDim;
+    if (q.length !== expected) throw new RangeError(`"q" expected ${this.tokens} tokens × ${queryHeads} heads × ${layout.headDim} = ${expected} elements, got ${q.length}`);
+    const { blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
+    return this.backend.attend({ ...attention, ...options, pages: this.pages[layer], q, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale });
+  }
+
+  /**
+   * Makes the new tokens part of their sequences.
+   * @throws Error when a layer was not appended to: its keys and values would be missing. The step stays open.
+   */
+  commit(): void {
+    this.#assertOpen();
+    const missing = this.#appended.flatMap((done, layer) => (done ? [] : [layer]));
+    if (missing.length > 0 && this.tokens > 0) throw new Error(`"commit" expected every layer to have been appended to, missing ${missing.join(', ')}`);
+    this.#open = false;
+    for (const { sequence, tokens, blocks, replaced } of this.reservations) {
+      if (replaced !== undefined) this.pool.release(replaced);
+      sequence.leaveStep(sequence.length + tokens, blocks);
+    }
+  }
+
+  /** Gives back what was reserved: the sequences are as before. Does nothing once the step has ended. */
+  abort(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    for (const { sequence, taken } of this.reservations) {
+      for (const page of taken) this.pool.release(page);
+      sequence.leaveStep();
+    }
+  }
+
+  /** Aborts, unless the step has ended. */
+  [Symbol.dispose](): void {
+    this.abort();
+  }
+}
