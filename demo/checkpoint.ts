@@ -1,0 +1,96 @@
+/** A Hugging Face Llama checkpoint: config.json and model.safetensors, its weights widened exactly to f32. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseSafetensors } from '../src/files/safetensors.js';
+import { float32, showShape, uint16, type Tensor } from '../src/files/tensor.js';
+import { parseConfig, type LlamaConfig } from './config.js';
+
+/** All row-major, matrices as (out, in). */
+export interface LayerWeights {
+  readonly attentionNorm: Float32Array;
+  readonly query: Float32Array;
+  readonly key: Float32Array;
+  readonly value: Float32Array;
+  readonly output: Float32Array;
+  readonly mlpNorm: Float32Array;
+  readonly gate: Float32Array;
+  readonly up: Float32Array;
+  readonly down: Float32Array;
+}
+
+export interface Checkpoint {
+  readonly config: LlamaConfig;
+  /** (vocab, hidden) */
+  readonly embedding: Float32Array;
+  readonly layers: readonly LayerWeights[];
+  readonly finalNorm: Float32Array;
+  /** (vocab, hidden); the embedding itself where the two are tied. */
+  readonly head: Float32Array;
+}
+
+/** @throws Error naming the file and what in it is missing, malformed or not supported; FormatError for a broken .safetensors */
+export function readCheckpoint(directory: string): Checkpoint {
+  const configFile = join(directory, 'config.json');
+  const config = parseConfig(JSON.parse(readFileSync(configFile, 'utf8')), configFile);
+  const file = join(directory, 'model.safetensors');
+  return gatherWeights(config, parseSafetensors(readFileSync(file), file).tensors, file);
+}
+
+/** @throws Error naming the file and the tensor that is missing, of another shape or of an unknown dtype */
+export function gatherWeights(config: LlamaConfig, tensors: ReadonlyMap<string, Tensor>, file: string): Checkpoint {
+  const take = (name: string, ...shape: number[]): Float32Array => {
+    const argument = `${file}: ${name}`;
+    return widen(expectShape(tensors.get(name), shape, argument), argument);
+  };
+
+  const { hidden, intermediate, headDim, vocab } = config;
+  const queryWidth = config.queryHeads * headDim;
+  const kvWidth = config.kvHeads * headDim;
+  const readLayer = (_: unknown, index: number): LayerWeights => {
+    const layer = `model.layers.${index}`;
+    return {
+      attentionNorm: take(`${layer}.input_layernorm.weight`, hidden),
+      query: take(`${layer}.self_attn.q_proj.weight`, queryWidth, hidden),
+      key: take(`${layer}.self_attn.k_proj.weight`, kvWidth, hidden),
+      value: take(`${layer}.self_attn.v_proj.weight`, kvWidth, hidden),
+      output: take(`${layer}.self_attn.o_proj.weight`, hidden, queryWidth),
+      mlpNorm: take(`${layer}.post_attention_layernorm.weight`, hidden),
+      gate: take(`${layer}.mlp.gate_proj.weight`, intermediate, hidden),
+      up: take(`${layer}.mlp.up_proj.weight`, intermediate, hidden),
+      down: take(`${layer}.mlp.down_proj.weight`, hidden, intermediate),
+    };
+  };
+  // Of two tied tensors a file may hold either.
+  const embeddingName = 'model.embed_tokens.weight';
+  const headName = 'lm_head.weight';
+  const embedding = take(config.tiedEmbeddings && !tensors.has(embeddingName) ? headName : embeddingName, vocab, hidden);
+  return {
+    config,
+    embedding,
+    layers: Array.from({ length: config.layers }, readLayer),
+    finalNorm: take('model.norm.weight', hidden),
+    head: config.tiedEmbeddings ? embedding : take(headName, vocab, hidden),
+  };
+}
+
+function expectShape(tensor: Tensor | undefined, shape: readonly number[], argument: string): Tensor {
+  if (tensor === undefined) throw new Error(`"${argument}" is missing`);
+  const [expected, got] = [showShape(shape), showShape(tensor.shape)];
+  if (got !== expected) throw new Error(`"${argument}" expected shape ${expected}, got ${got}`);
+  return tensor;
+}
+
+/** The tensor's values as f32: exact for every dtype that is accepted. */
+function widen(tensor: Tensor, argument: string): Float32Array {
+  if (tensor.dtype === 'BF16') return new Float32Array(Uint32Array.from(uint16(tensor, argument), (bits) => bits << 16).buffer);
+  if (tensor.dtype === 'F16') return Float32Array.from(uint16(tensor, argument), halfToNumber);
+  return float32(tensor, argument);
+}
+
+function halfToNumber(bits: number): number {
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  const sign = bits >> 15 ? -1 : 1;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent === 0 ? fraction : 1024 + fraction) * 2 ** (Math.max(exponent, 1) - 25);
+}

@@ -1,0 +1,76 @@
+/** A checkpoint's config.json: what of it the runner needs, and a refusal of what it does not do. */
+
+export interface LlamaConfig {
+  readonly hidden: number;
+  /** Width of the MLP. */
+  readonly intermediate: number;
+  readonly layers: number;
+  readonly queryHeads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vocab: number;
+  /** Most tokens in a sequence. */
+  readonly context: number;
+  readonly normEpsilon: number;
+  readonly ropeTheta: number;
+  readonly tiedEmbeddings: boolean;
+}
+
+type Json = Record<string, unknown>;
+
+/** @throws Error naming the field that is missing, malformed or asks for something the runner does not do */
+export function parseConfig(json: Json, file: string): LlamaConfig {
+  refuseUnsupported(json, file);
+  const number = (name: string, fallback?: number): number => {
+    const value = json[name] ?? fallback;
+    if (typeof value !== 'number' || !(value > 0)) throw new Error(`${file}: "${name}" expected a positive number, got ${JSON.stringify(value)}`);
+    return value;
+  };
+  const multipleOf = (step: number, name: string, fallback?: number): number => {
+    const value = number(name, fallback);
+    if (value % step !== 0) throw new Error(`${file}: "${name}" expected a multiple of ${step}, got ${value}`);
+    return value;
+  };
+  const hidden = multipleOf(4, 'hidden_size');
+  const queryHeads = multipleOf(1, 'num_attention_heads');
+  const config = {
+    hidden,
+    intermediate: multipleOf(4, 'intermediate_size'),
+    layers: multipleOf(1, 'num_hidden_layers'),
+    queryHeads,
+    kvHeads: multipleOf(1, 'num_key_value_heads', queryHeads),
+    headDim: multipleOf(8, 'head_dim', hidden / queryHeads),
+    vocab: multipleOf(1, 'vocab_size'),
+    context: multipleOf(1, 'max_position_embeddings', 2048),
+    normEpsilon: number('rms_norm_eps', 1e-6),
+    ropeTheta: number('rope_theta', 10000),
+    tiedEmbeddings: json.tie_word_embeddings === true,
+  };
+  if (config.queryHeads % config.kvHeads !== 0) {
+    throw new Error(`${file}: "num_attention_heads" expected a multiple of ${config.kvHeads} key/value heads, got ${config.queryHeads}`);
+  }
+  return config;
+}
+
+/** Fields that change the computation, with the values under which it is the one done here. */
+const supported: { readonly [field: string]: readonly unknown[] } = {
+  model_type: ['llama'],
+  rope_scaling: [undefined, null],
+  rope_parameters: [undefined, null],
+  attention_bias: [undefined, false],
+  mlp_bias: [undefined, false],
+  hidden_act: [undefined, 'silu'],
+  quantization_config: [undefined, null],
+};
+
+function refuseUnsupported(json: Json, file: string): void {
+  const architectures = json.architectures ?? ['LlamaForCausalLM'];
+  if (!Array.isArray(architectures) || !architectures.includes('LlamaForCausalLM')) {
+    throw new Error(`${file}: the demo runs LlamaForCausalLM only, got ${JSON.stringify(architectures)}`);
+  }
+  for (const [field, values] of Object.entries(supported)) {
+    if (!values.includes(json[field])) {
+      throw new Error(`${file}: the demo does not run models with "${field}": ${JSON.stringify(json[field])}`);
+    }
+  }
+}

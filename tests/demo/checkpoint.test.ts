@@ -1,0 +1,88 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import * as assert from 'uvu/assert';
+import { gatherWeights } from '../../demo/checkpoint.js';
+import { parseConfig } from '../../demo/config.js';
+import type { Tensor } from '../../src/files/tensor.js';
+import { assertSameBits } from '../bits.js';
+import { suite } from '../suite.js';
+
+const test = suite('demo/checkpoint');
+
+const orator = JSON.parse(readFileSync(fileURLToPath(new URL('../../demo/models/orator/config.json', import.meta.url)), 'utf8'));
+
+const tiny = {
+  ...orator, hidden_size: 4, intermediate_size: 4, num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1, head_dim: 8, vocab_size: 4,
+};
+
+/** All weights of a model of shape `tiny`: zeros of one dtype. */
+function tinyTensors(dtype: 'F32' | 'F16' | 'BF16'): Map<string, Tensor> {
+  const layer = 'model.layers.0';
+  const shapes: { readonly [name: string]: readonly number[] } = {
+    'model.embed_tokens.weight': [4, 4],
+    [`${layer}.input_layernorm.weight`]: [4],
+    [`${layer}.self_attn.q_proj.weight`]: [8, 4],
+    [`${layer}.self_attn.k_proj.weight`]: [8, 4],
+    [`${layer}.self_attn.v_proj.weight`]: [8, 4],
+    [`${layer}.self_attn.o_proj.weight`]: [4, 8],
+    [`${layer}.post_attention_layernorm.weight`]: [4],
+    [`${layer}.mlp.gate_proj.weight`]: [4, 4],
+    [`${layer}.mlp.up_proj.weight`]: [4, 4],
+    [`${layer}.mlp.down_proj.weight`]: [4, 4],
+    'model.norm.weight': [4],
+  };
+  const bytes = dtype === 'F32' ? 4 : 2;
+  const zeros = ([name, shape]: [string, readonly number[]]): [string, Tensor] => {
+    return [name, { dtype, shape, data: new Uint8Array(shape.reduce((count, size) => count * size, bytes)) }];
+  };
+  return new Map(Object.entries(shapes).map(zeros));
+}
+
+/** The final norm's four values, given as 16-bit patterns, after reading. */
+function widened(dtype: 'F16' | 'BF16', bits: number[]): Float32Array {
+  const tensors = tinyTensors(dtype);
+  tensors.set('model.norm.weight', { dtype, shape: [4], data: new Uint8Array(Uint16Array.from(bits).buffer) });
+  return gatherWeights(parseConfig(tiny, 'config.json'), tensors, 'model.safetensors').finalNorm;
+}
+
+test('widens f16 and bf16 exactly', () => {
+  assertSameBits(widened('BF16', [0x3f80, 0x8000, 0x0001, 0x7f80]), Float32Array.of(1, -0, 2 ** -133, Infinity));
+  assertSameBits(widened('F16', [0x3c00, 0x8000, 0x0001, 0x7c00]), Float32Array.of(1, -0, 2 ** -24, Infinity));
+  assertSameBits(widened('F16', [0x7bff, 0x83ff, 0x0400, 0xfc00]), Float32Array.of(65504, -1023 * 2 ** -24, 2 ** -14, -Infinity));
+});
+
+test('takes the head from the embedding, or the embedding from the head, where they are tied', () => {
+  const config = parseConfig(tiny, 'config.json');
+  const tensors = tinyTensors('F32');
+  const tied = gatherWeights(config, tensors, 'm');
+  assert.is(tied.head, tied.embedding);
+  tensors.set('lm_head.weight', tensors.get('model.embed_tokens.weight')!);
+  tensors.delete('model.embed_tokens.weight');
+  const other = gatherWeights(config, tensors, 'm');
+  assert.is(other.head, other.embedding);
+  assert.throws(() => gatherWeights({ ...config, tiedEmbeddings: false }, tensors, 'm'), /"m: model.embed_tokens.weight" is missing/);
+});
+
+test('names the tensor that does not fit', () => {
+  const config = parseConfig(tiny, 'config.json');
+  const name = 'model.layers.0.mlp.down_proj.weight';
+  const gatherWith = (tensor: Omit<Tensor, 'data'>) => () => {
+    gatherWeights(config, tinyTensors('F32').set(name, { ...tensor, data: new Uint8Array(64) }), 'm');
+  };
+  assert.throws(gatherWith({ dtype: 'F32', shape: [2, 8] }), /down_proj.weight" expected shape \[4, 4\], got \[2, 8\]/);
+  assert.throws(gatherWith({ dtype: 'I32', shape: [4, 4] }), /down_proj.weight" expected F32, got I32/);
+});
+
+test('refuses models that it would run wrongly', () => {
+  const refusals: [object, RegExp][] = [
+    [{ architectures: ['MistralForCausalLM'] }, /LlamaForCausalLM only, got \["MistralForCausalLM"\]/],
+    [{ model_type: 'mistral' }, /"model_type": "mistral"/],
+    [{ rope_scaling: { type: 'linear', factor: 2 } }, /"rope_scaling"/],
+    [{ attention_bias: true }, /"attention_bias": true/],
+    [{ hidden_act: 'gelu' }, /"hidden_act": "gelu"/],
+    [{ hidden_size: undefined }, /"hidden_size" expected a positive number, got undefined/],
+    [{ head_dim: 12 }, /"head_dim" expected a multiple of 8, got 12/],
+    [{ num_attention_heads: 3 }, /"num_attention_heads" expected a multiple of 2 key\/value heads, got 3/],
+  ];
+  for (const [change, message] of refusals) assert.throws(() => parseConfig({ ...orator, ...change }, 'config.json'), message);
+});

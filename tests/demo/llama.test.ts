@@ -1,0 +1,58 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import * as assert from 'uvu/assert';
+import { readCheckpoint } from '../../demo/checkpoint.js';
+import { LlamaRunner } from '../../demo/llama.js';
+import { readTokenizer } from '../../demo/tokenizer.js';
+import { assertSameBits } from '../bits.js';
+import { suite } from '../suite.js';
+import { PlainAttention } from './plain-attention.js';
+
+const test = suite('demo/llama');
+
+const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
+const runner = new LlamaRunner(readCheckpoint(orator));
+const tokens = readTokenizer(orator).encode(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000));
+
+/** Logits of the tokens, given to the runner in chunks. */
+function logitsInChunks(input: number[], chunk: number): Float32Array {
+  const { vocab } = runner.config;
+  const cache = new PlainAttention(runner.config);
+  const logits = new Float32Array(input.length * vocab);
+  for (let start = 0; start < input.length; start += chunk) {
+    logits.set(runner.forward(input.slice(start, start + chunk), start, cache), start * vocab);
+  }
+  return logits;
+}
+
+/** −ln of the probability that a row of logits gives to a token. */
+function loss(logits: Float32Array, target: number): number {
+  const top = logits.reduce((max, logit) => Math.max(max, logit));
+  const total = logits.reduce((sum, logit) => sum + Math.exp(logit - top), 0);
+  return top + Math.log(total) - logits[target];
+}
+
+test('prefill, chunks and token by token give the same bits', () => {
+  const input = tokens.slice(0, 67);
+  const whole = logitsInChunks(input, input.length);
+  assertSameBits(logitsInChunks(input, 1), whole, 'token by token');
+  assertSameBits(logitsInChunks(input, 7), whole, 'chunks of 7');
+});
+
+test('loses as much on held-out text as a float64 forward pass', () => {
+  const { vocab } = runner.config;
+  const count = 256;
+  const logits = logitsInChunks(tokens.slice(0, count), count);
+  let sum = 0;
+  for (let i = 0; i + 1 < count; i++) sum += loss(logits.subarray(i * vocab, (i + 1) * vocab), tokens[i + 1]);
+  const mean = sum / (count - 1);
+  // From the same model written in NumPy, all in float64.
+  assert.ok(Math.abs(mean - 3.2458495) < 1e-5, `got ${mean} nats per token`);
+});
+
+test('refuses tokens and positions that it has no room for', () => {
+  const cache = new PlainAttention(runner.config);
+  assert.throws(() => runner.forward([], 0, cache), /"tokens" expected 1 to 256 tokens, got 0/);
+  assert.throws(() => runner.forward([1024], 0, cache), /"tokens" expected ids below 1024, got 1024 at 0/);
+  assert.throws(() => runner.forward([1, 2], 255, cache), /"position" expected 0 to 254/);
+});
