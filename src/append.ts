@@ -1,6 +1,7 @@
 /** Append's parameters, checked once for every backend. */
 import type { AppendCall, AppendStatus, PerSide } from './backend.js';
-import { describe, floatDtypeOf, type FloatDtype } from './formats.js';
+import { describe, floatDtypeOf, formats, type FloatDtype } from './formats.js';
+import type { SideLayout } from './layout.js';
 import { resolveRecipe, type Recipe } from './recipe.js';
 import { checkGivenScale } from './scale.js';
 
@@ -53,6 +54,11 @@ export class SlotMarks {
   }
 }
 
+/** f16 and f32 are stored as they come: a scale would be lost. */
+function checkUnscaled({ format }: SideLayout, scale: number, argument: string): void {
+  if (!formats[format].quantized && scale !== 1) throw new RangeError(`"${argument}" expected 1 for ${format}, which is stored unscaled, got ${scale}`);
+}
+
 /** @throws TypeError or RangeError naming the argument that does not fit */
 export function planAppend(call: AppendCall, marks: SlotMarks): AppendPlan {
   const { layout } = call.pages;
@@ -69,6 +75,8 @@ export function planAppend(call: AppendCall, marks: SlotMarks): AppendPlan {
   const vRecipe = resolveRecipe(call.recipe && sideOf(call.recipe, 'v'));
   const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
   const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
+  checkUnscaled(layout.k, kScale, 'kScale');
+  checkUnscaled(layout.v, vScale, 'vScale');
   const skipped = marks.check(call.slotMapping);
   return { dtype, kRecipe, vRecipe, kScale, vScale, status: { written: tokens - skipped, skipped } };
 }

@@ -18,8 +18,8 @@ export class WasmPages implements Pages {
     readonly count: number,
   ) {
     this.byteLength = layout.bytes * count;
-    this.marks = new SlotMarks(count * layout.blockSize);
     this.#address = memory.allocate(this.byteLength, 'pages');
+    this.marks = new SlotMarks(count * layout.blockSize);
     memory.u8.fill(0, this.#address, this.#address + this.byteLength);
   }
 

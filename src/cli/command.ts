@@ -1,0 +1,54 @@
+/** What every command has, and the small things they share. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { extname } from 'node:path';
+import { parseArgs, type ParseArgsConfig } from 'node:util';
+
+export interface Command {
+  /** Arguments, beginning with the command's name. */
+  readonly usage: string;
+  /** One sentence. */
+  readonly summary: string;
+  /** Options, one a line. */
+  readonly details: string;
+  /** @returns the exit code */
+  run(args: string[]): Promise<number>;
+}
+
+/** The command line itself is wrong. */
+export class UsageError extends Error {}
+
+type Options = NonNullable<ParseArgsConfig['options']>;
+
+/** Options and file names; what is not among the options is a UsageError. */
+export function parse<O extends Options>(args: string[], options: O) {
+  try {
+    return parseArgs({ args, options, allowPositionals: true, strict: true });
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+/** @throws UsageError unless there is exactly one file name and an output */
+export function oneFile(positionals: readonly string[], output: string | undefined): { input: string; output: string } {
+  if (positionals.length !== 1) throw new UsageError(`expected one input file, got ${positionals.length}`);
+  if (output === undefined) throw new UsageError('expected -o FILE, where to write');
+  return { input: positionals[0], output };
+}
+
+/** @throws UsageError for any file but .npy and .safetensors, or two different kinds */
+export function fileKind(input: string, output: string): 'npy' | 'safetensors' {
+  const kind = extname(input);
+  if (kind !== '.npy' && kind !== '.safetensors') throw new UsageError(`${input}: expected a .npy or .safetensors file`);
+  if (extname(output) !== kind) throw new UsageError(`${output}: expected a ${kind} file, as the input`);
+  return kind === '.npy' ? 'npy' : 'safetensors';
+}
+
+/** A file's bytes, aligned as typed arrays need them. */
+export function readBytes(file: string): Uint8Array {
+  const buffer = readFileSync(file);
+  return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+}
+
+export const writeBytes = (file: string, bytes: Uint8Array): void => writeFileSync(file, bytes);
+
+export const JSON_OPTION = '  --json                 print one JSON value instead of text';

@@ -1,0 +1,110 @@
+/** `append/1` case files: everything one append needs, perhaps the cache it starts from and the one it must give. */
+import type { AppendCall, AppendStatus, Backend, NhdTensors } from '../backend.js';
+import { formats, type Format } from '../formats.js';
+import { pageLayout, type Granularity, type PageLayout } from '../layout.js';
+import type { RecipeName } from '../recipe.js';
+import { CaseReader, type CaseSide } from './case.js';
+import { parseSafetensors, serializeSafetensors } from './safetensors.js';
+import { int32, type Tensor } from './tensor.js';
+
+export interface AppendCase {
+  readonly layout: PageLayout;
+  readonly blocks: number;
+  /** The cache to start from; zeros when absent. */
+  readonly start: NhdTensors | undefined;
+  readonly call: Omit<AppendCall, 'pages'>;
+  /** `k_cache`, `v_cache`, `k_scale`, `v_scale` where the file holds what they must be. */
+  readonly expected: ReadonlyMap<string, Tensor>;
+}
+
+/** The tensors that an append results in. */
+export type CacheTensors = ReadonlyMap<string, Tensor>;
+
+const RESULTS = ['k_cache', 'v_cache', 'k_scale', 'v_scale'] as const;
+
+const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+
+/** One side as the metadata states it, for a case without a start state. */
+function statedSide(reader: CaseReader, side: 'k' | 'v', shape: readonly number[]): CaseSide {
+  const format = reader.statedFormat(side) ?? reader.fail(`metadata "kv_cache_dtype" expected a cache dtype, got none`);
+  const granularity = reader.statedGranularity(side) ?? (formats[format].quantized ? 'token-head' : 'tensor');
+  if (granularity === 'token-head') return { format, granularity, scale: undefined, scales: undefined };
+  return { format, ...reader.scales(side, shape) };
+}
+
+/** @throws FormatError when the file is not such a case; TypeError or RangeError for a shape that no page can have */
+export function readAppendCase(bytes: Uint8Array, file: string): AppendCase {
+  const reader = new CaseReader(parseSafetensors(bytes, file), file, 'append/1');
+  const key = reader.tensor('key', 3);
+  const value = reader.tensor('value', 3);
+  reader.expectShape('value', value.shape, key.shape);
+  const [tokens, kvHeads, headDim] = key.shape;
+  const slots = reader.tensor('slot_mapping', 1);
+  reader.expectShape('slot_mapping', slots.shape, [tokens]);
+  const starts = reader.has('k_cache') || reader.has('v_cache');
+  const kCache = starts ? reader.tensor('k_cache', 4) : undefined;
+  const vCache = starts ? reader.tensor('v_cache', 4) : undefined;
+  const blocks = reader.number('blocks', kCache?.shape[0] ?? NaN);
+  const blockSize = reader.number('block_size', kCache?.shape[1] ?? NaN);
+  const shape = [blocks, blockSize, kvHeads, headDim];
+  if (kCache) reader.expectShape('k_cache', kCache.shape, shape);
+  if (vCache) reader.expectShape('v_cache', vCache.shape, shape);
+  const k = kCache ? reader.side('k', kCache) : statedSide(reader, 'k', shape);
+  const v = vCache ? reader.side('v', vCache) : statedSide(reader, 'v', shape);
+  const { values, dtype } = reader.floats('key', key);
+  const valueFloats = reader.floats('value', value);
+  if (valueFloats.dtype !== dtype) reader.fail(`tensor "value" expected the dtype of "key", got ${value.dtype}`);
+  const expected = new Map(RESULTS.flatMap((name) => (reader.has(`expected.${name}`) ? [[name, reader.content.tensors.get(`expected.${name}`)!]] : [])));
+  return {
+    layout: pageLayout({
+      kvHeads, headDim, blockSize,
+      k: { dtype: k.format, granularity: k.granularity },
+      v: { dtype: v.format, granularity: v.granularity },
+    }),
+    blocks,
+    start: kCache && vCache && {
+      keyCache: reader.codes('k_cache', kCache), valueCache: reader.codes('v_cache', vCache), keyScale: k.scales, valueScale: v.scales,
+    },
+    call: {
+      key: values,
+      value: valueFloats.values,
+      dtype,
+      slotMapping: reader.typed('slot_mapping', slots, int32),
+      recipe: reader.text('recipe') as RecipeName | undefined,
+      kScale: k.scale,
+      vScale: v.scale,
+    },
+    expected,
+  };
+}
+
+function sideTensors(layout: PageLayout, blocks: number, side: 'k' | 'v', codes: ArrayBufferView, scales: Float32Array | undefined, given: number | undefined): [string, Tensor][] {
+  const { format, granularity }: { format: Format; granularity: Granularity } = layout[side];
+  const rows = [blocks, layout.blockSize, layout.kvHeads];
+  const cache: [string, Tensor] = [`${side}_cache`, { dtype: formats[format].safetensors, shape: [...rows, layout.headDim], data: bytesOf(codes) }];
+  if (!formats[format].quantized) return [cache];
+  const values = granularity === 'tensor' ? Float32Array.of(given ?? 1) : scales!;
+  return [cache, [`${side}_scale`, { dtype: 'F32', shape: granularity === 'tensor' ? [1] : rows, data: bytesOf(values) }]];
+}
+
+/** Runs a case on a backend: the status, and the whole cache afterwards. */
+export async function runAppendCase(backend: Backend, { layout, blocks, start, call }: AppendCase): Promise<{ status: AppendStatus; tensors: CacheTensors }> {
+  const pages = backend.createPages(layout, blocks);
+  try {
+    if (start) await pages.import(start);
+    const status = await backend.append({ ...call, pages });
+    const { keyCache, valueCache, keyScale, valueScale } = await pages.export();
+    const tensors = new Map([
+      ...sideTensors(layout, blocks, 'k', keyCache, keyScale, call.kScale),
+      ...sideTensors(layout, blocks, 'v', valueCache, valueScale, call.vScale),
+    ]);
+    return { status, tensors };
+  } finally {
+    pages.dispose();
+  }
+}
+
+/** The result as a file. */
+export function writeAppendResult(tensors: CacheTensors): Uint8Array {
+  return serializeSafetensors(tensors, new Map([['fp8_kv_result', 'append/1']]));
+}

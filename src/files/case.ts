@@ -1,0 +1,149 @@
+/** What attend and append case files have in common: metadata, cache tensors and scales in the ecosystem's plain layout. */
+import type { CodeArray } from '../backend.js';
+import { FormatError } from '../errors.js';
+import { formats, resolveFormat, type FloatArray, type FloatDtype, type Format } from '../formats.js';
+import type { Granularity } from '../layout.js';
+import type { SafetensorsFile } from './safetensors.js';
+import { float32, uint16, uint8, type Tensor } from './tensor.js';
+
+/** One side of a cache as a case file gives it. */
+export interface CaseSide {
+  readonly format: Format;
+  readonly granularity: Granularity;
+  /** The one number of granularity `tensor`. */
+  readonly scale: number | undefined;
+  /** [blocks, block, kvHeads] of granularity `token-head`. */
+  readonly scales: Float32Array | undefined;
+}
+
+const floatDtypes: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+const HEADER = 8;
+
+/** A case file being read: every look-up that fails is a FormatError. */
+export class CaseReader {
+  constructor(
+    readonly content: SafetensorsFile,
+    readonly file: string,
+    kind: 'attend/1' | 'append/1',
+  ) {
+    const found = this.text('fp8_kv_case');
+    if (found !== kind) this.fail(`metadata "fp8_kv_case" expected ${kind}, got ${String(found)}`);
+    const layout = this.text('layout') ?? 'NHD';
+    if (layout !== 'NHD') this.fail(`metadata "layout" expected NHD, got ${layout}`);
+  }
+
+  fail(reason: string): never {
+    throw new FormatError(this.file, HEADER, reason);
+  }
+
+  text(key: string): string | undefined {
+    return this.content.metadata.get(key);
+  }
+
+  /** A number written as JSON would. */
+  number(key: string, absent: number): number {
+    const text = this.text(key);
+    if (text === undefined) return absent;
+    if (!/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) this.fail(`metadata "${key}" expected a number, got ${JSON.stringify(text)}`);
+    return Number(text);
+  }
+
+  boolean(key: string, absent: boolean): boolean {
+    const text = this.text(key);
+    if (text === undefined) return absent;
+    if (text !== 'true' && text !== 'false') this.fail(`metadata "${key}" expected true or false, got ${JSON.stringify(text)}`);
+    return text === 'true';
+  }
+
+  has(name: string): boolean {
+    return this.content.tensors.has(name);
+  }
+
+  /** A tensor with this many dimensions. */
+  tensor(name: string, rank: number): Tensor {
+    const tensor = this.content.tensors.get(name);
+    if (tensor === undefined) this.fail(`tensor "${name}" expected to be there, got none`);
+    if (tensor.shape.length !== rank) this.fail(`tensor "${name}" expected ${rank} dimensions, got [${tensor.shape.join(', ')}]`);
+    return tensor;
+  }
+
+  /** @throws FormatError unless the shape is this one */
+  expectShape(name: string, actual: readonly number[], expected: readonly number[]): void {
+    if (actual.length !== expected.length || actual.some((size, i) => size !== expected[i])) {
+      this.fail(`tensor "${name}" expected shape [${expected.join(', ')}], got [${actual.join(', ')}]`);
+    }
+  }
+
+  /** The elements, or a FormatError for a dtype that does not fit. */
+  typed<T>(name: string, tensor: Tensor, read: (tensor: Tensor, argument: string) => T): T {
+    try {
+      return read(tensor, name);
+    } catch (error) {
+      return this.fail((error as Error).message);
+    }
+  }
+
+  /** Unquantized values and their dtype. */
+  floats(name: string, tensor: Tensor): { values: FloatArray; dtype: FloatDtype } {
+    const dtype = floatDtypes[tensor.dtype];
+    if (dtype === undefined) this.fail(`tensor "${name}" expected F32, F16 or BF16, got ${tensor.dtype}`);
+    return { values: dtype === 'f32' ? this.typed<FloatArray>(name, tensor, float32) : this.typed<FloatArray>(name, tensor, uint16), dtype };
+  }
+
+  /** The cache format that a tensor's dtype stands for. */
+  cacheFormat(name: string, tensor: Tensor): Format {
+    for (const format of Object.keys(formats) as Format[]) if (formats[format].safetensors === tensor.dtype) return format;
+    const known = Object.values(formats).map(({ safetensors }) => safetensors);
+    return this.fail(`tensor "${name}" expected a cache of ${known.join(', ')}, got ${tensor.dtype}`);
+  }
+
+  codes(name: string, tensor: Tensor): CodeArray {
+    if (tensor.dtype === 'F32') return this.typed<CodeArray>(name, tensor, float32);
+    return tensor.dtype === 'F16' ? this.typed<CodeArray>(name, tensor, uint16) : this.typed<CodeArray>(name, tensor, uint8);
+  }
+
+  /** The format that the metadata states for a side, where it states one. */
+  statedFormat(side: 'k' | 'v'): Format | undefined {
+    const name = this.text(`${side}_dtype`) ?? this.text('kv_cache_dtype');
+    try {
+      return name === undefined ? undefined : resolveFormat(name, `${side}_dtype`);
+    } catch (error) {
+      return this.fail(`metadata ${(error as Error).message}`);
+    }
+  }
+
+  statedGranularity(side: 'k' | 'v'): string | undefined {
+    return this.text(`${side}_granularity`) ?? this.text('granularity');
+  }
+
+  /** Format, granularity and scales of one side, from its tensors; what the metadata states must agree. */
+  side(side: 'k' | 'v', cache: Tensor): CaseSide {
+    const format = this.cacheFormat(`${side}_cache`, cache);
+    const stated = this.statedFormat(side);
+    if (stated !== undefined && stated !== format) this.fail(`metadata states ${stated} for ${side}, tensor "${side}_cache" is ${cache.dtype}`);
+    return { format, ...this.scales(side, cache.shape) };
+  }
+
+  /** Granularity and scales of one side whose cache has this shape; absent scales are those of granularity tensor. */
+  scales(side: 'k' | 'v', shape: readonly number[]): Omit<CaseSide, 'format'> {
+    const name = `${side}_scale`;
+    const stated = this.statedGranularity(side);
+    const tensor = this.content.tensors.get(name);
+    if (tensor === undefined) {
+      if (stated !== undefined && stated !== 'tensor') this.fail(`tensor "${name}" expected scales of granularity ${stated}, got none`);
+      return { granularity: 'tensor', scale: undefined, scales: undefined };
+    }
+    const values = this.typed(name, tensor, float32);
+    const [blocks, block, heads] = shape;
+    const single = tensor.shape.length === 1 && tensor.shape[0] === 1;
+    const granularity = single ? 'tensor' : tensor.shape.length === 3 ? 'token-head' : (stated ?? 'unknown');
+    // One head's scale per head is one number: the same as per tensor.
+    if (stated !== undefined && stated !== granularity && !(single && stated === 'head' && heads === 1)) {
+      this.fail(`metadata states granularity ${stated} for ${side}, tensor "${name}" has shape [${tensor.shape.join(', ')}]`);
+    }
+    if (granularity === 'tensor') return { granularity, scale: values[0], scales: undefined };
+    if (granularity !== 'token-head') this.fail(`tensor "${name}" expected scales per tensor [1] or per token and head [blocks, block, heads], got [${tensor.shape.join(', ')}]`);
+    this.expectShape(name, tensor.shape, [blocks, block, heads]);
+    return { granularity, scale: undefined, scales: values };
+  }
+}

@@ -1,0 +1,69 @@
+/** How far results are from what they should be. */
+import type { Tensor } from './tensor.js';
+
+/** The bound that attention in f32 keeps against a float64 reference on the same codes. */
+export const ATTENTION_BOUND = 1e-4;
+
+export interface AttentionError {
+  /** Largest |out − expected| of a row ÷ max(largest |expected| of the row, 1e-6); ∞ where a NaN or infinity is not the same. */
+  readonly out: number;
+  /** Largest |lse − expected| ÷ max(1, |expected|), likewise. */
+  readonly lse: number;
+}
+
+const distance = (actual: number, expected: number): number => {
+  if (Object.is(actual, expected) || actual === expected) return 0;
+  return Number.isFinite(actual) && Number.isFinite(expected) ? Math.abs(actual - expected) : Infinity;
+};
+
+function rowError(actual: Float32Array, expected: Float32Array, start: number, length: number): number {
+  let largest = 1e-6;
+  let error = 0;
+  for (let i = start; i < start + length; i++) {
+    const magnitude = Math.abs(expected[i]);
+    if (magnitude > largest && magnitude < Infinity) largest = magnitude;
+    error = Math.max(error, distance(actual[i], expected[i]));
+  }
+  return error / largest;
+}
+
+/** @param headDim elements of out per element of lse */
+export function attentionError(actual: { out: Float32Array; lse: Float32Array }, expected: { out?: Float32Array; lse?: Float32Array }, headDim: number): AttentionError {
+  let out = 0;
+  let lse = 0;
+  for (let start = 0; expected.out && start < expected.out.length; start += headDim) out = Math.max(out, rowError(actual.out, expected.out, start, headDim));
+  for (let i = 0; expected.lse && i < expected.lse.length; i++) {
+    const reference = expected.lse[i];
+    const scale = Number.isFinite(reference) ? Math.max(1, Math.abs(reference)) : 1;
+    lse = Math.max(lse, distance(actual.lse[i], reference) / scale);
+  }
+  return { out, lse };
+}
+
+export interface ByteDifference {
+  readonly tensor: string;
+  readonly count: number;
+  /** The first byte that differs. */
+  readonly at: number;
+  readonly expected: number;
+  readonly actual: number;
+}
+
+/** The first expected tensor whose bytes are not those of the actual one. */
+export function firstDifference(actual: ReadonlyMap<string, Tensor>, expected: ReadonlyMap<string, Tensor>): ByteDifference | undefined {
+  for (const [tensor, { data }] of expected) {
+    const got = actual.get(tensor)?.data ?? new Uint8Array(0);
+    let count = Math.abs(data.length - got.length);
+    let at = -1;
+    for (let i = 0; i < Math.min(data.length, got.length); i++) {
+      if (data[i] === got[i]) continue;
+      if (at < 0) at = i;
+      count++;
+    }
+    if (count > 0) {
+      if (at < 0) at = Math.min(data.length, got.length);
+      return { tensor, count, at, expected: data[at], actual: got[at] };
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,111 @@
+import { is, ok, throws } from 'uvu/assert';
+import { decode, quantize, recipes, type FloatArray, type FloatDtype, type Recipe } from '../../src/index.js';
+import { parseSafetensors, type SafetensorsFile } from '../../src/files/safetensors.js';
+import { float32, uint16 } from '../../src/files/tensor.js';
+import { assertSameBits } from '../bits.js';
+import { golden, goldenFiles } from '../golden.js';
+import { suite } from '../suite.js';
+
+const test = suite('wasm/quantize');
+const formats = ['e4m3fn', 'e5m2'] as const;
+
+const guards: { readonly [guard: string]: Omit<Recipe, 'name' | 'quotient'> } = {
+  raw: { amaxFloor: 0, scaleFloor: 0, scaleIfZero: 0 },
+  one: { amaxFloor: 0, scaleFloor: 0, scaleIfZero: 1 },
+  'eps1e-12': { amaxFloor: 1e-12, scaleFloor: 0, scaleIfZero: 0 },
+};
+const quotients = { div: 'divide', mulinv: 'reciprocal', mulrcp: 'max-over-amax' } as const;
+
+function inputOf(file: SafetensorsFile): { x: FloatArray; from: FloatDtype; rowLength: number } {
+  const tensor = file.tensors.get('x')!;
+  const from = tensor.dtype.toLowerCase() as FloatDtype;
+  return { x: from === 'f32' ? float32(tensor) : uint16(tensor), from, rowLength: tensor.shape[1] };
+}
+
+const files = goldenFiles('quantize');
+
+test('all 15 golden files are here', () => {
+  is(files.length, 15);
+});
+
+for (const path of files) {
+  const file = parseSafetensors(golden(path), path);
+  const { x, from, rowLength } = inputOf(file);
+  const codes = (name: string): Uint8Array => file.tensors.get(name)!.data;
+  const scales = (name: string): Float32Array => float32(file.tensors.get(name)!);
+
+  for (const format of formats) {
+    test(`${path} ${format}: scale bits and codes of every computed rule`, () => {
+      for (const [guard, bounds] of Object.entries(guards)) {
+        for (const [rule, quotient] of Object.entries(quotients)) {
+          const name = `${format}.ignore_nan.${guard}`;
+          const actual = quantize(x, { format, rowLength, from, recipe: { name, ...bounds, quotient } });
+          assertSameBits(actual.scales, scales(`${name}.scale`), `${name}.scale`);
+          assertSameBits(actual.codes, codes(`${name}.${rule}`), `${name}.${rule}`);
+        }
+      }
+    });
+
+    test(`${path} ${format}: given scales`, () => {
+      for (const [rule, quotient] of [['div', 'divide'], ['mulinv', 'reciprocal']] as const) {
+        const expected = codes(`${format}.static.${rule}`);
+        for (const [row, scale] of scales('static_scale').entries()) {
+          const part = [row * rowLength, (row + 1) * rowLength] as const;
+          const actual = quantize(x.subarray(...part), { format, rowLength, from, scale, quotient });
+          assertSameBits(actual.codes, expected.subarray(...part), `${format}.static.${rule} row ${row}`);
+          is(actual.scales[0], scale);
+        }
+      }
+    });
+  }
+}
+
+test('the named recipes are the golden rules of that name', () => {
+  const file = parseSafetensors(golden('quantize/f32_D64.safetensors'), 'f32_D64');
+  const { x, rowLength } = inputOf(file);
+  for (const [recipe, name] of [['amax', 'one.div'], ['max-over-amax', 'one.mulrcp'], ['mila-activation', 'eps1e-12.mulinv']] as const) {
+    const actual = quantize(x, { rowLength, recipe });
+    assertSameBits(actual.codes, file.tensors.get(`e4m3fn.ignore_nan.${name}`)!.data, recipe);
+  }
+});
+
+for (const path of goldenFiles('recipes')) {
+  test(`${path}: every FP8 recipe`, () => {
+    const file = parseSafetensors(golden(path), path);
+    const { x, from, rowLength } = inputOf(file);
+    let compared = 0;
+    for (const recipe of Object.keys(recipes) as (keyof typeof recipes)[]) {
+      for (const format of formats) {
+        const expected = file.tensors.get(`${recipe}.${format}.codes`);
+        if (expected === undefined) continue;
+        const actual = quantize(x, { format, rowLength, from, recipe });
+        assertSameBits(actual.scales, float32(file.tensors.get(`${recipe}.${format}.scale`)!), `${recipe} ${format} scale`);
+        assertSameBits(actual.codes, expected.data, `${recipe} ${format}`);
+        compared++;
+      }
+    }
+    is(compared, 7);
+  });
+}
+
+test('an infinite value makes its row read back as NaN, and only its row', () => {
+  const x = new Float32Array(24).fill(1.5);
+  x[3] = -Infinity;
+  const { codes, scales } = quantize(x, { rowLength: 8 });
+  is(scales[0], Infinity);
+  const back = decode(codes, 'e4m3fn').map((value, i) => value * scales[i >> 3]);
+  ok(back.subarray(0, 8).every(Number.isNaN));
+  ok(back.subarray(8).every((value) => Math.abs(value - 1.5) < 1e-6));
+});
+
+test('bad arguments are refused by name', () => {
+  const x = new Float32Array(16);
+  throws(() => quantize(x, { rowLength: 5 }), /"rowLength" expected a multiple of 8 that divides 16, got number 5/);
+  throws(() => quantize(x, { rowLength: 24 }), /"rowLength"/);
+  throws(() => quantize(x, { rowLength: 8, recipe: 'best' as 'amax' }), /"recipe" expected one of amax/);
+  throws(() => quantize(x, { rowLength: 8, recipe: { ...recipes.amax, amaxFloor: NaN } }), /"recipe.amaxFloor"/);
+  throws(() => quantize(x, { rowLength: 8, recipe: { ...recipes.amax, quotient: 'round' as 'divide' } }), /"recipe.quotient"/);
+  throws(() => quantize(x, { rowLength: 8, scale: 1, recipe: 'amax' }), /"recipe" expected to be absent/);
+  throws(() => quantize(x, { rowLength: 8, quotient: 'divide' }), /"quotient"/);
+  for (const scale of [0, -1, NaN, Infinity, 1e-60]) throws(() => quantize(x, { rowLength: 8, scale }), /"scale" expected a finite scale greater than 0/);
+});
