@@ -39,10 +39,10 @@ export function startRows(p: AttendParams, rows: usize, kvHead: i32, firstRow: i
     const at = position + i;
     row.head = kvHead * group + (r0 + r) % group;
     row.q = p.q + <usize>((firstRow + i) * p.queryHeads + row.head) * (<usize>p.dim << 2);
-    row.first = p.windowLeft < 0 ? 0 : max(0, at - p.windowLeft);
+    // In 64 bits: a window may be as wide as 2³¹ − 1, and `at` negative.
+    row.first = p.windowLeft < 0 ? 0 : <i32>max<i64>(0, <i64>at - p.windowLeft);
     let end = keys;
     if (p.causal) end = min(end, at + 1);
-    // In 64 bits: at + windowRight may pass 2³¹.
     if (p.windowRight >= 0) end = <i32>min<i64>(end, <i64>at + p.windowRight + 1);
     row.end = end;
     row.merged = 0;
