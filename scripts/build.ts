@@ -68,5 +68,6 @@ writeFileSync(
   ].join('\n'),
 );
 compile();
+compile("--config", "demo/asconfig.json");
 const wasm = readFileSync('build/fp8-kv.wasm').toString('base64');
 writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmBase64 =\n  '${wasm}';\n`);
