@@ -4,17 +4,18 @@
  * x           (tokens, kvHeads, dim)   f32 | f16 | bf16
  * slotMapping (tokens)                 page · blockSize + place; negative = skip
  */
-import { dtypeShift, narrowRun, widenRun } from "./codec";
-import { quantizeRow, quantizeRowGiven } from "./quantize";
+import { narrowRun, widenRun } from "./codec";
+import { quantizeRow, quantizeRowGiven, rowBytes } from "./quantize";
 import { AppendParams, FORMAT_F16, FORMAT_F32, QuantizeParams } from "../build/params";
 
-export function append(p: AppendParams): void {
-  const rowBytes: usize = (<usize>p.dim) << dtypeShift(p.dtype);
+/** The first `tokens` tokens at p.x and p.slotMapping. */
+export function append(p: AppendParams, tokens: i32): void {
+  const bytes = rowBytes(changetype<QuantizeParams>(p));
   let x = p.x;
-  for (let token = 0; token < p.tokens; token++) {
+  for (let token = 0; token < tokens; token++) {
     const slot = load<i32>(p.slotMapping + (<usize>token << 2));
     if (slot < 0) {
-      x += rowBytes * p.kvHeads;
+      x += bytes * p.kvHeads;
       continue;
     }
     const block = slot / p.blockSize;
@@ -27,7 +28,7 @@ export function append(p: AppendParams): void {
       else if (p.format == FORMAT_F32) widenRun(x, p.dtype, p.dim, codes);
       else if (p.scalesOffset == 0) quantizeRowGiven(changetype<QuantizeParams>(p), x, codes);
       else quantizeRow(changetype<QuantizeParams>(p), x, codes, scale);
-      x += rowBytes;
+      x += bytes;
       codes += p.headStride;
       scale += p.scaleHeadStride;
     }

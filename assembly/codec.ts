@@ -4,173 +4,183 @@
  * encode: one rounding, also where a quotient comes first: code = encode(fround(x op factor)).
  * NaN becomes 0x7F whatever its sign; −0 and negative underflow become 0x80.
  *
- * 16 values at a time: magnitudes narrow to bytes with saturation, which is what turns NaN's large magnitude into 0x7F.
+ * 16 values at a time. NaN (and f16's infinities, on the way in) are rare: the 16 that hold one take a path of their own.
  */
 import * as e4m3fn from "./formats/e4m3fn";
 import * as e5m2 from "./formats/e5m2";
-import { narrowF16, widenBF16, widenF16 } from "./formats/half";
+import { anySpecialF16, narrowF16, widenBF16, widenF16, widenF16Finite } from "./formats/half";
+import { BF16, Divide, E4M3FN, E5M2, F16, F32, Keep, Multiply } from "./types";
 import { DTYPE_F16, DTYPE_F32, FORMAT_E4M3FN } from "../build/params";
 
-/** What happens to a value before it is encoded. */
-export const OP_NONE: i32 = 0;
-export const OP_DIVIDE: i32 = 1;
-export const OP_MULTIPLY: i32 = 2;
-
-/** 4 values of `dtype` at `x` as f32. */
+/** 4 values of dtype T at `x` as f32. `finite`: they are known to hold no f16 infinity or NaN. */
 // @ts-ignore: decorator
 @inline
-export function load4(x: usize, dtype: i32): v128 {
-  if (dtype == DTYPE_F32) return v128.load(x);
-  const half = v128.load16x4_u(x);
-  return dtype == DTYPE_F16 ? widenF16(half) : widenBF16(half);
+export function load4<T>(x: usize, finite: bool): v128 {
+  if (isFloat<T>()) return v128.load(x);
+  const half = v128.load16x4_s(x);
+  if (isSigned<T>()) return widenBF16(half);
+  return finite ? widenF16Finite(half) : widenF16(half);
+}
+
+/** Whether 16 values of dtype T at `x` may be loaded as finite: true for all but f16. */
+// @ts-ignore: decorator
+@inline
+export function loadsFinite<T>(x: usize): bool {
+  if (isFloat<T>() || isSigned<T>()) return true;
+  return !anySpecialF16(v128.load(x)) && !anySpecialF16(v128.load(x, 16));
 }
 
 // @ts-ignore: decorator
 @inline
-export function dtypeShift(dtype: i32): i32 {
-  return dtype == DTYPE_F32 ? 2 : 1;
+function load4By<T, Op>(x: usize, finite: bool, factor: v128): v128 {
+  const value = load4<T>(x, finite);
+  if (sizeof<Op>() == sizeof<Divide>()) return f32x4.div(value, factor);
+  if (sizeof<Op>() == sizeof<Multiply>()) return f32x4.mul(value, factor);
+  return value;
 }
 
 // @ts-ignore: decorator
 @inline
-function load4Scaled(x: usize, dtype: i32, op: i32, factor: v128): v128 {
-  const value = load4(x, dtype);
-  if (op == OP_DIVIDE) return f32x4.div(value, factor);
-  return op == OP_MULTIPLY ? f32x4.mul(value, factor) : value;
+function magnitude<F>(a: v128, bound: v128): v128 {
+  const bounded = f32x4.pmin(a, bound);
+  return isSigned<F>() ? e5m2.encodeMagnitude(bounded) : e4m3fn.encodeMagnitude(bounded);
 }
 
+/** 16 lanes of bytes from four masks of i32 lanes. */
 // @ts-ignore: decorator
 @inline
-function magnitude(x: v128, format: i32, bound: f32): v128 {
-  return format == FORMAT_E4M3FN ? e4m3fn.encodeMagnitude(x, bound) : e5m2.encodeMagnitude(x, bound);
+function narrowMasks(m0: v128, m1: v128, m2: v128, m3: v128): v128 {
+  return i8x16.narrow_i16x8_s(i16x8.narrow_i32x4_s(m0, m1), i16x8.narrow_i32x4_s(m2, m3));
 }
 
 /** 16 values → 16 codes. Saturating narrowing keeps an i32's sign, so x's own bits serve as the signs. */
 // @ts-ignore: decorator
 @inline
-function encode16(x0: v128, x1: v128, x2: v128, x3: v128, format: i32, bound: f32): v128 {
-  const low = i16x8.narrow_i32x4_s(magnitude(x0, format, bound), magnitude(x1, format, bound));
-  const high = i16x8.narrow_i32x4_s(magnitude(x2, format, bound), magnitude(x3, format, bound));
-  const largest = i16x8.splat(0x7f);
-  const lowSigns = v128.andnot(i16x8.narrow_i32x4_s(x0, x1), i16x8.gt_s(low, largest));
-  const highSigns = v128.andnot(i16x8.narrow_i32x4_s(x2, x3), i16x8.gt_s(high, largest));
-  const signs = v128.and(i8x16.narrow_i16x8_s(lowSigns, highSigns), i8x16.splat(<i8>0x80));
-  return v128.or(i8x16.narrow_i16x8_s(low, high), signs);
+function encode16<F>(x0: v128, x1: v128, x2: v128, x3: v128, bound: v128): v128 {
+  const positive = i32x4.splat(0x7fffffff);
+  const a0 = v128.and(x0, positive);
+  const a1 = v128.and(x1, positive);
+  const a2 = v128.and(x2, positive);
+  const a3 = v128.and(x3, positive);
+  const low = i16x8.narrow_i32x4_s(magnitude<F>(a0, bound), magnitude<F>(a1, bound));
+  const high = i16x8.narrow_i32x4_s(magnitude<F>(a2, bound), magnitude<F>(a3, bound));
+  const signs = v128.and(narrowMasks(x0, x1, x2, x3), i8x16.splat(<i8>0x80));
+  const codes = v128.or(i8x16.narrow_i16x8_s(low, high), signs);
+  const infinity = i32x4.splat(0x7f800000);
+  const largest = i32x4.max_s(i32x4.max_s(a0, a1), i32x4.max_s(a2, a3));
+  if (!v128.any_true(i32x4.gt_s(largest, infinity))) return codes;
+  const nan = narrowMasks(i32x4.gt_s(a0, infinity), i32x4.gt_s(a1, infinity), i32x4.gt_s(a2, infinity), i32x4.gt_s(a3, infinity));
+  return v128.bitselect(i8x16.splat(0x7f), codes, nan);
 }
 
-/** The loop behind {@link encodeRun}; dtype, op and format are constants where it is called, so each call is its own loop. */
 // @ts-ignore: decorator
 @inline
-function encodeLoop(x: usize, dtype: i32, n: i32, codes: usize, format: i32, bound: f32, op: i32, by: f32): void {
+function encodeFrom<F, T, Op>(x: usize, finite: bool, bound: v128, factor: v128): v128 {
+  const step = sizeof<T>() * 4;
+  return encode16<F>(
+    load4By<T, Op>(x, finite, factor), load4By<T, Op>(x + step, finite, factor),
+    load4By<T, Op>(x + 2 * step, finite, factor), load4By<T, Op>(x + 3 * step, finite, factor), bound,
+  );
+}
+
+/** The last 8 values of a row that is not a multiple of 16, and 8 zero codes. */
+// @ts-ignore: decorator
+@inline
+function encodeLast8<F, T, Op>(x: usize, codes: usize, bound: v128, factor: v128): void {
+  const zero = i32x4.splat(0);
+  const x0 = load4By<T, Op>(x, false, factor);
+  v128.store(codes, encode16<F>(x0, load4By<T, Op>(x + sizeof<T>() * 4, false, factor), zero, zero, bound));
+}
+
+function encodeLoop<F, T, Op>(x: usize, n: i32, codes: usize, limit: f32, by: f32): void {
+  const bound = f32x4.splat(limit);
   const factor = f32x4.splat(by);
-  const step: usize = 4 << dtypeShift(dtype);
   const end = codes + (n & ~15);
-  while (codes < end) {
-    const x0 = load4Scaled(x, dtype, op, factor);
-    const x1 = load4Scaled(x + step, dtype, op, factor);
-    const x2 = load4Scaled(x + 2 * step, dtype, op, factor);
-    const x3 = load4Scaled(x + 3 * step, dtype, op, factor);
-    v128.store(codes, encode16(x0, x1, x2, x3, format, bound));
-    codes += 16;
-    x += 4 * step;
+  for (; codes < end; codes += 16, x += sizeof<T>() * 16) {
+    if (loadsFinite<T>(x)) v128.store(codes, encodeFrom<F, T, Op>(x, true, bound, factor));
+    else v128.store(codes, encodeFrom<F, T, Op>(x, false, bound, factor));
   }
-  if (n & 8) {
-    const x0 = load4Scaled(x, dtype, op, factor);
-    const x1 = load4Scaled(x + step, dtype, op, factor);
-    const zero = i32x4.splat(0);
-    v128.store(codes, encode16(x0, x1, zero, zero, format, bound));
-  }
+  if (n & 8) encodeLast8<F, T, Op>(x, codes, bound, factor);
 }
 
-// @ts-ignore: decorator
-@inline
-function encodeByOp(x: usize, dtype: i32, n: i32, codes: usize, format: i32, bound: f32, op: i32, by: f32): void {
-  if (op == OP_NONE) encodeLoop(x, dtype, n, codes, format, bound, OP_NONE, by);
-  else if (op == OP_DIVIDE) encodeLoop(x, dtype, n, codes, format, bound, OP_DIVIDE, by);
-  else encodeLoop(x, dtype, n, codes, format, bound, OP_MULTIPLY, by);
-}
-
-// @ts-ignore: decorator
-@inline
-function encodeByDtype(x: usize, dtype: i32, n: i32, codes: usize, format: i32, bound: f32, op: i32, by: f32): void {
-  if (dtype == DTYPE_F32) encodeByOp(x, DTYPE_F32, n, codes, format, bound, op, by);
-  else if (dtype == DTYPE_F16) encodeByOp(x, DTYPE_F16, n, codes, format, bound, op, by);
-  else encodeByOp(x, dtype, n, codes, format, bound, op, by);
+function encodeFormat<F, Op>(x: usize, dtype: i32, n: i32, codes: usize, limit: f32, by: f32): void {
+  if (dtype == DTYPE_F32) encodeLoop<F, F32, Op>(x, n, codes, limit, by);
+  else if (dtype == DTYPE_F16) encodeLoop<F, F16, Op>(x, n, codes, limit, by);
+  else encodeLoop<F, BF16, Op>(x, n, codes, limit, by);
 }
 
 /**
  * n values (a multiple of 8) → n codes. Where n is not a multiple of 16, 8 zero codes follow: rows are padded to 16.
+ * Op says what happens first: nothing (Keep), or an operation with `by`.
  * @param saturate NVIDIA's SATFINITE, else NOSAT
  */
-export function encodeRun(x: usize, dtype: i32, n: i32, codes: usize, format: i32, saturate: bool, op: i32, by: f32): void {
-  if (format == FORMAT_E4M3FN) {
-    encodeByDtype(x, dtype, n, codes, FORMAT_E4M3FN, saturate ? e4m3fn.E4M3FN_MAX : e4m3fn.E4M3FN_OVERFLOW, op, by);
-  } else {
-    encodeByDtype(x, dtype, n, codes, format, saturate ? e5m2.E5M2_MAX : e5m2.E5M2_OVERFLOW, op, by);
-  }
+export function encodeRun<Op>(x: usize, dtype: i32, n: i32, codes: usize, format: i32, saturate: bool, by: f32): void {
+  if (format == FORMAT_E4M3FN) encodeFormat<E4M3FN, Op>(x, dtype, n, codes, saturate ? e4m3fn.E4M3FN_MAX : e4m3fn.E4M3FN_OVERFLOW, by);
+  else encodeFormat<E5M2, Op>(x, dtype, n, codes, saturate ? e5m2.E5M2_MAX : e5m2.E5M2_OVERFLOW, by);
+}
+
+function widenLoop<T>(x: usize, n: i32, values: usize): void {
+  const end = values + (<usize>n << 2);
+  for (; values < end; values += 16, x += sizeof<T>() * 4) v128.store(values, load4<T>(x, false));
 }
 
 /** n values (a multiple of 4) → f32: exact. */
 export function widenRun(x: usize, dtype: i32, n: i32, values: usize): void {
-  if (dtype == DTYPE_F32) {
-    memory.copy(values, x, <usize>n << 2);
-    return;
-  }
-  const end = values + (<usize>n << 2);
-  for (; values < end; values += 16, x += 8) v128.store(values, load4(x, dtype));
+  if (dtype == DTYPE_F32) memory.copy(values, x, <usize>n << 2);
+  else if (dtype == DTYPE_F16) widenLoop<F16>(x, n, values);
+  else widenLoop<BF16>(x, n, values);
 }
 
-/** n values (a multiple of 4) → f16, rounded once. */
-export function narrowRun(x: usize, dtype: i32, n: i32, halves: usize): void {
-  const step: usize = 4 << dtypeShift(dtype);
+function narrowLoop<T>(x: usize, n: i32, halves: usize): void {
   const end = halves + (<usize>n << 1);
-  for (; halves < end; halves += 8, x += step) {
-    const half = narrowF16(load4(x, dtype));
+  for (; halves < end; halves += 8, x += sizeof<T>() * 4) {
+    const half = narrowF16(load4<T>(x, false));
     v128.store64_lane(halves, i16x8.narrow_i32x4_u(half, half), 0);
   }
 }
 
+/** n values (a multiple of 4) → f16, rounded once. */
+export function narrowRun(x: usize, dtype: i32, n: i32, halves: usize): void {
+  if (dtype == DTYPE_F32) narrowLoop<F32>(x, n, halves);
+  else if (dtype == DTYPE_F16) narrowLoop<F16>(x, n, halves);
+  else narrowLoop<BF16>(x, n, halves);
+}
+
+/** 4 of 8 spread codes as f32; `special`: there may be NaN, or e5m2's infinities, among them. */
 // @ts-ignore: decorator
 @inline
-function decodeQuarter(half: v128, high: bool, format: i32, special: bool): v128 {
+function widenSpread<F>(bits: v128, special: bool): v128 {
+  if (special) return isSigned<F>() ? e5m2.widenSpecial(bits) : e4m3fn.widenSpecial(bits);
+  return f32x4.mul(bits, f32x4.splat(isSigned<F>() ? e5m2.E5M2_UNIT : e4m3fn.E4M3FN_UNIT));
+}
+
+/** 8 codes, sign-extended to i16 → 8 values. */
+// @ts-ignore: decorator
+@inline
+function decode8<F>(codes: v128, values: usize, special: bool): void {
   const zero = i16x8.splat(0);
-  const bits = high
-    ? v128.shuffle<i16>(zero, half, 4, 12, 5, 13, 6, 14, 7, 15)
-    : v128.shuffle<i16>(zero, half, 0, 8, 1, 9, 2, 10, 3, 11);
-  if (special) return format == FORMAT_E4M3FN ? e4m3fn.widenSpecial(bits) : e5m2.widenSpecial(bits);
-  return f32x4.mul(bits, f32x4.splat(format == FORMAT_E4M3FN ? e4m3fn.E4M3FN_UNIT : e5m2.E5M2_UNIT));
+  const bits = isSigned<F>() ? e5m2.spread(codes) : e4m3fn.spread(codes);
+  v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 0, 8, 1, 9, 2, 10, 3, 11), special));
+  v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 4, 12, 5, 13, 6, 14, 7, 15), special), 16);
 }
 
 // @ts-ignore: decorator
 @inline
-function decode16(codes: v128, values: usize, format: i32, special: bool): void {
-  const low = i16x8.extend_low_i8x16_s(codes);
-  const high = i16x8.extend_high_i8x16_s(codes);
-  const a = format == FORMAT_E4M3FN ? e4m3fn.spread(low) : e5m2.spread(low);
-  const b = format == FORMAT_E4M3FN ? e4m3fn.spread(high) : e5m2.spread(high);
-  v128.store(values, decodeQuarter(a, false, format, special));
-  v128.store(values, decodeQuarter(a, true, format, special), 16);
-  v128.store(values, decodeQuarter(b, false, format, special), 32);
-  v128.store(values, decodeQuarter(b, true, format, special), 48);
+function decode16<F>(codes: v128, values: usize, special: bool): void {
+  decode8<F>(i16x8.extend_low_i8x16_s(codes), values, special);
+  decode8<F>(i16x8.extend_high_i8x16_s(codes), values + 32, special);
 }
 
-/** NaN (and e5m2's infinities) are rare: their path is taken for the 16 codes that hold one. */
-// @ts-ignore: decorator
-@inline
-function decodeLoop(codes: usize, n: i32, values: usize, format: i32): void {
-  const end = codes + n;
-  while (codes < end) {
-    const c = v128.load(codes);
-    const special = format == FORMAT_E4M3FN ? e4m3fn.isSpecial(c) : e5m2.isSpecial(c);
-    if (v128.any_true(special)) decode16(c, values, format, true);
-    else decode16(c, values, format, false);
-    codes += 16;
-    values += 64;
+function decodeLoop<F>(codes: usize, n: i32, values: usize): void {
+  for (const end = codes + n; codes < end; codes += 16, values += 64) {
+    const sixteen = v128.load(codes);
+    if (v128.any_true(isSigned<F>() ? e5m2.isSpecial(sixteen) : e4m3fn.isSpecial(sixteen))) decode16<F>(sixteen, values, true);
+    else decode16<F>(sixteen, values, false);
   }
 }
 
 /** n FP8 codes → n f32; codes and values are read and written in whole groups of 16. Every NaN is 0x7FC00000. */
 export function decodeRun(codes: usize, n: i32, values: usize, format: i32): void {
-  if (format == FORMAT_E4M3FN) decodeLoop(codes, n, values, FORMAT_E4M3FN);
-  else decodeLoop(codes, n, values, format);
+  if (format == FORMAT_E4M3FN) decodeLoop<E4M3FN>(codes, n, values);
+  else decodeLoop<E5M2>(codes, n, values);
 }

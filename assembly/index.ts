@@ -1,5 +1,6 @@
 /** What the module exports. Addresses are in the imported memory; src/wasm/ lays it out. */
-import { decodeRun, encodeRun, OP_NONE, widenRun } from "./codec";
+import { decodeRun, encodeRun, widenRun } from "./codec";
+import { Keep } from "./types";
 
 export { append } from "./append";
 export { attend } from "./attend/attend";
@@ -7,7 +8,7 @@ export { quantizeRows } from "./quantize";
 
 /** n values (a multiple of 8) at `x` → n codes; see codec.ts. */
 export function encode(x: usize, dtype: i32, n: i32, codes: usize, format: i32, saturate: bool): void {
-  encodeRun(x, dtype, n, codes, format, saturate, OP_NONE, 1);
+  encodeRun<Keep>(x, dtype, n, codes, format, saturate, 1);
 }
 
 /** n codes (rounded up to 16) → f32 at `values`. */

@@ -128,7 +128,6 @@ export const quantizeParams = {
   /** x: (rows, dim), f32 | f16 | bf16. */
   x: 'pointer',
   dtype: 'i32',
-  rows: 'i32',
   dim: 'i32',
   format: 'i32',
   /** codes: (rows, dim), rows `codesStride` bytes apart. */
@@ -149,7 +148,6 @@ export const appendParams = {
   ...quantizeParams,
   /** slotMapping: (tokens) i32; negative = skip. */
   slotMapping: 'pointer',
-  tokens: 'i32',
   kvHeads: 'i32',
   blockSize: 'i32',
   /** First byte of page 0. */
@@ -217,19 +215,27 @@ export const attendParams = {
   scratch: 'pointer',
 } as const satisfies ParamRecord;
 
-export const paramBytes = (record: ParamRecord): number => align16(Object.keys(record).length * 4);
+/** Writes a kernel's arguments into memory. */
+export interface ParamWriter<R extends ParamRecord> {
+  /** Room that the record takes. */
+  readonly bytes: number;
+  /** Writes every field of the record, which the type makes the caller state, at byte `at`. */
+  write(view: DataView, at: number, values: { readonly [F in keyof R]: number }): void;
+}
 
-/**
- * Writes a kernel's arguments. Every field of the record is stated by the caller: the type sees to it.
- * @param at byte offset of the record in `view`
- */
-export function writeParams<R extends ParamRecord>(view: DataView, at: number, record: R, values: { readonly [F in keyof R]: number }): void {
-  let offset = at;
-  for (const field in record) {
-    if (record[field] === 'f32') view.setFloat32(offset, values[field], true);
-    else view.setInt32(offset, values[field], true);
-    offset += 4;
-  }
+/** The names are listed once here: listing them in every call took longer than a short decode step. */
+export function paramWriter<R extends ParamRecord>(record: R): ParamWriter<R> {
+  const fields = Object.keys(record);
+  const isFloat = fields.map((field) => record[field] === 'f32');
+  return {
+    bytes: align16(fields.length * 4),
+    write(view, at, values) {
+      for (let i = 0; i < fields.length; i++) {
+        if (isFloat[i]) view.setFloat32(at + 4 * i, values[fields[i]], true);
+        else view.setInt32(at + 4 * i, values[fields[i]], true);
+      }
+    },
+  };
 }
 
 /** Keys decoded at a time. The softmax is renormalized at multiples of this: part of what fixes the result's bits. */

@@ -2,31 +2,25 @@
  * E4M3FN: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinity, NaN is S.1111.111 (OCP 8-bit Floating Point
  * Specification 1.0, section 5). Exact.
  *
- * encode: |x| is rounded to the nearest code, ties to even. Normal codes are the upper bits of the f32, rounded by an
- * integer addition; what is below 2^-6 is rounded by adding 2^14, whose last mantissa bit weighs 2^-9.
+ * encode: |x| is rounded to a multiple of its last mantissa bit's weight by adding 2^20 times its power of two (at least
+ * 2^-6, the smallest normal): f32 addition rounds to nearest, ties to even. What the addition leaves in the lowest bits is
+ * the mantissa, with its leading one for normals; the exponent goes on top of it. One path for normal and subnormal codes:
+ * 10 operations for 4 values; selecting between a path for each took 15 and was a third slower.
  * decode: a code's exponent and mantissa, moved to the top of an f32's, are its value · 2^-120.
  */
 
-/** Upper bound of |x|: saturating, what is larger becomes 448; else 480, the value that 0x7F would have. */
+/** What |x| is bounded by: saturating, 448; else 480, the value that 0x7F would have. */
 export const E4M3FN_MAX: f32 = 448;
 export const E4M3FN_OVERFLOW: f32 = 480;
 
+/** Codes (0…0x7F) of 4 values in [0, 480], one per i32 lane. */
 // @ts-ignore: decorator
 @inline
-const SMALLEST_NORMAL: f32 = 0.015625;
-// @ts-ignore: decorator
-@inline
-const SUBNORMAL_MAGIC: f32 = 16384;
-
-/** Magnitude codes (0…0x7F) of 4 values, one per i32 lane; NaN gives more than 0x7F. `bound` is one of the two above. */
-// @ts-ignore: decorator
-@inline
-export function encodeMagnitude(x: v128, bound: f32): v128 {
-  const a = f32x4.pmin(v128.and(x, i32x4.splat(0x7fffffff)), f32x4.splat(bound)); // pmin lets NaN through
-  const even = v128.and(i32x4.shr_u(a, 20), i32x4.splat(1));
-  const normal = i32x4.sub(i32x4.shr_u(i32x4.add(i32x4.add(a, i32x4.splat(0x7ffff)), even), 20), i32x4.splat(120 << 3));
-  const subnormal = i32x4.sub(f32x4.add(a, f32x4.splat(SUBNORMAL_MAGIC)), i32x4.splat(0x46800000));
-  return v128.bitselect(subnormal, normal, f32x4.lt(a, f32x4.splat(SMALLEST_NORMAL)));
+export function encodeMagnitude(a: v128): v128 {
+  const power = i32x4.max_s(v128.and(a, i32x4.splat(0x7f800000)), i32x4.splat(121 << 23)); // 2^-6
+  const rounded = f32x4.add(a, i32x4.add(power, i32x4.splat(20 << 23)));
+  const mantissa = i32x4.sub(rounded, power);
+  return i32x4.sub(i32x4.add(mantissa, i32x4.shr_u(power, 20)), i32x4.splat((20 << 23) + (121 << 3)));
 }
 
 /** 8 codes, sign-extended to i16, as f32 · 2^-120 bit patterns in the upper half of each i32: the low half is zero. */

@@ -2,29 +2,22 @@
  * E5M2: 1 sign, 5 exponent (bias 15), 2 mantissa bits; infinity is S.11111.00, NaN S.11111.{01,10,11} (OCP 8-bit
  * Floating Point Specification 1.0, section 5): the upper byte of an f16. Exact.
  *
- * encode and decode go as in e4m3fn.ts; below 2^-14 values are rounded by adding 2^7, and the power left out is 2^112.
+ * encode and decode go as in e4m3fn.ts, with 2^21 times the value's power of two, the smallest normal 2^-14, and 2^112
+ * as the power that decoding leaves out.
  */
 
-/** Upper bound of |x|: saturating, what is larger becomes 57344; else 65536, the value that 0x7C (infinity) would have. */
+/** What |x| is bounded by: saturating, 57344; else 65536, the value that 0x7C (infinity) would have. */
 export const E5M2_MAX: f32 = 57344;
 export const E5M2_OVERFLOW: f32 = 65536;
 
+/** Codes (0…0x7C) of 4 values in [0, 65536], one per i32 lane. */
 // @ts-ignore: decorator
 @inline
-const SMALLEST_NORMAL: f32 = 0.00006103515625;
-// @ts-ignore: decorator
-@inline
-const SUBNORMAL_MAGIC: f32 = 128;
-
-/** Magnitude codes (0…0x7C) of 4 values, one per i32 lane; NaN gives more than 0x7F. `bound` is one of the two above. */
-// @ts-ignore: decorator
-@inline
-export function encodeMagnitude(x: v128, bound: f32): v128 {
-  const a = f32x4.pmin(v128.and(x, i32x4.splat(0x7fffffff)), f32x4.splat(bound)); // pmin lets NaN through
-  const even = v128.and(i32x4.shr_u(a, 21), i32x4.splat(1));
-  const normal = i32x4.sub(i32x4.shr_u(i32x4.add(i32x4.add(a, i32x4.splat(0xfffff)), even), 21), i32x4.splat(112 << 2));
-  const subnormal = i32x4.sub(f32x4.add(a, f32x4.splat(SUBNORMAL_MAGIC)), i32x4.splat(0x43000000));
-  return v128.bitselect(subnormal, normal, f32x4.lt(a, f32x4.splat(SMALLEST_NORMAL)));
+export function encodeMagnitude(a: v128): v128 {
+  const power = i32x4.max_s(v128.and(a, i32x4.splat(0x7f800000)), i32x4.splat(113 << 23)); // 2^-14
+  const rounded = f32x4.add(a, i32x4.add(power, i32x4.splat(21 << 23)));
+  const mantissa = i32x4.sub(rounded, power);
+  return i32x4.sub(i32x4.add(mantissa, i32x4.shr_u(power, 21)), i32x4.splat((21 << 23) + (113 << 2)));
 }
 
 /** 8 codes, sign-extended to i16, as f32 · 2^-112 bit patterns in the upper half of each i32: the low half is zero. */

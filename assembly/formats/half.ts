@@ -3,18 +3,32 @@
  * f32 → f16 rounds to nearest, ties to even, overflow to infinity, every NaN to 0x7E00.
  */
 
-/** 4 f16, zero-extended to i32 lanes → f32. */
+/** 4 finite f16, sign-extended to i32 lanes → f32. */
+// @ts-ignore: decorator
+@inline
+export function widenF16Finite(h: v128): v128 {
+  const bits = v128.and(i32x4.shl(h, 13), i32x4.splat(0x8fffe000));
+  return f32x4.mul(bits, f32x4.splat(reinterpret<f32>(0x77800000))); // 2^112: the biases' difference
+}
+
+/** 4 f16 of any kind, sign-extended to i32 lanes → f32. */
 // @ts-ignore: decorator
 @inline
 export function widenF16(h: v128): v128 {
-  const magnitude = i32x4.shl(v128.and(h, i32x4.splat(0x7fff)), 13);
-  const sign = i32x4.shl(v128.and(h, i32x4.splat(0x8000)), 16);
-  const finite = f32x4.mul(magnitude, f32x4.splat(reinterpret<f32>(0x77800000))); // 2^112: the biases' difference
+  const magnitude = v128.and(i32x4.shl(h, 13), i32x4.splat(0x0fffe000));
   const special = i32x4.gt_s(magnitude, i32x4.splat((0x7c00 << 13) - 1));
-  return v128.or(sign, v128.bitselect(v128.or(magnitude, i32x4.splat(0x7f800000)), finite, special));
+  const sign = v128.and(h, i32x4.splat(0x80000000));
+  return v128.bitselect(v128.or(sign, v128.or(magnitude, i32x4.splat(0x7f800000))), widenF16Finite(h), special);
 }
 
-/** 4 bf16, zero-extended to i32 lanes → f32. */
+/** Whether one of 8 f16 is infinite or NaN. */
+// @ts-ignore: decorator
+@inline
+export function anySpecialF16(h: v128): bool {
+  return v128.any_true(i16x8.gt_s(v128.and(h, i16x8.splat(0x7fff)), i16x8.splat(0x7bff)));
+}
+
+/** 4 bf16, extended to i32 lanes → f32. */
 // @ts-ignore: decorator
 @inline
 export function widenBF16(h: v128): v128 {

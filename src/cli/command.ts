@@ -1,7 +1,7 @@
 /** What every command has, and the small things they share. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { extname } from 'node:path';
-import { parseArgs, type ParseArgsConfig } from 'node:util';
+import { parseArgs } from 'node:util';
 
 export interface Command {
   /** Arguments, beginning with the command's name. */
@@ -17,12 +17,19 @@ export interface Command {
 /** The command line itself is wrong. */
 export class UsageError extends Error {}
 
-type Options = NonNullable<ParseArgsConfig['options']>;
+interface Option {
+  type: 'string' | 'boolean';
+  short?: string;
+}
+
+/** The value of each option that was stated. */
+type Values<O> = { -readonly [Name in keyof O]?: O[Name] extends { type: 'boolean' } ? boolean : string };
 
 /** Options and file names; what is not among the options is a UsageError. */
-export function parse<O extends Options>(args: string[], options: O) {
+export function parse<const O extends Record<string, Option>>(args: string[], options: O): { values: Values<O>; positionals: string[] } {
   try {
-    return parseArgs({ args, options, allowPositionals: true, strict: true });
+    const { values, positionals } = parseArgs({ args, options, allowPositionals: true, strict: true });
+    return { values: values as Values<O>, positionals };
   } catch (error) {
     throw new UsageError((error as Error).message);
   }

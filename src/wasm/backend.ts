@@ -2,14 +2,17 @@ import { planAppend } from '../append.js';
 import { itemsWithin, planAttention, type AttendPlan } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
 import { floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
-import { appendParams, attendParams, attendScratch, align16, checkInteger, paramBytes, WORK_WORDS, writeParams, type PageLayout, type SideLayout } from '../layout.js';
+import { appendParams, attendParams, attendScratch, align16, checkInteger, paramWriter, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
 import { WasmPages } from './pages.js';
 import { quantizeRule, type QuantizeRule } from './rule.js';
 
+const appendWriter = paramWriter(appendParams);
+const attendWriter = paramWriter(attendParams);
+
 /** Input bytes that append takes in at a time: what has just been copied is still in the L2 cache when it is quantized. */
-const APPEND_CHUNK_BYTES = 131072;
+const APPEND_CHUNK_BYTES = 65536;
 /** Bytes of q, as f32, that one kernel call works on: bounds the working memory of long prefills. */
 const ATTEND_CHUNK_BYTES = 2 ** 24;
 
@@ -57,39 +60,37 @@ export class WasmBackend implements Backend {
     const tokenBytes = layout.kvHeads * layout.headDim * dtype.bytes;
     const atOnce = Math.max(1, Math.floor(APPEND_CHUNK_BYTES / tokenBytes));
     const tokens = slotMapping.length;
-    const place = carve(this.#scratch.reserve(paramBytes(appendParams) + Math.min(tokens, atOnce) * (tokenBytes + 4) + 32));
-    const params = place(paramBytes(appendParams));
+    const place = carve(this.#scratch.reserve(appendWriter.bytes + Math.min(tokens, atOnce) * (tokenBytes + 4) + 32));
+    const params = place(appendWriter.bytes);
     const values = place(Math.min(tokens, atOnce) * tokenBytes);
     const slots = place(Math.min(tokens, atOnce) * 4);
     const { u8, view } = this.#memory;
     const input = bytesOf(x);
     const mapping = bytesOf(slotMapping);
+    appendWriter.write(view, params, {
+      ...rule,
+      x: values,
+      dtype: dtype.id,
+      dim: layout.headDim,
+      codes: 0,
+      codesStride: 0,
+      scales: 0,
+      slotMapping: slots,
+      kvHeads: layout.kvHeads,
+      blockSize: layout.blockSize,
+      pages: pages.address,
+      pageBytes: layout.bytes,
+      codesOffset: side.codes,
+      headStride: side.headStride,
+      tokenStride: side.tokenStride,
+      scalesOffset: side.scales,
+      scaleHeadStride: side.scaleHeadStride,
+    });
     for (let start = 0; start < tokens; start += atOnce) {
       const n = Math.min(atOnce, tokens - start);
       u8.set(input.subarray(start * tokenBytes, (start + n) * tokenBytes), values);
       u8.set(mapping.subarray(start * 4, (start + n) * 4), slots);
-      writeParams(view, params, appendParams, {
-        ...rule,
-        x: values,
-        dtype: dtype.id,
-        rows: 0,
-        dim: layout.headDim,
-        codes: 0,
-        codesStride: 0,
-        scales: 0,
-        slotMapping: slots,
-        tokens: n,
-        kvHeads: layout.kvHeads,
-        blockSize: layout.blockSize,
-        pages: pages.address,
-        pageBytes: layout.bytes,
-        codesOffset: side.codes,
-        headStride: side.headStride,
-        tokenStride: side.tokenStride,
-        scalesOffset: side.scales,
-        scaleHeadStride: side.scaleHeadStride,
-      });
-      this.#kernels.append(params);
+      this.#kernels.append(params, n);
     }
   }
 
@@ -119,7 +120,7 @@ export class WasmBackend implements Backend {
     const widens = plan.dtype !== 'f32';
     const kernelScratch = attendScratch(align16(headDim)).floats * 4;
     const sizes = [
-      paramBytes(attendParams), part.items * WORK_WORDS * 4, floats * 4, floats * 4, part.rows * plan.queryHeads * 4,
+      attendWriter.bytes, part.items * WORK_WORDS * 4, floats * 4, floats * 4, part.rows * plan.queryHeads * 4,
       call.blockTable.byteLength, plan.queryHeads * 4, kernelScratch, widens ? floats * dtype.bytes : 0,
     ];
     const place = carve(this.#scratch.reserve(sizes.reduce((sum, bytes) => sum + align16(bytes), 0)));
@@ -134,7 +135,7 @@ export class WasmBackend implements Backend {
     if (widens) this.#kernels.widen(narrow, dtype.id, floats, q);
     i32.set(call.blockTable, blockTable >>> 2);
     if (plan.sinks) f32.set(plan.sinks, sinks >>> 2);
-    writeParams(view, params, attendParams, {
+    attendWriter.write(view, params, {
       work,
       items: part.items,
       q,

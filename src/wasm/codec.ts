@@ -1,14 +1,16 @@
 /** The codec as plain functions: values ↔ codes, and rows → codes and scales. Synchronous, exact, no backend needed. */
 import { describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
-import { paramBytes, quantizeParams, writeParams } from '../layout.js';
+import { paramWriter, quantizeParams } from '../layout.js';
 import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkScale } from '../scale.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
 import { quantizeRule } from './rule.js';
 
-/** Values taken through WASM memory at a time: input and codes stay in the L2 cache. */
-const CHUNK = 32768;
+const writer = paramWriter(quantizeParams);
+
+/** Values taken through WASM memory at a time: as f32 they just fill a 32 KiB L1 cache, which decoded 8 % faster than 4 times as many. */
+const CHUNK = 8192;
 let shared: { kernels: Kernels; memory: WasmMemory; scratch: Scratch } | undefined;
 
 /** The codec's kernels, over a memory of its own. */
@@ -146,26 +148,17 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
   const scales = given === undefined ? new Float32Array(rows) : Float32Array.of(given);
   const rowsAtOnce = Math.max(1, Math.floor(CHUNK / dim));
   const { kernels, memory, scratch } = codec();
-  const params = scratch.reserve(paramBytes(quantizeParams) + rowsAtOnce * (dim * 5 + 4) + 8);
-  const values = params + paramBytes(quantizeParams);
+  const params = scratch.reserve(writer.bytes + rowsAtOnce * (dim * 5 + 4) + 8);
+  const values = params + writer.bytes;
   const input = bytesOf(x);
   const { u8, f32, view } = memory;
   const scalesAt = values + rowsAtOnce * dim * dtype.bytes;
   const codes = scalesAt + rowsAtOnce * 4;
+  writer.write(view, params, { ...rule, x: values, dtype: dtype.id, dim, codes, codesStride: dim, scales: given === undefined ? scalesAt : 0 });
   for (let start = 0; start < rows; start += rowsAtOnce) {
     const n = Math.min(rowsAtOnce, rows - start);
     u8.set(input.subarray(start * dim * dtype.bytes, (start + n) * dim * dtype.bytes), values);
-    writeParams(view, params, quantizeParams, {
-      ...rule,
-      x: values,
-      dtype: dtype.id,
-      rows: n,
-      dim,
-      codes,
-      codesStride: dim,
-      scales: given === undefined ? scalesAt : 0,
-    });
-    kernels.quantizeRows(params);
+    kernels.quantizeRows(params, n);
     out.set(u8.subarray(codes, codes + n * dim), start * dim);
     if (given === undefined) scales.set(f32.subarray(scalesAt >> 2, (scalesAt >> 2) + n), start);
   }

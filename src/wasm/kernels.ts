@@ -8,8 +8,8 @@ export interface Kernels extends Record<string, unknown> {
   encode(x: number, dtype: number, n: number, codes: number, format: number, saturate: number): void;
   decode(codes: number, n: number, values: number, format: number): void;
   widen(x: number, dtype: number, n: number, values: number): void;
-  quantizeRows(params: number): void;
-  append(params: number): void;
+  quantizeRows(params: number, rows: number): void;
+  append(params: number, tokens: number): void;
   attend(params: number): void;
 }
 
