@@ -3,7 +3,7 @@
  * The module is embedded as base64: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { floatDtypes, formats } from '../src/formats.js';
@@ -51,6 +51,8 @@ export function compile(...options: string[]): void {
   execFileSync(process.execPath, [asc, ...options, '--target', 'release'], { stdio: 'inherit' });
 }
 
+// What was deleted from src/ must not live on in the package.
+rmSync('dist', { recursive: true, force: true });
 mkdirSync('build', { recursive: true });
 mkdirSync('src/generated', { recursive: true });
 writeFileSync(

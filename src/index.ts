@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** The public face of fp8-kv. */
 export { encode, decode, quantize, type EncodeOptions, type DecodeOptions, type QuantizeOptions, type Quantized } from './wasm/codec.js';
 export { openBackend } from './open.js';

@@ -4,7 +4,7 @@ import { FormatError } from '../errors.js';
 import { formats, resolveFormat, type FloatArray, type FloatDtype, type Format } from '../formats.js';
 import type { Granularity } from '../layout.js';
 import type { SafetensorsFile } from './safetensors.js';
-import { float32, uint16, uint8, type Tensor } from './tensor.js';
+import { float32, quote, showShape, uint16, uint8, type Tensor } from './tensor.js';
 
 /** One side of a cache as a case file gives it. */
 export interface CaseSide {
@@ -27,9 +27,9 @@ export class CaseReader {
     kind: 'attend/1' | 'append/1',
   ) {
     const found = this.text('fp8_kv_case');
-    if (found !== kind) this.fail(`metadata "fp8_kv_case" expected ${kind}, got ${String(found)}`);
+    if (found !== kind) this.fail(`metadata "fp8_kv_case" expected ${kind}, got ${shown(found)}`);
     const layout = this.text('layout') ?? 'NHD';
-    if (layout !== 'NHD') this.fail(`metadata "layout" expected NHD, got ${layout}`);
+    if (layout !== 'NHD') this.fail(`metadata "layout" expected NHD, got ${quote(layout)}`);
   }
 
   fail(reason: string): never {
@@ -44,14 +44,21 @@ export class CaseReader {
   number(key: string, absent: number): number {
     const text = this.text(key);
     if (text === undefined) return absent;
-    if (!/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) this.fail(`metadata "${key}" expected a number, got ${JSON.stringify(text)}`);
+    if (!/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) this.fail(`metadata "${key}" expected a number, got ${quote(text)}`);
     return Number(text);
+  }
+
+  /** A size that the file must state, or that a tensor's shape tells. */
+  size(key: string, told: number | undefined): number {
+    const size = this.number(key, told ?? NaN);
+    if (!Number.isSafeInteger(size) || size < 0) this.fail(`metadata "${key}" expected a non-negative integer, got ${shown(this.text(key))}`);
+    return size;
   }
 
   boolean(key: string, absent: boolean): boolean {
     const text = this.text(key);
     if (text === undefined) return absent;
-    if (text !== 'true' && text !== 'false') this.fail(`metadata "${key}" expected true or false, got ${JSON.stringify(text)}`);
+    if (text !== 'true' && text !== 'false') this.fail(`metadata "${key}" expected true or false, got ${quote(text)}`);
     return text === 'true';
   }
 
@@ -63,14 +70,14 @@ export class CaseReader {
   tensor(name: string, rank: number): Tensor {
     const tensor = this.content.tensors.get(name);
     if (tensor === undefined) this.fail(`tensor "${name}" expected to be there, got none`);
-    if (tensor.shape.length !== rank) this.fail(`tensor "${name}" expected ${rank} dimensions, got [${tensor.shape.join(', ')}]`);
+    if (tensor.shape.length !== rank) this.fail(`tensor "${name}" expected ${rank} dimensions, got ${showShape(tensor.shape)}`);
     return tensor;
   }
 
   /** @throws FormatError unless the shape is this one */
   expectShape(name: string, actual: readonly number[], expected: readonly number[]): void {
     if (actual.length !== expected.length || actual.some((size, i) => size !== expected[i])) {
-      this.fail(`tensor "${name}" expected shape [${expected.join(', ')}], got [${actual.join(', ')}]`);
+      this.fail(`tensor "${name}" expected shape ${showShape(expected)}, got ${showShape(actual)}`);
     }
   }
 

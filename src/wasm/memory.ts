@@ -4,6 +4,8 @@ const WASM_PAGE = 65536;
 /** 4 GiB: the end of a 32-bit memory. */
 const MAX_WASM_PAGES = 65536;
 const ALIGNMENT = 64;
+/** No block ends at 4 GiB itself: the kernels compare addresses with that of a block's end, which would be 0. */
+const LAST_END = MAX_WASM_PAGES * WASM_PAGE - ALIGNMENT;
 
 interface Gap {
   start: number;
@@ -25,7 +27,7 @@ export class WasmMemory {
 
   constructor(initialPages = 1) {
     this.memory = new WebAssembly.Memory({ initial: initialPages, maximum: MAX_WASM_PAGES });
-    this.#gaps = [{ start: 1024, end: initialPages * WASM_PAGE }];
+    this.#gaps = [{ start: 1024, end: Math.min(initialPages * WASM_PAGE, LAST_END) }];
   }
 
   #renew(): void {
@@ -75,18 +77,19 @@ export class WasmMemory {
   }
 
   #grow(size: number, purpose: string): Gap {
-    const end = this.memory.buffer.byteLength;
+    const { byteLength } = this.memory.buffer;
+    const end = Math.min(byteLength, LAST_END);
     const last = this.#gaps.at(-1);
     const start = last?.end === end ? last.start : end;
-    const pages = Math.ceil((start + size - end) / WASM_PAGE);
+    const pages = Math.ceil((start + size - byteLength) / WASM_PAGE);
     const refused = (why: string) => new RangeError(`"${purpose}" expected to fit into WebAssembly memory, got ${size} bytes: ${why}`);
-    if (end / WASM_PAGE + pages > MAX_WASM_PAGES) throw refused(`${4 * 2 ** 30 - start} bytes are left of 4 GiB`);
+    if (start + size > LAST_END) throw refused(`${LAST_END - start} bytes are left of 4 GiB`);
     try {
       this.memory.grow(pages);
     } catch (error) {
       throw refused(`the machine did not give ${pages * WASM_PAGE} bytes more (${(error as Error).message})`);
     }
-    this.#give(end, end + pages * WASM_PAGE);
+    this.#give(end, Math.min(byteLength + pages * WASM_PAGE, LAST_END));
     return this.#gaps.at(-1)!;
   }
 

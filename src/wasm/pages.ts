@@ -13,6 +13,7 @@ export class WasmPages implements Pages {
 
   /** @internal use `backend.createPages` */
   constructor(
+    /** @internal */
     readonly memory: WasmMemory,
     readonly layout: PageLayout,
     readonly count: number,

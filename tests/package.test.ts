@@ -1,0 +1,73 @@
+/** The packed package, installed in an empty project: imported, type-checked, and its command run. */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { equal, is, ok } from 'uvu/assert';
+import { suite } from './suite.js';
+
+const test = suite('package');
+const root = fileURLToPath(new URL('..', import.meta.url));
+const project = mkdtempSync(join(tmpdir(), 'fp8-kv-package-'));
+const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
+
+function run(command: string, args: string[], cwd = project): string {
+  const { status, stdout, stderr } = spawnSync(command, args, { cwd, encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${status}:\n${stdout}${stderr}`);
+  return stdout;
+}
+
+const installed = join(project, 'node_modules', 'fp8-kv');
+
+test.before(() => {
+  run(npm, ['pack', '--silent', '--pack-destination', project], root);
+  const tarball = readdirSync(project).find((file) => file.endsWith('.tgz'))!;
+  writeFileSync(join(project, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
+  run(npm, ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts', `./${tarball}`]);
+});
+
+test.after(() => rmSync(project, { recursive: true, force: true }));
+
+test('holds what it should and nothing else', () => {
+  equal(readdirSync(installed).toSorted(), ['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'package.json']);
+  const { scripts, dependencies } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'));
+  for (const hook of ['preinstall', 'install', 'postinstall', 'prepare']) is(scripts[hook], undefined);
+  equal(Object.keys(dependencies), ['@assemblyscript/loader']);
+  equal(readdirSync(join(project, 'node_modules')).filter((name) => !name.startsWith('.')).toSorted(), ['@assemblyscript', 'fp8-kv']);
+});
+
+test('is imported and computes', () => {
+  writeFileSync(
+    join(project, 'use.js'),
+    `import { openBackend, KvCache, encode } from 'fp8-kv';
+     const cache = new KvCache(await openBackend(), { layers: 1, queryHeads: 2, kvHeads: 1, headDim: 8, capacity: 16 });
+     const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
+     step.append(0, new Float32Array(8).fill(1), new Float32Array(8).fill(2));
+     const { out } = await step.attend(0, new Float32Array(16));
+     console.log(encode(Float32Array.of(448), 'fp8')[0], out.every((value) => value === 2));`,
+  );
+  is(run(process.execPath, ['use.js']), '126 true\n');
+});
+
+test('its types stand on their own, without DOM or Node types', () => {
+  writeFileSync(
+    join(project, 'use.ts'),
+    `import { KvCache, wasmBackend, encode, type AttendResult, type Step } from 'fp8-kv';
+     const codes: Uint8Array = encode(new Float32Array(1), 'fp8_e5m2', { saturate: false });
+     const cache = new KvCache(wasmBackend(), { layers: [{ windowLeft: 3 }], kvHeads: 1, headDim: 8, capacity: codes.length });
+     const step: Step = cache.begin([]);
+     const result: AttendResult = step.attendSync(0, new Float32Array(8));
+     // @ts-expect-error: not a format
+     encode(result.out, 'fp4');`,
+  );
+  const compilerOptions = { noEmit: true, strict: true, target: 'es2022', module: 'nodenext', lib: ['es2022'], types: [] };
+  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['use.ts'] }));
+  run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')]);
+});
+
+test('its command runs', () => {
+  const bin = join(project, 'node_modules', '.bin', process.platform === 'win32' ? 'fp8-kv.cmd' : 'fp8-kv');
+  ok(existsSync(bin));
+  is(JSON.parse(run(bin, ['doctor', '--json'])).ok, true);
+});
