@@ -1,10 +1,11 @@
 /**
- * Runs the tests: `node --import tsx tests/run.ts [--slow] [part of a path …]`.
- * Without names, every `*.test.ts`; with `--slow`, every `*.slow.ts` instead. The last line counts.
+ * Runs the tests: `node --import tsx tests/run.ts [--kind test|slow] [part of a path …]`.
+ * Every `*.test.ts`, or every `*.slow.ts`, whose path contains one of the parts. The last line counts.
  */
 import { readdirSync } from 'node:fs';
 import { relative, sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
 import type { RegisteredSuite } from './suite.js';
 
 type UvuRunner = () => Promise<[errors: string | true, passed: number, skipped: number, total: number]>;
@@ -15,10 +16,9 @@ uvu.UVU_QUEUE = [[]];
 uvu.UVU_INDEX = 0;
 const { registered } = await import('./suite.js');
 
-const slow = process.argv.includes('--slow');
-const parts = process.argv.slice(2).filter((argument) => argument !== '--slow');
+const { values: options, positionals: parts } = parseArgs({ options: { kind: { type: 'string', default: 'test' } }, allowPositionals: true });
 const root = fileURLToPath(new URL('.', import.meta.url));
-const suffix = slow ? '.slow.ts' : '.test.ts';
+const suffix = `.${options.kind}.ts`;
 const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
   .map((file) => file.split(sep).join('/'))
   .filter((file) => file.endsWith(suffix) && (parts.length === 0 || parts.some((part) => file.includes(part))))

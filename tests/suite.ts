@@ -47,12 +47,13 @@ export function suite(name: string): Suite {
     entry.tests++;
     inner(testName, () => withTimeout(testName, seconds, body));
   };
-  const guarded = (kind: string, body: Body): Body => async () => {
+  const guarded = (kind: 'before' | 'after', body: Body): Body => async () => {
     try {
       await withTimeout(`${name}: ${kind}`, DEFAULT_SECONDS, body);
     } catch (error) {
       entry.hookErrors.push(error);
-      throw error;
+      // Thrown on, a failing `before` keeps uvu from running the tests, and a failing `after` ends the process.
+      if (kind === 'before') throw error;
     }
   };
   test.before = (body: Body) => inner.before(guarded('before', body));
