@@ -55,7 +55,7 @@ export class SlotMarks {
 }
 
 /** f16 and f32 are stored as they come: a scale would be lost. */
-function checkUnscaled({ format }: SideLayout, scale: number, argument: string): void {
+export function checkUnscaled({ format }: SideLayout, scale: number, argument: string): void {
   if (!formats[format].quantized && scale !== 1) throw new RangeError(`"${argument}" expected 1 for ${format}, which is stored unscaled, got ${scale}`);
 }
 

@@ -7,6 +7,9 @@ import { resolveLayers, type KvCacheOptions, type Layer } from './config.js';
 import { Sequence } from './sequence.js';
 import { Step, type Reservation, type StepEntry } from './step.js';
 
+/** A slot is an int32. */
+const MAX_SLOTS = 2 ** 31 - 1;
+
 /** What a cache takes, and what the same tokens would take unquantized. */
 export interface MemoryReport {
   /** Bytes of all pages of all layers. */
@@ -44,7 +47,8 @@ export class KvCache {
   constructor(backend: Backend, options: KvCacheOptions) {
     this.#layers = resolveLayers(options);
     this.blockSize = this.#layers[0].layout.blockSize;
-    this.#pageCount = Math.ceil(checkInteger(options.capacity, 'capacity', 1) / this.blockSize);
+    const most = MAX_SLOTS - (MAX_SLOTS % this.blockSize);
+    this.#pageCount = Math.ceil(checkInteger(options.capacity, 'capacity', 1, most) / this.blockSize);
     this.capacity = this.#pageCount * this.blockSize;
     this.#backend = backend;
     this.#pages = createAllPages(backend, this.#layers, this.#pageCount);
@@ -95,8 +99,14 @@ export class KvCache {
     const copies = reservations.filter(({ replaced }) => replaced !== undefined);
     const from = copies.map(({ replaced }) => replaced!);
     const to = copies.map(({ blocks, sequence }) => blocks[sequence.blocks.length - 1]);
-    for (const pages of this.#pages) pages.copyPages(from, to);
-    return new Step(this.#backend, this.pool, this.#layers, this.#pages, reservations, this.blockSize);
+    const step = new Step(this.#backend, this.pool, this.#layers, this.#pages, reservations, this.blockSize);
+    try {
+      for (const pages of this.#pages) pages.copyPages(from, to);
+    } catch (error) {
+      step.abort();
+      throw error;
+    }
+    return step;
   }
 
   #checkEntries(entries: readonly StepEntry[]): void {

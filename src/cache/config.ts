@@ -1,5 +1,5 @@
 /** What a cache is made of: one checked configuration per layer. */
-import { sideOf } from '../append.js';
+import { checkUnscaled, sideOf } from '../append.js';
 import { checkAttentionOptions } from '../attention.js';
 import type { AttentionOptions, PerSide } from '../backend.js';
 import { describe, type FormatName } from '../formats.js';
@@ -49,6 +49,11 @@ function stated<T>(value: T | undefined, argument: string): T {
   return value;
 }
 
+/** `own` over `base`: what is undefined is not stated. */
+export function override<T extends object>(base: T, own: T): T {
+  return { ...base, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) };
+}
+
 function resolveLayer(config: LayerConfig, blockSize: number): Layer {
   const kvHeads = stated(config.kvHeads, 'kvHeads');
   const headDim = stated(config.headDim, 'headDim');
@@ -60,10 +65,13 @@ function resolveLayer(config: LayerConfig, blockSize: number): Layer {
   const { causal, windowLeft, windowRight, softcap, sinks, softmaxScale } = config;
   const attention = { causal, windowLeft, windowRight, softcap, sinks, softmaxScale };
   checkAttentionOptions(attention, queryHeads, headDim);
-  const kScale = scale && sideOf(scale, 'k');
-  const vScale = scale && sideOf(scale, 'v');
-  checkGivenScale(kScale, layout.k, 'scale');
-  checkGivenScale(vScale, layout.v, 'scale');
+  const given = (name: 'k' | 'v'): number | undefined => {
+    const own = scale && sideOf(scale, name);
+    checkUnscaled(layout[name], checkGivenScale(own, layout[name], 'scale'), 'scale');
+    return own;
+  };
+  const kScale = given('k');
+  const vScale = given('v');
   return { layout, queryHeads, recipe: { k: resolveRecipe(sideOf(recipe, 'k')), v: resolveRecipe(sideOf(recipe, 'v')) }, kScale, vScale, attention };
 }
 
@@ -80,7 +88,7 @@ export function resolveLayers(options: KvCacheOptions): Layer[] {
   return layers.map((own: LayerConfig, index) => {
     if (typeof own !== 'object' || own === null) throw new TypeError(`"layers[${index}]" expected an object, got ${describe(own)}`);
     try {
-      return resolveLayer({ ...options, ...own }, blockSize);
+      return resolveLayer(override<LayerConfig>(options, own), blockSize);
     } catch (error) {
       if (error instanceof Error) error.message = `layers[${index}]: ${error.message}`;
       throw error;

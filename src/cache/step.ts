@@ -2,7 +2,7 @@ import type { AppendStatus, AttendResult, AttentionOptions, Backend, Pages } fro
 import type { FloatArray, FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { BlockPool } from './blocks.js';
-import type { Layer } from './config.js';
+import { override, type Layer } from './config.js';
 import type { Sequence } from './sequence.js';
 
 /** A sequence's part in a step. */
@@ -137,7 +137,7 @@ export class Step {
     const expected = this.tokens * queryHeads * layout.headDim;
     if (q.length !== expected) throw new RangeError(`"q" expected ${this.tokens} tokens × ${queryHeads} heads × ${layout.headDim} = ${expected} elements, got ${q.length}`);
     const { blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
-    return this.backend.attend({ ...attention, ...options, pages: this.pages[layer], q, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale });
+    return this.backend.attend({ ...override<StepAttendOptions>(attention, options), pages: this.pages[layer], q, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale });
   }
 
   /**

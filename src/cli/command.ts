@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { extname } from 'node:path';
 import { parseArgs } from 'node:util';
+import { resolveFp8Format, type Fp8Format } from '../formats.js';
 
 export interface Command {
   /** Arguments, beginning with the command's name. */
@@ -31,7 +32,8 @@ export function parse<const O extends Record<string, Option>>(args: string[], op
     const { values, positionals } = parseArgs({ args, options, allowPositionals: true, strict: true });
     return { values: values as Values<O>, positionals };
   } catch (error) {
-    throw new UsageError((error as Error).message);
+    // Node's advice on an ambiguous option takes three lines.
+    throw new UsageError((error as Error).message.replaceAll('\n', ' '));
   }
 }
 
@@ -48,6 +50,15 @@ export function fileKind(input: string, output: string): 'npy' | 'safetensors' {
   if (kind !== '.npy' && kind !== '.safetensors') throw new UsageError(`${input}: expected a .npy or .safetensors file`);
   if (extname(output) !== kind) throw new UsageError(`${output}: expected a ${kind} file, as the input`);
   return kind === '.npy' ? 'npy' : 'safetensors';
+}
+
+/** @throws UsageError for any other name than an 8-bit format's */
+export function formatOption(name = 'e4m3fn'): Fp8Format {
+  try {
+    return resolveFp8Format(name, '--format');
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
 }
 
 /** A file's bytes, aligned as typed arrays need them. */

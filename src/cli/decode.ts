@@ -1,9 +1,9 @@
 import { parseNpy, serializeNpy } from '../files/npy.js';
 import { parseSafetensors, serializeSafetensors } from '../files/safetensors.js';
 import type { Tensor } from '../files/tensor.js';
-import { resolveFp8Format, type Fp8Format } from '../formats.js';
+import type { Fp8Format } from '../formats.js';
 import { decode as decodeCodes } from '../wasm/codec.js';
-import { fileKind, JSON_OPTION, oneFile, parse, readBytes, UsageError, writeBytes, type Command } from './command.js';
+import { fileKind, formatOption, JSON_OPTION, oneFile, parse, readBytes, UsageError, writeBytes, type Command } from './command.js';
 
 const fp8: { readonly [dtype: string]: Fp8Format } = { F8_E4M3: 'e4m3fn', F8_E5M2: 'e5m2' };
 
@@ -27,7 +27,7 @@ function decodeSafetensors(bytes: Uint8Array, file: string): { bytes: Uint8Array
 function decodeNpy(bytes: Uint8Array, file: string, format: string | undefined): { bytes: Uint8Array; values: number } {
   const { descr, shape, data } = parseNpy(bytes, file);
   if (descr !== '|u1') throw new UsageError(`${file} holds ${descr}: expected |u1`);
-  return { bytes: serializeNpy('<f4', shape, decodeData(data, resolveFp8Format(format ?? 'e4m3fn', '--format'))), values: data.length };
+  return { bytes: serializeNpy('<f4', shape, decodeData(data, formatOption(format))), values: data.length };
 }
 
 export const decode: Command = {

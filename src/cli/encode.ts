@@ -1,9 +1,9 @@
 import { parseNpy, serializeNpy } from '../files/npy.js';
 import { parseSafetensors, serializeSafetensors } from '../files/safetensors.js';
 import { float32, uint16, type Tensor } from '../files/tensor.js';
-import { formats, resolveFp8Format, type FloatDtype, type Fp8Format } from '../formats.js';
+import { formats, type FloatDtype, type Fp8Format } from '../formats.js';
 import { encode as encodeValues } from '../wasm/codec.js';
-import { fileKind, JSON_OPTION, oneFile, parse, readBytes, UsageError, writeBytes, type Command } from './command.js';
+import { fileKind, formatOption, JSON_OPTION, oneFile, parse, readBytes, UsageError, writeBytes, type Command } from './command.js';
 
 interface Settings {
   readonly format: Fp8Format;
@@ -63,7 +63,7 @@ ${JSON_OPTION}
       json: { type: 'boolean' },
     });
     const { input, output } = oneFile(positionals, values.output);
-    const settings = { format: resolveFp8Format(values.format ?? 'e4m3fn', '--format'), saturate: !values['no-saturate'] };
+    const settings = { format: formatOption(values.format), saturate: !values['no-saturate'] };
     const kind = fileKind(input, output);
     if (kind === 'safetensors' && values.from !== undefined) throw new UsageError('--from is for .npy files: a .safetensors file states its dtypes');
     const bytes = readBytes(input);

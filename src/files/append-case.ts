@@ -27,9 +27,11 @@ const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buf
 /** One side as the metadata states it, for a case without a start state. */
 function statedSide(reader: CaseReader, side: 'k' | 'v', shape: readonly number[]): CaseSide {
   const format = reader.statedFormat(side) ?? reader.fail(`metadata "kv_cache_dtype" expected a cache dtype, got none`);
-  const granularity = reader.statedGranularity(side) ?? (formats[format].quantized ? 'token-head' : 'tensor');
-  if (granularity === 'token-head') return { format, granularity, scale: undefined, scales: undefined };
-  return { format, ...reader.scales(side, shape) };
+  const granularity = reader.statedGranularity(side, shape[2]) ?? (formats[format].quantized ? 'token-head' : 'tensor');
+  if (granularity === 'token-head' && !reader.has(`${side}_scale`)) return { format, granularity, scale: undefined, scales: undefined };
+  const scales = reader.scales(side, shape);
+  if (scales.scales) reader.fail(`tensor "${side}_scale" expected "${side}_cache" beside it, got none`);
+  return { format, ...scales };
 }
 
 /** @throws FormatError when the file is not such a case; TypeError or RangeError for a shape that no page can have */
@@ -44,8 +46,8 @@ export function readAppendCase(bytes: Uint8Array, file: string): AppendCase {
   const starts = reader.has('k_cache') || reader.has('v_cache');
   const kCache = starts ? reader.tensor('k_cache', 4) : undefined;
   const vCache = starts ? reader.tensor('v_cache', 4) : undefined;
-  const blocks = reader.number('blocks', kCache?.shape[0] ?? NaN);
-  const blockSize = reader.number('block_size', kCache?.shape[1] ?? NaN);
+  const blocks = reader.size('blocks', kCache?.shape[0]);
+  const blockSize = reader.size('block_size', kCache?.shape[1]);
   const shape = [blocks, blockSize, kvHeads, headDim];
   if (kCache) reader.expectShape('k_cache', kCache.shape, shape);
   if (vCache) reader.expectShape('v_cache', vCache.shape, shape);

@@ -43,6 +43,8 @@ export function readAttendCase(bytes: Uint8Array, file: string): AttendCase {
     return reader.typed(name, tensor, float32);
   };
   const { values, dtype } = reader.floats('q', q);
+  const cuSeqlens = reader.typed('cu_seqlens_q', cuSeqlensQ, int32);
+  if (cuSeqlens[sequences] !== rows) reader.fail(`tensor "cu_seqlens_q" expected to end with the ${rows} rows of "q", got ${cuSeqlens[sequences]}`);
   return {
     layout: pageLayout({
       kvHeads, headDim, blockSize,
@@ -55,7 +57,7 @@ export function readAttendCase(bytes: Uint8Array, file: string): AttendCase {
       q: values,
       dtype,
       blockTable: reader.typed('block_table', blockTable, int32),
-      cuSeqlensQ: reader.typed('cu_seqlens_q', cuSeqlensQ, int32),
+      cuSeqlensQ: cuSeqlens,
       seqUsedK: reader.typed('seqused_k', seqUsedK, int32),
       causal: reader.boolean('causal', true),
       windowLeft: reader.number('window_left', -1),

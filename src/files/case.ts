@@ -19,6 +19,8 @@ export interface CaseSide {
 const floatDtypes: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 const HEADER = 8;
 
+const shown = (text: string | undefined): string => (text === undefined ? 'none' : quote(text));
+
 /** A case file being read: every look-up that fails is a FormatError. */
 export class CaseReader {
   constructor(
@@ -109,18 +111,31 @@ export class CaseReader {
     return tensor.dtype === 'F16' ? this.typed<CodeArray>(name, tensor, uint16) : this.typed<CodeArray>(name, tensor, uint8);
   }
 
+  /** The key under which the metadata says something of a side: its own, or the one for both. */
+  #keyOf(side: 'k' | 'v', own: string, both: string): string {
+    const key = `${side}_${own}`;
+    return this.text(key) === undefined ? both : key;
+  }
+
   /** The format that the metadata states for a side, where it states one. */
   statedFormat(side: 'k' | 'v'): Format | undefined {
-    const name = this.text(`${side}_dtype`) ?? this.text('kv_cache_dtype');
+    const key = this.#keyOf(side, 'dtype', 'kv_cache_dtype');
+    const name = this.text(key);
     try {
-      return name === undefined ? undefined : resolveFormat(name, `${side}_dtype`);
-    } catch (error) {
-      return this.fail(`metadata ${(error as Error).message}`);
+      return name === undefined ? undefined : resolveFormat(name);
+    } catch {
+      return this.fail(`metadata "${key}" expected one of ${Object.keys(formats).join(', ')} or vLLM's name of one, got ${shown(name)}`);
     }
   }
 
-  statedGranularity(side: 'k' | 'v'): string | undefined {
-    return this.text(`${side}_granularity`) ?? this.text('granularity');
+  /** The granularity that the metadata states for a side, where it states one. */
+  statedGranularity(side: 'k' | 'v', heads: number): Granularity | undefined {
+    const key = this.#keyOf(side, 'granularity', 'granularity');
+    const stated = this.text(key);
+    if (stated === undefined || stated === 'tensor' || stated === 'token-head') return stated;
+    // One head's scale per head is one number: the same as per tensor.
+    if (stated === 'head' && heads === 1) return 'tensor';
+    return this.fail(`metadata "${key}" expected tensor or token-head, got ${quote(stated)}`);
   }
 
   /** Format, granularity and scales of one side, from its tensors; what the metadata states must agree. */
@@ -134,22 +149,23 @@ export class CaseReader {
   /** Granularity and scales of one side whose cache has this shape; absent scales are those of granularity tensor. */
   scales(side: 'k' | 'v', shape: readonly number[]): Omit<CaseSide, 'format'> {
     const name = `${side}_scale`;
-    const stated = this.statedGranularity(side);
+    const [blocks, block, heads] = shape;
+    const stated = this.statedGranularity(side, heads);
     const tensor = this.content.tensors.get(name);
     if (tensor === undefined) {
-      if (stated !== undefined && stated !== 'tensor') this.fail(`tensor "${name}" expected scales of granularity ${stated}, got none`);
+      if (stated === 'token-head') this.fail(`tensor "${name}" expected scales of granularity token-head, got none`);
       return { granularity: 'tensor', scale: undefined, scales: undefined };
     }
     const values = this.typed(name, tensor, float32);
-    const [blocks, block, heads] = shape;
     const single = tensor.shape.length === 1 && tensor.shape[0] === 1;
-    const granularity = single ? 'tensor' : tensor.shape.length === 3 ? 'token-head' : (stated ?? 'unknown');
-    // One head's scale per head is one number: the same as per tensor.
-    if (stated !== undefined && stated !== granularity && !(single && stated === 'head' && heads === 1)) {
-      this.fail(`metadata states granularity ${stated} for ${side}, tensor "${name}" has shape [${tensor.shape.join(', ')}]`);
+    if (!single && tensor.shape.length !== 3) {
+      this.fail(`tensor "${name}" expected scales per tensor [1] or per token and head [blocks, block, heads], got ${showShape(tensor.shape)}`);
+    }
+    const granularity = single ? 'tensor' : 'token-head';
+    if (stated !== undefined && stated !== granularity) {
+      this.fail(`metadata states granularity ${stated} for ${side}, tensor "${name}" has shape ${showShape(tensor.shape)}`);
     }
     if (granularity === 'tensor') return { granularity, scale: values[0], scales: undefined };
-    if (granularity !== 'token-head') this.fail(`tensor "${name}" expected scales per tensor [1] or per token and head [blocks, block, heads], got [${tensor.shape.join(', ')}]`);
     this.expectShape(name, tensor.shape, [blocks, block, heads]);
     return { granularity, scale: undefined, scales: values };
   }
