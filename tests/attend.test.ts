@@ -94,10 +94,11 @@ function chunk(cache: Fixture, q: Float32Array, rowFloats: number, row: number, 
 
 for (const [name, attention] of [
   ['plain', {}],
-  ['window, softcap, sinks', { windowLeft: 37, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }],
+  // Wider than a tile, so that rows of one block begin in different tiles.
+  ['window, softcap, sinks', { windowLeft: 101, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }],
 ] as const) {
   test(`invariance: one prefill, chunks of 1, 7 and 64, and decode give the same bits (${name})`, async () => {
-    const [kvHeads, queryHeads, headDim, tokens] = [2, 6, 40, 200];
+    const [kvHeads, queryHeads, headDim, tokens] = [2, 6, 40, 300];
     const numbers = random(11);
     const cache = await fixture(backend, numbers, { kvHeads, headDim, blockSize: 16, kvLens: [tokens] });
     const rowFloats = queryHeads * headDim;
@@ -114,6 +115,20 @@ for (const [name, attention] of [
     cache.pages.dispose();
   });
 }
+
+test('invariance over more keys than one cut, with a window that begins in another cut for each row', async () => {
+  const [queryHeads, headDim, tokens, rows] = [2, 8, 4200, 90];
+  const cache = await fixture(backend, random(14), { kvHeads: 1, headDim, blockSize: 16, kvLens: [tokens] });
+  const rowFloats = queryHeads * headDim;
+  const q = random(15).normals(rows * rowFloats);
+  for (const attention of [{}, { windowLeft: 2100 }, { windowLeft: 90 }]) {
+    const whole = backend.attend(chunk(cache, q, rowFloats, 0, rows, tokens, attention));
+    for (let row = 0; row < rows; row++) {
+      const alone = backend.attend(chunk(cache, q, rowFloats, row, 1, tokens - rows + row + 1, attention));
+      assertSameBits(alone.out, whole.out.subarray(row * rowFloats, (row + 1) * rowFloats), `row ${row} ${JSON.stringify(attention)}`);
+    }
+  }
+});
 
 test('invariance: alone, in a batch and with permuted pages give the same bits', async () => {
   const shape = { kvHeads: 2, headDim: 64, blockSize: 16 };

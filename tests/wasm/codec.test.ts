@@ -76,6 +76,25 @@ for (const format of formats) {
   });
 }
 
+test('special codes and halves among ordinary ones: each alone in its group of 16', () => {
+  for (const format of formats) {
+    for (let code = 0; code < 256; code++) {
+      const codes = new Uint8Array(48).fill(0x3c);
+      codes[16 + (code % 16)] = code;
+      const alone = decode(Uint8Array.of(code), format);
+      assertSameBits(decode(codes, format).subarray(16 + (code % 16), 17 + (code % 16)), alone, `${format} ${code}`);
+      is(Number.isNaN(alone[0]) || Math.abs(alone[0]) === Infinity, Number.isNaN(valueOf(code, definitions[format])) || Math.abs(valueOf(code, definitions[format])) === Infinity);
+    }
+    for (const half of [0x7c00, 0xfc00, 0x7c01, 0xffff, 0x7bff, 0x8001, 0]) {
+      const halves = new Uint16Array(48).fill(0x3c00);
+      halves[21] = half;
+      const expected = encode(Float32Array.of(half === 0 ? 0 : valueOf(half, definitions.f16)), format, { saturate: false })[0];
+      is(encode(halves, format, { from: 'f16', saturate: false })[21], expected, `${format} half 0x${half.toString(16)}`);
+      is(encode(halves, format, { from: 'f16' })[20], encode(Float32Array.of(1), format)[0]);
+    }
+  }
+});
+
 test('any length, given out, shared memory and views at odd offsets', () => {
   const x = random(2).normals(70001, 50);
   const whole = encode(x, 'e4m3fn');
