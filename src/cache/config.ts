@@ -21,7 +21,7 @@ export interface LayerConfig extends AttentionOptions {
   /** How computed scales come about. Default `amax`. */
   readonly recipe?: PerSide<RecipeName | Recipe>;
   /** The given scale of granularity `tensor`. Default 1. */
-  readonly scale?: PerSide<number>;
+  readonly scale?: PerSide<number | undefined>;
 }
 
 export interface KvCacheOptions extends LayerConfig {

@@ -1,0 +1,271 @@
+import { equal, is, ok, throws } from 'uvu/assert';
+import { KvCache, OutOfPagesError, wasmBackend, type Backend, type KvCacheOptions, type Sequence, type WasmPages } from '../../src/index.js';
+import { random } from '../random.js';
+import { suite } from '../suite.js';
+import { appendToAll, extend, randomTokens, type LayerShape } from './tokens.js';
+
+const test = suite('cache refuses');
+const backend = wasmBackend();
+const shape: LayerShape = { queryHeads: 4, kvHeads: 2, headDim: 8 };
+const cacheOf = (pages: number): KvCache => new KvCache(backend, { ...shape, layers: 2, blockSize: 4, capacity: pages * 4 });
+const tokens = (count: number) => randomTokens(random(count), shape, count);
+
+/** Runs what must throw an error of this class and message. */
+function refused(body: () => unknown, kind: new (...args: never[]) => Error, message: RegExp): void {
+  throws(body, (error: unknown) => {
+    ok(error instanceof kind, `expected ${kind.name}, got ${String(error)}`);
+    ok(message.test(error.message), `expected ${String(message)}, got ${error.message}`);
+    return true;
+  });
+}
+
+async function rejected(promise: Promise<unknown>, message: RegExp): Promise<void> {
+  const error = await promise.then(() => undefined, (reason: unknown) => reason as Error);
+  ok(error !== undefined && message.test(error.message), `expected ${String(message)}, got ${String(error)}`);
+}
+
+/** What running out says. */
+function shortage(body: () => unknown): { need: number; have: number } {
+  try {
+    body();
+  } catch (error) {
+    if (!(error instanceof OutOfPagesError)) throw error;
+    is(error.name, 'OutOfPagesError');
+    ok(error.message.startsWith(`the step needs ${error.need} pages, ${error.have} are free`), error.message);
+    return { need: error.need, have: error.have };
+  }
+  throw new Error('expected an OutOfPagesError, the step began');
+}
+
+test('a step that needs more pages than are free reserves and writes nothing', () => {
+  const cache = cacheOf(4);
+  const [a, b] = [cache.createSequence(), cache.createSequence()];
+  extend(cache, a, tokens(6), shape);
+  const before = [0, 1].map((layer) => cache.pages(layer).export());
+  equal(shortage(() => cache.begin([{ sequence: a, tokens: 2 }, { sequence: b, tokens: 9 }])), { need: 3, have: 2 });
+  equal(shortage(() => cache.begin([{ sequence: a, tokens: 3 }, { sequence: b, tokens: 5 }])), { need: 3, have: 2 });
+  equal(shortage(() => cache.begin([{ sequence: b, tokens: Number.MAX_SAFE_INTEGER }])).have, 2);
+  is(cache.freePages, 2);
+  is(a.length, 6);
+  equal([0, 1].map((layer) => cache.pages(layer).export()), before);
+  cache.begin([{ sequence: a, tokens: 2 }, { sequence: b, tokens: 8 }]).abort();
+  cache.dispose();
+});
+
+test('the page for a copy counts, also where it alone is missing', () => {
+  const cache = cacheOf(2);
+  const sequence = cache.createSequence();
+  extend(cache, sequence, tokens(6), shape);
+  const twin = sequence.fork();
+  const before = [0, 1].map((layer) => cache.pages(layer).export());
+  for (const each of [sequence, twin]) equal(shortage(() => cache.begin([{ sequence: each, tokens: 1 }])), { need: 1, have: 0 });
+  equal(shortage(() => cache.begin([{ sequence, tokens: 3 }])), { need: 2, have: 0 });
+  equal([0, 1].map((layer) => cache.pages(layer).export()), before);
+  cache.begin([{ sequence, tokens: 0 }]).commit();
+  twin.free();
+  cache.begin([{ sequence, tokens: 2 }]).abort();
+  cache.dispose();
+});
+
+test('a step is of no use once it has ended', async () => {
+  const cache = cacheOf(4);
+  for (const ends of ['commit', 'abort'] as const) {
+    const sequence = cache.createSequence();
+    const step = cache.begin([{ sequence, tokens: 1 }]);
+    const { key, value } = tokens(1);
+    appendToAll(cache, step, { key, value });
+    step[ends]();
+    const stored = cache.pages(0).export();
+    const over = /the step expected to be open, got one that was committed or aborted/;
+    refused(() => step.append(0, value, key), Error, over);
+    refused(() => step.attendSync(0, new Float32Array(32)), Error, over);
+    await rejected(step.attend(0, new Float32Array(32)), over);
+    refused(() => step.commit(), Error, over);
+    const next = cache.begin([{ sequence, tokens: 1 }]);
+    step.abort();
+    refused(() => sequence.free(), Error, /in a step/);
+    next.abort();
+    is(cache.freePages, 3);
+    is(sequence.length, ends === 'commit' ? 1 : 0);
+    equal(cache.pages(0).export(), stored);
+  }
+  cache.dispose();
+});
+
+test('a sequence is in one place at a time', () => {
+  const cache = cacheOf(4);
+  const stranger = cacheOf(1).createSequence();
+  const [a, b, freed] = [cache.createSequence(), cache.createSequence(), cache.createSequence()];
+  freed.free();
+  freed.free();
+  const step = cache.begin([{ sequence: a, tokens: 1 }]);
+  const free = cache.freePages;
+  for (const action of [() => a.fork(), () => a.truncate(0), () => a.free(), () => cache.begin([{ sequence: b, tokens: 1 }, { sequence: a, tokens: 1 }])]) {
+    refused(action, Error, /the sequence expected to be idle, got one that is in a step/);
+  }
+  for (const action of [() => freed.fork(), () => freed.truncate(0), () => cache.begin([{ sequence: b, tokens: 1 }, { sequence: freed, tokens: 1 }])]) {
+    refused(action, Error, /the sequence expected to be idle, got one that is freed/);
+  }
+  refused(() => cache.begin([{ sequence: b, tokens: 1 }, { sequence: b, tokens: 1 }]), TypeError, /"entries\[1\]\.sequence" expected each sequence once/);
+  refused(() => cache.begin([{ sequence: b, tokens: 1 }, { sequence: stranger, tokens: 1 }]), TypeError, /"entries\[1\]\.sequence" expected a sequence of this cache, got Sequence/);
+  refused(() => cache.begin([{ sequence: {} as Sequence, tokens: 1 }]), TypeError, /"entries\[0\]\.sequence" expected a sequence of this cache, got Object/);
+  for (const count of [-1, 1.5, NaN, '1' as unknown as number]) {
+    refused(() => cache.begin([{ sequence: b, tokens: count }]), RangeError, /"entries\[0\]\.tokens" expected an integer of at least 0/);
+  }
+  is(cache.freePages, free);
+  cache.begin([{ sequence: b, tokens: 1 }]).abort();
+  step.abort();
+  a.free();
+  cache.dispose();
+});
+
+test('truncation goes back only', () => {
+  const cache = cacheOf(2);
+  const sequence = cache.createSequence();
+  extend(cache, sequence, tokens(5), shape);
+  for (const length of [6, -1, 2.5, NaN]) refused(() => sequence.truncate(length), RangeError, /"length" expected an integer from 0 to 5/);
+  is(sequence.length, 5);
+  is(sequence.blocks.length, 2);
+  cache.dispose();
+});
+
+test('attending needs this step\'s append, and committing every layer\'s', async () => {
+  const cache = cacheOf(2);
+  const sequence = cache.createSequence();
+  extend(cache, sequence, tokens(1), shape);
+  const step = cache.begin([{ sequence, tokens: 1 }]);
+  const { key, value } = tokens(1);
+  step.append(0, key, value);
+  const early = /"attend" expected layer 1 to have been appended to in this step/;
+  refused(() => step.attendSync(1, new Float32Array(32)), Error, early);
+  await rejected(step.attend(1, new Float32Array(32)), early);
+  refused(() => step.commit(), Error, /"commit" expected every layer to have been appended to, missing 1$/);
+  is(sequence.length, 1);
+  step.append(1, key, value);
+  step.commit();
+  is(sequence.length, 2);
+  cache.begin([{ sequence, tokens: 0 }]).commit();
+  cache.dispose();
+});
+
+test('wrong lengths, dtypes and layers are refused by name, and nothing is written', () => {
+  const cache = cacheOf(2);
+  const step = cache.begin([{ sequence: cache.createSequence(), tokens: 3 }]);
+  const before = [0, 1].map((layer) => cache.pages(layer).export());
+  const { key, value } = tokens(3);
+  const halves = new Uint16Array(48);
+  refused(() => step.append(0, key.subarray(1), value), RangeError, /"key" expected 3 tokens × 2 heads × 8 = 48 elements, got 47/);
+  refused(() => step.append(0, key, new Float32Array(49)), RangeError, /"value" expected 3 tokens × 2 heads × 8 = 48 elements, got 49/);
+  refused(() => step.append(0, halves, halves), TypeError, /"key" is a Uint16Array: its dtype expected f16 or bf16/);
+  refused(() => step.append(0, key, halves, { dtype: 'f16' }), TypeError, /"key" expected a Uint16Array of f16 bits/);
+  refused(() => step.append(2, key, value), RangeError, /"layer" expected an integer from 0 to 1, got number 2/);
+  refused(() => step.commit(), Error, /missing 0, 1$/);
+  equal([0, 1].map((layer) => cache.pages(layer).export()), before);
+  appendToAll(cache, step, { key, value });
+  const out = new Float32Array(96).fill(7);
+  refused(() => step.attendSync(0, new Float32Array(48), { out }), RangeError, /"q" expected 3 tokens × 4 heads × 8 = 96 elements, got 48/);
+  refused(() => step.attendSync(-1, new Float32Array(96), { out }), RangeError, /"layer"/);
+  refused(() => step.attendSync(0, new Float32Array(96), { out, lse: new Float32Array(11) }), RangeError, /"lse" expected length 12, got 11/);
+  refused(() => step.attendSync(0, new Float32Array(96), { out, windowLeft: -2 }), RangeError, /"windowLeft"/);
+  refused(() => step.attendSync(0, new Float32Array(96), { out: new Float32Array(95) }), RangeError, /"out" expected length 96, got 95/);
+  ok(out.every((element) => element === 7));
+  refused(() => cache.pages(2), RangeError, /"layer"/);
+  step.commit();
+  cache.dispose();
+});
+
+test('attendSync is refused by name where the backend answers later', () => {
+  const later: Backend = {
+    kind: 'webgpu', synchronous: false,
+    createPages: (layout, count) => backend.createPages(layout, count), append: (call) => backend.append(call), attend: (call) => backend.attend(call),
+    dispose: () => {}, [Symbol.dispose]: () => {},
+  };
+  const cache = new KvCache(later, { ...shape, layers: 1, capacity: 16 });
+  const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
+  appendToAll(cache, step, tokens(1));
+  refused(() => step.attendSync(0, new Float32Array(32)), TypeError, /"attendSync" expected a synchronous backend, got webgpu: use attend/);
+  cache.dispose();
+});
+
+for (const what of ['cache', 'backend'] as const) {
+  test(`after dispose of the ${what}, nothing is reserved, written or read`, () => {
+    const own = wasmBackend();
+    const cache = new KvCache(own, { ...shape, layers: 2, blockSize: 4, capacity: 16 });
+    const [sequence, other] = [cache.createSequence(), cache.createSequence()];
+    extend(cache, sequence, tokens(5), shape);
+    const twin = sequence.fork();
+    const step = cache.begin([{ sequence: other, tokens: 1 }]);
+    const { key, value } = tokens(1);
+    step.append(0, key, value);
+    (what === 'cache' ? cache : own).dispose();
+    const gone = /"pages" expected to be in use, got pages that were disposed of/;
+    refused(() => step.append(1, key, value), TypeError, gone);
+    refused(() => step.attendSync(0, new Float32Array(32)), TypeError, gone);
+    const { freePages } = cache;
+    refused(() => cache.begin([{ sequence: twin, tokens: 1 }]), TypeError, gone);
+    is(cache.freePages, freePages);
+    step.abort();
+    for (const each of [sequence, twin, other]) each.free();
+    is(cache.freePages, 4);
+    cache.dispose();
+  });
+}
+
+const good: KvCacheOptions = { ...shape, layers: 2, capacity: 64 };
+
+test('options that do not fit are refused by name', () => {
+  const cases: [Partial<KvCacheOptions>, typeof TypeError | typeof RangeError, RegExp][] = [
+    [{ layers: 0 }, RangeError, /^"layers" expected an integer from 1/],
+    [{ layers: [] }, RangeError, /^"layers" expected at least one layer/],
+    [{ layers: '3' as unknown as number }, RangeError, /^"layers"/],
+    [{ layers: [{}, null as unknown as object] }, TypeError, /^"layers\[1\]" expected an object, got null/],
+    [{ layers: [{}, { headDim: 12 }] }, RangeError, /^layers\[1\]: "headDim" expected a multiple of 8 from 8 to 256, got number 12/],
+    [{ layers: [{ queryHeads: 3 }, {}] }, RangeError, /^layers\[0\]: "queryHeads" expected a multiple of kvHeads \(2\), got 3/],
+    [{ layers: [{}, {}, { dtype: 'fp4' as 'fp8' }] }, TypeError, /^layers\[2\]: "k\.dtype" expected one of/],
+    [{ capacity: 0 }, RangeError, /^"capacity" expected an integer from 1 to 2147483632, got number 0/],
+    [{ capacity: 1.5 }, RangeError, /^"capacity"/],
+    [{ capacity: 2 ** 31 - 1 }, RangeError, /^"capacity"/],
+    [{ capacity: undefined as unknown as number }, RangeError, /^"capacity"/],
+    [{ blockSize: 0 }, RangeError, /^"blockSize"/],
+    [{ blockSize: 2 ** 17 }, RangeError, /^"blockSize"/],
+    [{ kvHeads: undefined }, TypeError, /^"kvHeads" expected a value, got undefined/],
+    [{ headDim: undefined }, TypeError, /^"headDim" expected a value, got undefined/],
+    [{ headDim: 264 }, RangeError, /^"headDim"/],
+    [{ kvHeads: 0 }, RangeError, /^"kvHeads"/],
+    [{ queryHeads: 3 }, RangeError, /^"queryHeads"/],
+    [{ dtype: { k: 'fp8', v: 'int4' as 'fp8' } }, TypeError, /^"v\.dtype"/],
+    [{ granularity: 'head' as 'tensor' }, TypeError, /^"k\.granularity" expected tensor or token-head, got "head"/],
+    [{ dtype: 'f16', granularity: 'token-head' }, TypeError, /^"k\.granularity" expected tensor for f16/],
+    [{ recipe: 'nope' as 'amax' }, TypeError, /^"recipe" expected one of/],
+    [{ recipe: { k: 'amax', v: { name: 'own', amaxFloor: -1, scaleFloor: 0, scaleIfZero: 1, quotient: 'divide' } } }, RangeError, /^"recipe\.amaxFloor"/],
+    [{ scale: 0.5 }, TypeError, /^"scale" expected to be absent/],
+    [{ granularity: 'tensor', scale: 0 }, RangeError, /^"scale" expected a finite scale greater than 0, got number 0/],
+    [{ granularity: 'tensor', scale: { k: 1, v: NaN } }, RangeError, /^"scale" expected a finite scale greater than 0, got number NaN/],
+    [{ dtype: 'f32', scale: 2 }, RangeError, /^"scale" expected 1 for f32/],
+    [{ windowLeft: -2 }, RangeError, /^"windowLeft"/],
+    [{ windowRight: 0.5 }, RangeError, /^"windowRight"/],
+    [{ softcap: -1 }, RangeError, /^"softcap"/],
+    [{ softmaxScale: NaN }, RangeError, /^"softmaxScale"/],
+    [{ causal: 'yes' as unknown as boolean }, TypeError, /^"causal"/],
+    [{ sinks: new Float32Array(2) }, RangeError, /^"sinks" expected one number per query head \(4\), got 2/],
+  ];
+  for (const [change, kind, message] of cases) refused(() => new KvCache(backend, { ...good, ...change }), kind, message);
+  new KvCache(backend, good).dispose();
+});
+
+test('a cache beyond 4 GiB is refused by name, and the layers already made are given back', () => {
+  const own = wasmBackend();
+  const probe = (): WasmPages => {
+    const cache = new KvCache(own, good);
+    const pages = cache.pages(0) as WasmPages;
+    cache.dispose();
+    return pages;
+  };
+  const { memory } = probe();
+  const { byteLength } = memory.memory.buffer;
+  const layers = [{}, {}, { queryHeads: 65536, kvHeads: 65536, headDim: 256 }];
+  for (let i = 0; i < 50; i++) {
+    refused(() => new KvCache(own, { ...good, layers, capacity: 192 }), RangeError, /^"pages" expected to fit into WebAssembly memory, got \d+ bytes: \d+ bytes are left of 4 GiB/);
+  }
+  is(memory.memory.buffer.byteLength, byteLength);
+});
