@@ -13,7 +13,7 @@
 import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
 
 /** Largest head dimension the kernels have room for. */
-export const MAX_HEAD_DIM = 256;
+const MAX_HEAD_DIM = 256;
 
 /** Where scales come from: `tensor` is one given number per call, `token-head` is computed on write and lies in the page. */
 export type Granularity = 'tensor' | 'token-head';
@@ -71,9 +71,9 @@ export function checkInteger(value: number, argument: string, min: number, max =
 }
 
 /** @throws RangeError unless headDim is a multiple of 8 up to {@link MAX_HEAD_DIM} */
-export function checkHeadDim(headDim: number, argument = 'headDim'): number {
+function checkHeadDim(headDim: number): number {
   if (!Number.isSafeInteger(headDim) || headDim < 8 || headDim > MAX_HEAD_DIM || headDim % 8 !== 0) {
-    throw new RangeError(`"${argument}" expected a multiple of 8 from 8 to ${MAX_HEAD_DIM}, got ${describe(headDim)}`);
+    throw new RangeError(`"headDim" expected a multiple of 8 from 8 to ${MAX_HEAD_DIM}, got ${describe(headDim)}`);
   }
   return headDim;
 }

@@ -15,7 +15,7 @@ export const encode = (text: string): Uint8Array => new TextEncoder().encode(tex
 export const concat = (...parts: Uint8Array[]): Uint8Array => Uint8Array.from(parts.flatMap((part) => [...part]));
 
 /** The one FormatError that `parse` throws; anything else, also no error, fails. */
-export function formatErrorOf(parse: () => unknown, what: string): FormatError {
+function formatErrorOf(parse: () => unknown, what: string): FormatError {
   try {
     parse();
   } catch (error) {
