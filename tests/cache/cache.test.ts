@@ -1,34 +1,14 @@
 import { equal, is, not, ok } from 'uvu/assert';
-import { KvCache, wasmBackend, type AttendResult, type Backend, type KvCacheOptions, type Sequence, type StepEntry } from '../../src/index.js';
+import { KvCache, wasmBackend, type AttendResult, type Backend, type StepEntry } from '../../src/index.js';
 import { ATTENTION_BOUND, attentionError } from '../../src/files/compare.js';
-import { assertSameBits } from '../bits.js';
 import { random } from '../random.js';
 import { referenceAttention } from '../reference/attention.js';
 import { suite } from '../suite.js';
-import { appendToAll, attendDirectly, attendTo, concatenate, extend, first, randomTokens, type LayerShape, type Tokens } from './tokens.js';
+import { appendToAll, assertHolds, assertSameResult, attendDirectly, cacheOf, concatenate, f32, fp8, randomTokens } from './tokens.js';
+import type { LayerShape, Tokens } from './tokens.js';
 
 const test = suite('cache');
 const backend = wasmBackend();
-
-const f32: LayerShape = { queryHeads: 4, kvHeads: 2, headDim: 8, dtype: 'f32' };
-const fp8: LayerShape = { ...f32, dtype: 'fp8' };
-
-/** Two layers of pages of 4 tokens. */
-const cacheOf = (shape: LayerShape, pages: number, other: Partial<KvCacheOptions> = {}): KvCache =>
-  new KvCache(backend, { layers: 2, blockSize: 4, capacity: pages * 4, ...shape, ...other });
-
-function assertSameResult(actual: AttendResult, expected: AttendResult, what: string): void {
-  assertSameBits(actual.out, expected.out, `${what}, out`);
-  assertSameBits(actual.lse, expected.lse, `${what}, lse`);
-}
-
-/** The sequence attends, in every layer, as if it had the tokens for itself. */
-function assertHolds(cache: KvCache, sequence: Sequence, tokens: Tokens, shape: LayerShape, what: string): void {
-  is(sequence.length, tokens.key.length / (shape.kvHeads * shape.headDim), what);
-  const q = random(1).normals(2 * shape.queryHeads * shape.headDim);
-  const expected = attendDirectly(backend, shape, tokens, q);
-  for (let layer = 0; layer < cache.layers; layer++) assertSameResult(attendTo(backend, cache, layer, sequence, q, shape), expected, `${what}, layer ${layer}`);
-}
 
 /** Some rows of a result. */
 function rowsOf({ out, lse }: AttendResult, { queryHeads, headDim }: LayerShape, from: number, rows: number): AttendResult {
@@ -36,7 +16,8 @@ function rowsOf({ out, lse }: AttendResult, { queryHeads, headDim }: LayerShape,
   return { out: out.subarray(start * headDim, end * headDim), lse: lse.subarray(start, end) };
 }
 
-function assertNearReference(actual: AttendResult, { queryHeads, kvHeads, headDim }: LayerShape, { key, value }: Tokens, q: Float32Array, what: string): void {
+function assertNearReference(actual: AttendResult, shape: LayerShape, { key, value }: Tokens, q: Float32Array, what: string): void {
+  const { queryHeads, kvHeads, headDim } = shape;
   const at = (x: Float32Array) => (j: number, head: number, d: number): number => x[(j * kvHeads + head) * headDim + d];
   const kvLen = key.length / (kvHeads * headDim);
   const { out, lse } = referenceAttention({ q, queryHeads, kvHeads, headDim, kvLen, key: at(key), value: at(value) });
@@ -45,7 +26,7 @@ function assertNearReference(actual: AttendResult, { queryHeads, kvHeads, headDi
 }
 
 test('steps of several sequences, with 0, 1 and many tokens, attend as float64 and as level 1 do', () => {
-  const cache = cacheOf(f32, 40);
+  const cache = cacheOf(backend, f32, 40);
   const numbers = random(2);
   const sequences = Array.from({ length: 5 }, () => cache.createSequence());
   const history: Tokens[] = sequences.map(() => randomTokens(numbers, f32, 0));
@@ -74,7 +55,7 @@ test('steps of several sequences, with 0, 1 and many tokens, attend as float64 a
     step.commit();
     equal(sequences.map(({ length }) => length), lengths.map((length, s) => length + counts[s]));
   }
-  sequences.forEach((sequence, s) => assertHolds(cache, sequence, history[s], f32, `sequence ${s}`));
+  sequences.forEach((sequence, s) => assertHolds(backend, cache, sequence, history[s], f32, `sequence ${s}`));
   cache.dispose();
 });
 
@@ -82,12 +63,13 @@ test('each layer has its own heads, dimensions, formats, scales, window and sink
   const layers: LayerShape[] = [
     { queryHeads: 4, kvHeads: 2, headDim: 8, dtype: 'f32', windowLeft: 2 },
     { queryHeads: 3, kvHeads: 3, headDim: 24, dtype: { k: 'e5m2', v: 'f16' }, softcap: 3 },
-    { queryHeads: 6, kvHeads: 1, headDim: 16, granularity: { k: 'tensor', v: 'token-head' }, scale: { k: 0.03, v: undefined }, sinks: Float32Array.of(0, 1, 2, 3, -1, 9) },
+    { queryHeads: 6, kvHeads: 1, headDim: 16, granularity: { k: 'tensor', v: 'token-head' }, scale: { k: 0.03, v: undefined } },
+    { queryHeads: 4, kvHeads: 1, headDim: 8, sinks: Float32Array.of(0, 1, -1, 9) },
     { queryHeads: 2, kvHeads: 1, headDim: 40, dtype: 'fp8_e5m2', granularity: 'tensor', scale: 0.5, causal: false, windowRight: 1 },
     { queryHeads: 2, kvHeads: 2, headDim: 8, recipe: { k: 'vllm-token-head', v: 'max-over-amax' }, softmaxScale: 0.9 },
   ];
   const cache = new KvCache(backend, { layers, blockSize: 3, capacity: 30 });
-  is(cache.layers, 5);
+  is(cache.layers, 6);
   const numbers = random(3);
   const sequence = cache.createSequence();
   const other = cache.createSequence();
@@ -125,7 +107,7 @@ test('what a layer or a call leaves open, or states as undefined, is as the cach
 });
 
 test('f16 keys, values and queries go in as bits', () => {
-  const cache = cacheOf(f32, 2);
+  const cache = cacheOf(backend, f32, 2);
   const halves = Uint16Array.from({ length: 3 * 16 }, (_, i) => 0x3800 + 97 * i);
   const widened = Float32Array.from(halves, (half) => 2 ** ((half >> 10) - 15) * (1 + (half & 0x3ff) / 1024));
   const q = Uint16Array.from({ length: 3 * 32 }, (_, i) => halves[i % 48]);
@@ -137,7 +119,7 @@ test('f16 keys, values and queries go in as bits', () => {
 });
 
 test('attend and attendSync give the same bits, and into the given arrays', async () => {
-  const cache = cacheOf(fp8, 3);
+  const cache = cacheOf(backend, fp8, 3);
   const numbers = random(6);
   const step = cache.begin([{ sequence: cache.createSequence(), tokens: 9 }]);
   appendToAll(cache, step, randomTokens(numbers, fp8, 9));
@@ -173,163 +155,6 @@ test('a backend that answers later serves a cache as well', async () => {
   cache.dispose();
 });
 
-for (const [name, shape] of [['f32', f32], ['fp8', fp8]] as const) {
-  test(`forks share pages until one writes, and never see each other (${name})`, () => {
-    const cache = cacheOf(shape, 10);
-    const numbers = random(9);
-    const [shared, a, b, c] = [6, 1, 3, 7].map((count) => randomTokens(numbers, shape, count));
-    const sequence = cache.createSequence();
-    extend(cache, sequence, shared, shape);
-    is(cache.freePages, 8);
-    const twin = sequence.fork();
-    const third = twin.fork();
-    is(cache.freePages, 8);
-    extend(cache, sequence, a, shape);
-    is(cache.freePages, 7, 'the last page was copied, the full one was not');
-    is(sequence.blocks[0], twin.blocks[0]);
-    assertHolds(cache, twin, shared, shape, 'the twin');
-    // Both in one step, each with a copy of its own.
-    const step = cache.begin([{ sequence: twin, tokens: 3 }, { sequence: third, tokens: 7 }]);
-    appendToAll(cache, step, concatenate([b, c]));
-    step.commit();
-    assertHolds(cache, sequence, concatenate([shared, a]), shape, 'the first');
-    assertHolds(cache, twin, concatenate([shared, b]), shape, 'the twin');
-    assertHolds(cache, third, concatenate([shared, c]), shape, 'the third');
-    is(cache.freePages, 10 - 1 - 1 - 2 - 3, 'one shared, one, two and three of their own');
-    for (const each of [twin, sequence, third]) each.free();
-    is(cache.freePages, 10);
-    cache.dispose();
-  });
-}
-
-test('the last owner of a page writes without a copy', () => {
-  const cache = cacheOf(f32, 2);
-  const [shared, more] = [6, 2].map((count) => randomTokens(random(count), f32, count));
-  const sequence = cache.createSequence();
-  extend(cache, sequence, shared, f32);
-  sequence.fork().free();
-  extend(cache, sequence, more, f32);
-  assertHolds(cache, sequence, concatenate([shared, more]), f32, 'the only one');
-  cache.dispose();
-});
-
-test('a fork at the end of a page copies nothing', () => {
-  const cache = cacheOf(fp8, 4);
-  const numbers = random(10);
-  const [shared, a, b] = [8, 1, 4].map((count) => randomTokens(numbers, fp8, count));
-  const sequence = cache.createSequence();
-  extend(cache, sequence, shared, fp8);
-  const twin = sequence.fork();
-  extend(cache, sequence, a, fp8);
-  extend(cache, twin, b, fp8);
-  is(cache.freePages, 0);
-  assertHolds(cache, sequence, concatenate([shared, a]), fp8, 'the first');
-  assertHolds(cache, twin, concatenate([shared, b]), fp8, 'the twin');
-  cache.dispose();
-});
-
-test('after truncation into a shared page, writing copies it', () => {
-  const cache = cacheOf(fp8, 8);
-  const numbers = random(11);
-  const [shared, a, b] = [11, 2, 5].map((count) => randomTokens(numbers, fp8, count));
-  const sequence = cache.createSequence();
-  extend(cache, sequence, shared, fp8);
-  const [inside, boundary] = [sequence.fork(), sequence.fork()];
-  inside.truncate(5);
-  boundary.truncate(4);
-  is(inside.blocks.length, 2);
-  is(boundary.blocks.length, 1);
-  is(cache.freePages, 5, 'the first still holds all three');
-  extend(cache, inside, a, fp8);
-  is(cache.freePages, 4, 'a copy of the second page');
-  extend(cache, boundary, b, fp8);
-  is(cache.freePages, 2, 'two new pages, no copy');
-  assertHolds(cache, sequence, shared, fp8, 'the first');
-  assertHolds(cache, inside, concatenate([first(shared, fp8, 5), a]), fp8, 'inside a page');
-  assertHolds(cache, boundary, concatenate([first(shared, fp8, 4), b]), fp8, 'at a boundary');
-  sequence.truncate(0);
-  is(cache.freePages, 2 + 2, 'of the three pages, the first is still shared');
-  assertHolds(cache, boundary, concatenate([first(shared, fp8, 4), b]), fp8, 'at a boundary, after the first is gone');
-  cache.dispose();
-});
-
-/** All that can be seen of sequences and cache. */
-function seen(cache: KvCache, sequences: readonly Sequence[]) {
-  const q = random(12).normals(3 * 32);
-  return {
-    freePages: cache.freePages,
-    bytesInUse: cache.memory.bytesInUse,
-    sequences: sequences.map((sequence) => ({
-      length: sequence.length,
-      blocks: [...sequence.blocks],
-      attention: [0, 1].map((layer) => attendTo(backend, cache, layer, sequence, q, fp8)),
-    })),
-  };
-}
-
-function assertSeen(cache: KvCache, sequences: readonly Sequence[], before: ReturnType<typeof seen>): void {
-  const after = seen(cache, sequences);
-  equal(after, before);
-  before.sequences.forEach(({ attention }, s) => attention.forEach((expected, layer) => assertSameResult(after.sequences[s].attention[layer], expected, `sequence ${s}`)));
-}
-
-test('abort leaves everything as before, wherever the step was, and the step can be done again', () => {
-  const cache = cacheOf(fp8, 12);
-  const numbers = random(13);
-  const shared = randomTokens(numbers, fp8, 6);
-  const own = randomTokens(numbers, fp8, 3);
-  const sequence = cache.createSequence();
-  extend(cache, sequence, shared, fp8);
-  const twin = sequence.fork();
-  const alone = cache.createSequence();
-  extend(cache, alone, own, fp8);
-  const sequences = [sequence, twin, alone];
-  const before = seen(cache, sequences);
-  const added = [1, 9, 3].map((count) => randomTokens(numbers, fp8, count));
-  const { key, value } = concatenate(added);
-  const begin = () => cache.begin(sequences.map((each, s) => ({ sequence: each, tokens: [1, 9, 3][s] })));
-  for (const layers of [0, 1, 2]) {
-    const step = begin();
-    is(cache.freePages, before.freePages - 5, 'two copies, two more pages for the twin, one for the third');
-    for (let layer = 0; layer < layers; layer++) step.append(layer, key, value);
-    if (layers > 0) step.attendSync(0, numbers.normals(13 * 32));
-    step.abort();
-    step.abort();
-    assertSeen(cache, sequences, before);
-  }
-  begin()[Symbol.dispose]();
-  assertSeen(cache, sequences, before);
-  const step = begin();
-  appendToAll(cache, step, { key, value });
-  step.commit();
-  step[Symbol.dispose]();
-  sequences.forEach((each, s) => assertHolds(cache, each, concatenate([s < 2 ? shared : own, added[s]]), fp8, `sequence ${s}`));
-  cache.dispose();
-});
-
-test('a copy made for a step is not undone by what the other owner does meanwhile', () => {
-  const cache = cacheOf(fp8, 6);
-  const numbers = random(14);
-  const [shared, a, b] = [6, 1, 2].map((count) => randomTokens(numbers, fp8, count));
-  for (const commits of [true, false]) {
-    const sequence = cache.createSequence();
-    extend(cache, sequence, shared, fp8);
-    const twin = sequence.fork();
-    const step = cache.begin([{ sequence, tokens: 1 }]);
-    appendToAll(cache, step, a);
-    extend(cache, twin, b, fp8);
-    if (commits) step.commit();
-    else step.abort();
-    assertHolds(cache, sequence, commits ? concatenate([shared, a]) : shared, fp8, 'the first');
-    assertHolds(cache, twin, concatenate([shared, b]), fp8, 'the twin');
-    is(cache.freePages, 3);
-    sequence.free();
-    twin.free();
-    is(cache.freePages, 6);
-  }
-  cache.dispose();
-});
-
 test('the memory report adds up', () => {
   const layers = [{ kvHeads: 2, headDim: 8 }, { kvHeads: 1, headDim: 24, dtype: 'f16' as const }];
   const cache = new KvCache(backend, { layers, blockSize: 4, capacity: 10 });
@@ -349,11 +174,11 @@ test('the memory report adds up', () => {
 
 test('a disposed cache gives back its memory and leaves the backend in use', () => {
   const addressOf = (cache: KvCache): number => (cache.pages(0) as unknown as { address: number }).address;
-  const one = cacheOf(f32, 2);
+  const one = cacheOf(backend, f32, 2);
   const address = addressOf(one);
   one.dispose();
   one.dispose();
-  const two = cacheOf(f32, 2);
+  const two = cacheOf(backend, f32, 2);
   is(addressOf(two), address);
   two[Symbol.dispose]();
 });

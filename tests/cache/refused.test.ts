@@ -1,13 +1,13 @@
 import { equal, is, ok, throws } from 'uvu/assert';
-import { KvCache, OutOfPagesError, wasmBackend, type Backend, type KvCacheOptions, type Sequence, type WasmPages } from '../../src/index.js';
+import { KvCache, OutOfPagesError, wasmBackend } from '../../src/index.js';
+import type { Backend, KvCacheOptions, Sequence, StepEntry, WasmPages } from '../../src/index.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
-import { appendToAll, extend, randomTokens, type LayerShape } from './tokens.js';
+import { appendToAll, cacheOf as cacheOn, extend, fp8 as shape, randomTokens } from './tokens.js';
 
 const test = suite('cache refuses');
 const backend = wasmBackend();
-const shape: LayerShape = { queryHeads: 4, kvHeads: 2, headDim: 8 };
-const cacheOf = (pages: number): KvCache => new KvCache(backend, { ...shape, layers: 2, blockSize: 4, capacity: pages * 4 });
+const cacheOf = (pages: number): KvCache => cacheOn(backend, shape, pages);
 const tokens = (count: number) => randomTokens(random(count), shape, count);
 
 /** Runs what must throw an error of this class and message. */
@@ -100,15 +100,16 @@ test('a sequence is in one place at a time', () => {
   freed.free();
   const step = cache.begin([{ sequence: a, tokens: 1 }]);
   const free = cache.freePages;
-  for (const action of [() => a.fork(), () => a.truncate(0), () => a.free(), () => cache.begin([{ sequence: b, tokens: 1 }, { sequence: a, tokens: 1 }])]) {
+  const one = (sequence: Sequence): StepEntry => ({ sequence, tokens: 1 });
+  for (const action of [() => a.fork(), () => a.truncate(0), () => a.free(), () => cache.begin([one(b), one(a)])]) {
     refused(action, Error, /the sequence expected to be idle, got one that is in a step/);
   }
-  for (const action of [() => freed.fork(), () => freed.truncate(0), () => cache.begin([{ sequence: b, tokens: 1 }, { sequence: freed, tokens: 1 }])]) {
+  for (const action of [() => freed.fork(), () => freed.truncate(0), () => cache.begin([one(b), one(freed)])]) {
     refused(action, Error, /the sequence expected to be idle, got one that is freed/);
   }
-  refused(() => cache.begin([{ sequence: b, tokens: 1 }, { sequence: b, tokens: 1 }]), TypeError, /"entries\[1\]\.sequence" expected each sequence once/);
-  refused(() => cache.begin([{ sequence: b, tokens: 1 }, { sequence: stranger, tokens: 1 }]), TypeError, /"entries\[1\]\.sequence" expected a sequence of this cache, got Sequence/);
-  refused(() => cache.begin([{ sequence: {} as Sequence, tokens: 1 }]), TypeError, /"entries\[0\]\.sequence" expected a sequence of this cache, got Object/);
+  refused(() => cache.begin([one(b), one(b)]), TypeError, /"entries\[1\]\.sequence" expected each sequence once/);
+  refused(() => cache.begin([one(b), one(stranger)]), TypeError, /"entries\[1\]\.sequence" expected a sequence of this cache, got Sequence/);
+  refused(() => cache.begin([one({} as Sequence)]), TypeError, /"entries\[0\]\.sequence" expected a sequence of this cache, got Object/);
   for (const count of [-1, 1.5, NaN, '1' as unknown as number]) {
     refused(() => cache.begin([{ sequence: b, tokens: count }]), RangeError, /"entries\[0\]\.tokens" expected an integer of at least 0/);
   }
@@ -265,7 +266,8 @@ test('a cache beyond 4 GiB is refused by name, and the layers already made are g
   const { byteLength } = memory.memory.buffer;
   const layers = [{}, {}, { queryHeads: 65536, kvHeads: 65536, headDim: 256 }];
   for (let i = 0; i < 50; i++) {
-    refused(() => new KvCache(own, { ...good, layers, capacity: 192 }), RangeError, /^"pages" expected to fit into WebAssembly memory, got \d+ bytes: \d+ bytes are left of 4 GiB/);
+    const message = /^"pages" expected to fit into WebAssembly memory, got \d+ bytes: \d+ bytes are left of 4 GiB/;
+    refused(() => new KvCache(own, { ...good, layers, capacity: 192 }), RangeError, message);
   }
   is(memory.memory.buffer.byteLength, byteLength);
 });

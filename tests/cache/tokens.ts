@@ -1,6 +1,9 @@
 /** Tokens as plain arrays, into a cache and past it: what a cache must give, without one. */
-import { pageLayout, type AttendResult, type Backend, type KvCache, type LayerConfig, type PerSide, type Sequence, type SideOptions, type Step } from '../../src/index.js';
-import type { Random } from '../random.js';
+import { is } from 'uvu/assert';
+import { KvCache, pageLayout } from '../../src/index.js';
+import type { AttendResult, Backend, LayerConfig, PerSide, Sequence, SideOptions, Step } from '../../src/index.js';
+import { assertSameBits } from '../bits.js';
+import { random, type Random } from '../random.js';
 
 /** Keys and values of some tokens of one layer, each [tokens, kvHeads, headDim]. */
 export interface Tokens {
@@ -10,6 +13,14 @@ export interface Tokens {
 
 /** The shape of a layer, all stated. */
 export type LayerShape = LayerConfig & Required<Pick<LayerConfig, 'queryHeads' | 'kvHeads' | 'headDim'>>;
+
+export const f32: LayerShape = { queryHeads: 4, kvHeads: 2, headDim: 8, dtype: 'f32' };
+export const fp8: LayerShape = { ...f32, dtype: 'fp8' };
+
+/** Two layers of pages of 4 tokens. */
+export function cacheOf(backend: Backend, shape: LayerShape, pages: number): KvCache {
+  return new KvCache(backend, { ...shape, layers: 2, blockSize: 4, capacity: pages * 4 });
+}
 
 export function randomTokens(random: Random, { kvHeads, headDim }: LayerShape, tokens: number): Tokens {
   return { key: random.normals(tokens * kvHeads * headDim), value: random.normals(tokens * kvHeads * headDim) };
@@ -41,8 +52,8 @@ export function extend(cache: KvCache, sequence: Sequence, tokens: Tokens, shape
 }
 
 /** Attention of rows at a sequence's end over the pages that the cache says it has; changes nothing. */
-export function attendTo(backend: Backend, cache: KvCache, layer: number, sequence: Sequence, q: Float32Array, { queryHeads, headDim }: LayerShape): AttendResult {
-  const cuSeqlensQ = Int32Array.of(0, q.length / (queryHeads * headDim));
+export function attendTo(backend: Backend, cache: KvCache, layer: number, sequence: Sequence, q: Float32Array, shape: LayerShape): AttendResult {
+  const cuSeqlensQ = Int32Array.of(0, q.length / (shape.queryHeads * shape.headDim));
   const blockTable = Int32Array.from(sequence.blocks);
   return backend.attend({ pages: cache.pages(layer), q, blockTable, cuSeqlensQ, seqUsedK: Int32Array.of(sequence.length) }) as AttendResult;
 }
@@ -67,4 +78,19 @@ export function attendDirectly(backend: Backend, shape: LayerShape, { key, value
   }) as AttendResult;
   pages.dispose();
   return result;
+}
+
+export function assertSameResult(actual: AttendResult, expected: AttendResult, what: string): void {
+  assertSameBits(actual.out, expected.out, `${what}, out`);
+  assertSameBits(actual.lse, expected.lse, `${what}, lse`);
+}
+
+/** The sequence attends, in every layer, as if it had the tokens for itself. */
+export function assertHolds(backend: Backend, cache: KvCache, sequence: Sequence, tokens: Tokens, shape: LayerShape, what: string): void {
+  is(sequence.length, tokensIn(tokens, shape), what);
+  const q = random(1).normals(2 * shape.queryHeads * shape.headDim);
+  const expected = attendDirectly(backend, shape, tokens, q);
+  for (let layer = 0; layer < cache.layers; layer++) {
+    assertSameResult(attendTo(backend, cache, layer, sequence, q, shape), expected, `${what}, layer ${layer}`);
+  }
 }

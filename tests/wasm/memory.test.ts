@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { is, ok, throws } from 'uvu/assert';
-import { pageLayout, wasmBackend, type AttendResult, type NhdTensors, type PageLayout, type SideOptions, type WasmBackend, type WasmPages } from '../../src/index.js';
+import { pageLayout, wasmBackend } from '../../src/index.js';
+import type { AttendResult, NhdTensors, PageLayout, SideOptions, WasmBackend, WasmPages } from '../../src/index.js';
 import { Scratch, WasmMemory } from '../../src/wasm/memory.js';
 import { assertSameBits } from '../bits.js';
 import { poison } from '../fixture.js';
@@ -124,7 +125,8 @@ function leftIn(memory: WasmMemory): number {
   try {
     memory.allocate(4 * GIB, 'too much');
   } catch (error) {
-    return Number(/^"too much" expected to fit into WebAssembly memory, got 4294967296 bytes: (\d+) bytes are left of 4 GiB$/.exec((error as Error).message)![1]);
+    const message = /^"too much" expected to fit into WebAssembly memory, got 4294967296 bytes: (\d+) bytes are left of 4 GiB$/;
+    return Number(message.exec((error as Error).message)![1]);
   }
   throw new Error('4 GiB fitted into 4 GiB less a page');
 }
@@ -136,7 +138,10 @@ test('more than 4 GiB is refused by name, and nothing changes', () => {
   memory.free(first);
   const { byteLength } = memory.memory.buffer;
   for (const bytes of [4 * GIB, 2 ** 40, Number.MAX_SAFE_INTEGER]) {
-    throws(() => memory.allocate(bytes, 'pages'), (error: unknown) => error instanceof RangeError && error.message.startsWith(`"pages" expected to fit into WebAssembly memory, got `));
+    throws(
+      () => memory.allocate(bytes, 'pages'),
+      (error: unknown) => error instanceof RangeError && error.message.startsWith('"pages" expected to fit into WebAssembly memory, got '),
+    );
     is(memory.memory.buffer.byteLength, byteLength);
   }
   is(leftIn(memory), 4 * GIB - UNIT - second - 1024);
@@ -164,8 +169,8 @@ function exercise(backend: WasmBackend, pages: WasmPages): AttendResult & NhdTen
   // The last page is read where it was copied from and written where it was.
   pages.copyPages([3, 0, 1], [0, 1, 3]);
   const q = Uint16Array.from({ length: 3 * 2 * kvHeads * headDim }, (_, i) => 0x3c00 + ((i * 37) & 0x83ff));
-  const call = { pages, q, dtype: 'f16', blockTable: Int32Array.of(0, 1, 2, 3), cuSeqlensQ: Int32Array.of(0, 3), seqUsedK: Int32Array.of(tokens) } as const;
-  return { ...backend.attend({ ...call, sinks: numbers.normals(2 * kvHeads) }), ...pages.export() };
+  const tables = { blockTable: Int32Array.of(0, 1, 2, 3), cuSeqlensQ: Int32Array.of(0, 3), seqUsedK: Int32Array.of(tokens) };
+  return { ...backend.attend({ pages, q, dtype: 'f16', ...tables, sinks: numbers.normals(2 * kvHeads) }), ...pages.export() };
 }
 
 const layouts = sides.map((side) => pageLayout({ kvHeads: 2, headDim: 64, blockSize: 16, k: side, v: side }));
