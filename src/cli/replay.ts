@@ -1,6 +1,6 @@
 /** What `attend` and `append` share: many case files, one backend, a line or a JSON entry for each. */
 import { mkdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import type { Backend } from '../backend.js';
 import { wasmBackend } from '../wasm/backend.js';
 import { parse, readBytes, UsageError, writeBytes } from './command.js';
@@ -42,12 +42,14 @@ function outputs(cases: readonly string[], file: string | undefined, directory: 
   if (cases.length === 0) throw new UsageError('expected case files, got none');
   if (file !== undefined && directory !== undefined) throw new UsageError('expected -o or --out-dir, got both');
   if (file !== undefined && cases.length > 1) throw new UsageError(`-o is for a single case, got ${cases.length}: use --out-dir`);
-  if (directory === undefined) return cases.map(() => file);
   const names = cases.map((path) => basename(path));
   const repeated = names.find((name, i) => names.indexOf(name) !== i);
-  if (repeated !== undefined) throw new UsageError(`--out-dir expected cases with different file names, got ${repeated} twice`);
-  mkdirSync(directory, { recursive: true });
-  return names.map((name) => join(directory, name));
+  if (directory !== undefined && repeated !== undefined) throw new UsageError(`--out-dir expected cases with different file names, got ${repeated} twice`);
+  const targets = names.map((name) => (directory === undefined ? file : join(directory, name)));
+  const overwritten = cases.find((path, i) => targets[i] !== undefined && resolve(targets[i]) === resolve(path));
+  if (overwritten !== undefined) throw new UsageError(`expected a result file other than the case, got ${overwritten} for both`);
+  if (directory !== undefined) mkdirSync(directory, { recursive: true });
+  return targets;
 }
 
 async function runCase(replay: Replay, backend: Backend, path: string, output: string | undefined): Promise<Report> {
