@@ -7,7 +7,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { floatDtypes, formats } from '../src/formats.js';
-import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, quantizeParams, ROW_WORDS, TILE_KEYS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
+import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, quantizeParams, ROW_FLOATS, ROW_WORDS, TILE_KEYS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
 import { quotients } from '../src/recipe.js';
 
 const MADE_BY = '// Made by scripts/build.ts from src/layout.ts. Do not edit.\n';
@@ -25,25 +25,12 @@ function constants(values: Record<string, number>): string {
 }
 
 /** { e4m3fn: { id: 0 } } → FORMAT_E4M3FN: 0, so that the kernels name what the host numbers. */
-function ids(prefix: string, numbers: Record<string, number>): Record<string, number> {
-  return Object.fromEntries(Object.entries(numbers).map(([name, id]) => [`${prefix}_${name.toUpperCase().replaceAll('-', '_')}`, id]));
+function named(prefix: string, numbers: Record<string, number>): Record<string, number> {
+  return Object.fromEntries(Object.entries(numbers).map(([name, id]) => [`${prefix}_${name.replace(/[A-Z]/g, '_$&').replaceAll('-', '_').toUpperCase()}`, id]));
 }
 
 const idsOf = (facts: Record<string, { readonly id: number }>): Record<string, number> =>
   Object.fromEntries(Object.entries(facts).map(([name, { id }]) => [name, id]));
-
-function scratchOffsets(): string {
-  // Every offset grows linearly with the row stride: base + slope · stride, in floats.
-  const base = attendScratch(0);
-  const unit = attendScratch(1);
-  return Object.keys(base)
-    .filter((field) => field !== 'floats')
-    .map((field) => {
-      const key = field as keyof typeof base;
-      return `// @ts-ignore: decorator\n@inline\nexport function ${field}Offset(stride: usize): usize {\n  return (${base[key]} + ${unit[key] - base[key]} * stride) << 2;\n}\n`;
-    })
-    .join('');
-}
 
 /** Runs asc as a user would; its binary is found where Node resolves the package. */
 export function compile(...options: string[]): void {
@@ -59,14 +46,14 @@ writeFileSync(
   'build/params.ts',
   [
     MADE_BY,
-    constants({ TILE_KEYS, CUT_KEYS, BLOCK_ROWS, ROW_WORDS, WORK_WORDS }),
-    constants(ids('FORMAT', idsOf(formats))),
-    constants(ids('DTYPE', idsOf(floatDtypes))),
-    constants(ids('QUOTIENT', quotients)),
+    constants({ TILE_KEYS, CUT_KEYS, BLOCK_ROWS, ROW_FLOATS, ROW_WORDS, WORK_WORDS }),
+    constants(named('SCRATCH', attendScratch)),
+    constants(named('FORMAT', idsOf(formats))),
+    constants(named('DTYPE', idsOf(floatDtypes))),
+    constants(named('QUOTIENT', quotients)),
     paramClass('QuantizeParams', quantizeParams),
     paramClass('AppendParams', appendParams),
     paramClass('AttendParams', attendParams),
-    scratchOffsets(),
   ].join('\n'),
 );
 compile();

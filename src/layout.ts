@@ -242,28 +242,34 @@ export function paramWriter<R extends ParamRecord>(record: R): ParamWriter<R> {
 export const TILE_KEYS = 64;
 /** Keys per cut. Cuts are computed each from nothing and merged in order; a multiple of {@link TILE_KEYS}, and as fixed. */
 export const CUT_KEYS = 2048;
-/** Words per row of the kernel's row records. */
-export const ROW_WORDS = 12;
 /** Query rows (token × head of the group) that share one decoded tile. Changes no bit. */
 export const BLOCK_ROWS = 64;
+/**
+ * Floats from one row of the kernel's working memory to the next, for any headDim: a constant, so that loads of
+ * neighbouring rows differ in their immediate offset only (15 % faster), and not a power of two, so that they fall into
+ * different cache sets.
+ */
+export const ROW_FLOATS = MAX_HEAD_DIM + 16;
+/** Words per row of the kernel's row records. */
+export const ROW_WORDS = 12;
 
-/** Working memory of the attention kernel, in floats; rows of `stride` = headDim padded to 16. */
-export function attendScratch(stride: number) {
+/** Working memory of the attention kernel: where each part begins, in bytes. */
+export const attendScratch = (() => {
   let end = 0;
-  const place = (floats: number): number => (end += floats) - floats;
+  const place = (floats: number): number => (end += 4 * floats) - 4 * floats;
   return {
-    /** K or V of one tile, decoded: (TILE_KEYS, stride). */
-    tile: place(TILE_KEYS * stride),
+    /** K or V of one tile, decoded: (TILE_KEYS) rows. */
+    tile: place(TILE_KEYS * ROW_FLOATS),
     /** Scores, then probabilities: (BLOCK_ROWS, TILE_KEYS). */
     scores: place(BLOCK_ROWS * TILE_KEYS),
     /** The tile's scales: (TILE_KEYS) each. */
     kScales: place(TILE_KEYS),
     vScales: place(TILE_KEYS),
-    /** Sums of p · v in this cut, and over all cuts: (BLOCK_ROWS, stride) each. */
-    cutSums: place(BLOCK_ROWS * stride),
-    sums: place(BLOCK_ROWS * stride),
+    /** Sums of p · v in this cut, and over all cuts: (BLOCK_ROWS) rows each. */
+    cutSums: place(BLOCK_ROWS * ROW_FLOATS),
+    sums: place(BLOCK_ROWS * ROW_FLOATS),
     /** What else each row carries: (BLOCK_ROWS) records of ROW_WORDS, see assembly/attend/rows.ts. */
     rows: place(BLOCK_ROWS * ROW_WORDS),
-    floats: end,
+    bytes: end,
   };
-}
+})();

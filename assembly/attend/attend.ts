@@ -15,49 +15,47 @@ import { scoreRow, scoreTwoRows } from "./score";
 import { softmaxRow } from "./softmax";
 import { gatherKeys, gatherValues } from "./tile";
 import { addValues, addValuesTwoRows } from "./value";
-import * as scratch from "../../build/params";
-import { AttendParams, BLOCK_ROWS, CUT_KEYS, TILE_KEYS, WORK_WORDS } from "../../build/params";
-
-// @ts-ignore: decorator
-@inline
-const TILE_BYTES: usize = TILE_KEYS << 2;
+import { ROW_BYTES, SCORE_BYTES, scratch } from "./memory";
+import {
+  AttendParams, BLOCK_ROWS, CUT_KEYS, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES, SCRATCH_ROWS, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_TILE, SCRATCH_V_SCALES,
+  TILE_KEYS, WORK_WORDS,
+} from "../../build/params";
 
 /** Scores of all rows against the tile's keys, two rows at a time where both see some. */
-function scoreRows(p: AttendParams, rows: usize, n: i32, tile: usize, rowBytes: usize, scores: usize): void {
+function scoreRows(p: AttendParams, rows: usize, n: i32, tile: usize, scores: usize): void {
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
     if (row.from >= row.to) continue;
-    const at = scores + <usize>r * TILE_BYTES;
+    const at = scores + <usize>r * SCORE_BYTES;
     const next = rowAt(rows, r + 1);
     if (r + 1 < n && next.from < next.to) {
       const from = min(row.from, next.from) & ~3;
-      scoreTwoRows(row.q, next.q - row.q, p.dim, tile, rowBytes, from, (max(row.to, next.to) + 3) & ~3, at, TILE_BYTES);
+      scoreTwoRows(row.q, next.q - row.q, p.dim, tile, from, (max(row.to, next.to) + 3) & ~3, at);
       r++;
     } else {
-      scoreRow(row.q, p.dim, tile, rowBytes, row.from & ~3, (row.to + 3) & ~3, at);
+      scoreRow(row.q, p.dim, tile, row.from & ~3, (row.to + 3) & ~3, at);
     }
   }
 }
 
 /** Probabilities times values, two rows at a time where both see the same keys. */
-function addRows(rows: usize, n: i32, tile: usize, rowBytes: usize, scores: usize, sums: usize): void {
-  const dims = <i32>(rowBytes >> 2);
+function addRows(rows: usize, n: i32, dims: i32, tile: usize, scores: usize, sums: usize): void {
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
     if (row.from >= row.to) continue;
-    const at = scores + <usize>r * TILE_BYTES;
+    const at = scores + <usize>r * SCORE_BYTES;
     const next = rowAt(rows, r + 1);
     if (r + 1 < n && next.from == row.from && next.to == row.to) {
-      addValuesTwoRows(at, TILE_BYTES, row.from, row.to, tile, rowBytes, dims, row.rescale, next.rescale, sums + <usize>r * rowBytes);
+      addValuesTwoRows(at, row.from, row.to, tile, dims, row.rescale, next.rescale, sums + <usize>r * ROW_BYTES);
       r++;
     } else {
-      addValues(at, row.from, row.to, tile, rowBytes, dims, row.rescale, sums + <usize>r * rowBytes);
+      addValues(at, row.from, row.to, tile, dims, row.rescale, sums + <usize>r * ROW_BYTES);
     }
   }
 }
 
 /** One tile for all rows of the block. */
-function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32, stride: usize): void {
+function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32): void {
   let from = TILE_KEYS;
   let to = 0;
   for (let r = 0; r < n; r++) {
@@ -70,35 +68,33 @@ function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, row
     }
   }
   if (from >= to) return;
-  const tile = p.scratch + scratch.tileOffset(stride);
-  const scores = p.scratch + scratch.scoresOffset(stride);
-  const kScales = p.scratch + scratch.kScalesOffset(stride);
-  const vScales = p.scratch + scratch.vScalesOffset(stride);
-  const rowBytes = stride << 2;
-  gatherKeys(p, blocks, kvHead, first, from, to, stride, tile, kScales);
-  scoreRows(p, rows, n, tile, rowBytes, scores);
-  gatherValues(p, blocks, kvHead, first, from, to, stride, tile, vScales);
+  const tile = scratch(p, SCRATCH_TILE);
+  const scores = scratch(p, SCRATCH_SCORES);
+  const kScales = scratch(p, SCRATCH_K_SCALES);
+  const vScales = scratch(p, SCRATCH_V_SCALES);
+  gatherKeys(p, blocks, kvHead, first, from, to, tile, kScales);
+  scoreRows(p, rows, n, tile, scores);
+  gatherValues(p, blocks, kvHead, first, from, to, tile, vScales);
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
-    if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * TILE_BYTES, kScales, vScales);
+    if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * SCORE_BYTES, kScales, vScales);
   }
-  addRows(rows, n, tile, rowBytes, scores, p.scratch + scratch.cutSumsOffset(stride));
+  addRows(rows, n, (p.dim + 15) & ~15, tile, scores, scratch(p, SCRATCH_CUT_SUMS));
 }
 
-function startCut(rows: usize, n: i32, cutSums: usize, bytes: usize): void {
+function startCut(rows: usize, n: i32, cutSums: usize): void {
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
     row.cutMax = -<f32>Infinity;
     row.cutSum = 0;
   }
-  memory.fill(cutSums, 0, <usize>n * bytes);
+  memory.fill(cutSums, 0, <usize>n * ROW_BYTES);
 }
 
 /** Up to BLOCK_ROWS rows of one KV head, from first key to result. */
-function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n: i32, stride: usize): void {
-  const bytes = stride << 2;
-  const cutSums = p.scratch + scratch.cutSumsOffset(stride);
-  const sums = p.scratch + scratch.sumsOffset(stride);
+function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n: i32): void {
+  const cutSums = scratch(p, SCRATCH_CUT_SUMS);
+  const sums = scratch(p, SCRATCH_SUMS);
   let first = i32.MAX_VALUE;
   let end = 0;
   for (let r = 0; r < n; r++) {
@@ -109,22 +105,21 @@ function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n
   }
   for (let cut = first - first % CUT_KEYS; cut < end; cut += CUT_KEYS) {
     const cutEnd = min(end, cut + CUT_KEYS);
-    startCut(rows, n, cutSums, bytes);
+    startCut(rows, n, cutSums);
     for (let tile = max(cut, first - first % TILE_KEYS); tile < cutEnd; tile += TILE_KEYS) {
-      attendTile(p, blocks, kvHead, tile, rows, n, stride);
+      attendTile(p, blocks, kvHead, tile, rows, n);
     }
     for (let r = 0; r < n; r++) {
       const row = rowAt(rows, r);
-      if (max(row.first, cut) < min(row.end, cutEnd)) mergeCut(row, cutSums + <usize>r * bytes, sums + <usize>r * bytes, bytes);
+      if (max(row.first, cut) < min(row.end, cutEnd)) mergeCut(row, cutSums + <usize>r * ROW_BYTES, sums + <usize>r * ROW_BYTES, <usize>p.dim << 2);
     }
   }
-  for (let r = 0; r < n; r++) finishRow(p, rowAt(rows, r), sums + <usize>r * bytes);
+  for (let r = 0; r < n; r++) finishRow(p, rowAt(rows, r), sums + <usize>r * ROW_BYTES);
 }
 
 /** All work items. */
 export function attend(p: AttendParams): void {
-  const stride = (<usize>p.dim + 15) & ~15;
-  const rows = p.scratch + scratch.rowsOffset(stride);
+  const rows = scratch(p, SCRATCH_ROWS);
   const group = p.queryHeads / p.kvHeads;
   for (let item = 0; item < p.items; item++) {
     const work = p.work + <usize>item * (WORK_WORDS << 2);
@@ -134,7 +129,7 @@ export function attend(p: AttendParams): void {
       for (let r0 = 0; r0 < count; r0 += BLOCK_ROWS) {
         const n = min(BLOCK_ROWS, count - r0);
         startRows(p, rows, kvHead, load<i32>(work), load<i32>(work, 8), load<i32>(work, 12), r0, n);
-        attendBlock(p, blocks, kvHead, rows, n, stride);
+        attendBlock(p, blocks, kvHead, rows, n);
       }
     }
   }

@@ -4,13 +4,14 @@
  * Only keys that the row sees are touched: a slot that it does not see may hold NaN, and 0 · NaN would reach the sum.
  * 16 dims at a time, for one row or for two that see the same keys; the order of additions is the same in both.
  */
+import { ROW_BYTES, SCORE_BYTES } from "./memory";
 
 /** `dims` is headDim padded to 16: sums and the tile's rows have room for it. */
-export function addValues(p: usize, from: i32, to: i32, tile: usize, rowBytes: usize, dims: i32, rescale: f32, sums: usize): void {
+export function addValues(p: usize, from: i32, to: i32, tile: usize, dims: i32, rescale: f32, sums: usize): void {
   const by = f32x4.splat(rescale);
   const probabilities = p + (<usize>from << 2);
   const end = p + (<usize>to << 2);
-  const first = tile + <usize>from * rowBytes;
+  const first = tile + <usize>from * ROW_BYTES;
   for (let at: usize = 0; at < <usize>dims << 2; at += 64) {
     const sum = sums + at;
     let a = f32x4.mul(v128.load(sum), by);
@@ -24,7 +25,7 @@ export function addValues(p: usize, from: i32, to: i32, tile: usize, rowBytes: u
       b = f32x4.add(b, f32x4.mul(px, v128.load(v, 16)));
       c = f32x4.add(c, f32x4.mul(px, v128.load(v, 32)));
       d = f32x4.add(d, f32x4.mul(px, v128.load(v, 48)));
-      v += rowBytes;
+      v += ROW_BYTES;
     }
     v128.store(sum, a);
     v128.store(sum, b, 16);
@@ -33,18 +34,16 @@ export function addValues(p: usize, from: i32, to: i32, tile: usize, rowBytes: u
   }
 }
 
-/** The same for two rows whose probabilities lie `pBytes` and whose sums lie `rowBytes` apart. */
-export function addValuesTwoRows(
-  p: usize, pBytes: usize, from: i32, to: i32, tile: usize, rowBytes: usize, dims: i32, rescale0: f32, rescale1: f32, sums: usize,
-): void {
+/** The same for two rows whose probabilities lie SCORE_BYTES and whose sums lie ROW_BYTES apart. */
+export function addValuesTwoRows(p: usize, from: i32, to: i32, tile: usize, dims: i32, rescale0: f32, rescale1: f32, sums: usize): void {
   const by0 = f32x4.splat(rescale0);
   const by1 = f32x4.splat(rescale1);
   const probabilities = p + (<usize>from << 2);
   const end = p + (<usize>to << 2);
-  const first = tile + <usize>from * rowBytes;
+  const first = tile + <usize>from * ROW_BYTES;
   for (let at: usize = 0; at < <usize>dims << 2; at += 64) {
     const sum = sums + at;
-    const other = sum + rowBytes;
+    const other = sum + ROW_BYTES;
     let a = f32x4.mul(v128.load(sum), by0);
     let b = f32x4.mul(v128.load(sum, 16), by0);
     let c = f32x4.mul(v128.load(sum, 32), by0);
@@ -56,7 +55,7 @@ export function addValuesTwoRows(
     let v = first + at;
     for (let x = probabilities; x < end; x += 4) {
       const p0 = v128.load32_splat(x);
-      const p1 = v128.load32_splat(x + pBytes);
+      const p1 = v128.load32_splat(x, SCORE_BYTES);
       const v0 = v128.load(v);
       a = f32x4.add(a, f32x4.mul(p0, v0));
       e = f32x4.add(e, f32x4.mul(p1, v0));
@@ -69,7 +68,7 @@ export function addValuesTwoRows(
       const v3 = v128.load(v, 48);
       d = f32x4.add(d, f32x4.mul(p0, v3));
       h = f32x4.add(h, f32x4.mul(p1, v3));
-      v += rowBytes;
+      v += ROW_BYTES;
     }
     v128.store(sum, a);
     v128.store(sum, b, 16);

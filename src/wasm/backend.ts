@@ -118,10 +118,9 @@ export class WasmBackend implements Backend {
     const floats = part.rows * rowFloats;
     const dtype = floatDtypes[plan.dtype];
     const widens = plan.dtype !== 'f32';
-    const kernelScratch = attendScratch(align16(headDim)).floats * 4;
     const sizes = [
       attendWriter.bytes, part.items * WORK_WORDS * 4, floats * 4, floats * 4, part.rows * plan.queryHeads * 4,
-      call.blockTable.byteLength, plan.queryHeads * 4, kernelScratch, widens ? floats * dtype.bytes : 0,
+      call.blockTable.byteLength, plan.queryHeads * 4, attendScratch.bytes, widens ? floats * dtype.bytes : 0,
     ];
     const place = carve(this.#scratch.reserve(sizes.reduce((sum, bytes) => sum + align16(bytes), 0)));
     const [params, work, q, outAt, lseAt, blockTable, sinks, scratch, narrow] = sizes.map(place);
