@@ -77,10 +77,11 @@ function checkBlocks(call: AttendCall, sequence: number, maxBlocks: number, firs
   }
 }
 
-function queryHeadsOf(q: { length: number }, totalQ: number, { headDim, kvHeads }: PageLayout): number {
+/** Without rows q does not tell; then the sinks may. */
+function queryHeadsOf({ q, sinks }: AttendCall, totalQ: number, { headDim, kvHeads }: PageLayout): number {
   if (totalQ === 0) {
     if (q.length !== 0) throw new RangeError(`"q" expected no rows, as "cuSeqlensQ" says, got length ${q.length}`);
-    return kvHeads;
+    return sinks?.length ?? kvHeads;
   }
   const heads = q.length / (totalQ * headDim);
   if (!Number.isInteger(heads) || heads < 1 || heads % kvHeads !== 0) {
@@ -106,7 +107,7 @@ export function planAttention(call: AttendCall, rowsAtOnce: (queryHeads: number)
   const dtype = floatDtypeOf(call.q, call.dtype, 'q');
   const totalQ = checkRows(call.cuSeqlensQ);
   const sequences = call.cuSeqlensQ.length - 1;
-  const queryHeads = queryHeadsOf(call.q, totalQ, layout);
+  const queryHeads = queryHeadsOf(call, totalQ, layout);
   if (int32(call.seqUsedK, 'seqUsedK').length !== sequences) {
     throw new RangeError(`"seqUsedK" expected one number per sequence (${sequences}), got ${call.seqUsedK.length}`);
   }

@@ -270,6 +270,11 @@ test('a call that does not fit is refused by name, and out stays as it was', asy
   throws(() => backend.attend(call), /disposed of/);
 });
 
+test('no rows for some heads, with their sinks', async () => {
+  const cache = await fixture(backend, random(82), { kvHeads: 2, headDim: 8, blockSize: 4, kvLens: [3] });
+  is(backend.attend({ ...callOf(cache, [0], new Float32Array(0)), sinks: new Float32Array(4) }).lse.length, 0);
+});
+
 test('no rows, no sequences', async () => {
   const cache = await fixture(backend, random(81), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [3] });
   is(backend.attend(callOf(cache, [0], new Float32Array(0))).out.length, 0);

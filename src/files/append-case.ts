@@ -20,8 +20,6 @@ export interface AppendCase {
 /** The tensors that an append results in. */
 export type CacheTensors = ReadonlyMap<string, Tensor>;
 
-const RESULTS = ['k_cache', 'v_cache', 'k_scale', 'v_scale'] as const;
-
 const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
 /** One side as the metadata states it, for a case without a start state. */
@@ -32,6 +30,21 @@ function statedSide(reader: CaseReader, side: 'k' | 'v', shape: readonly number[
   const scales = reader.scales(side, shape);
   if (scales.scales) reader.fail(`tensor "${side}_scale" expected "${side}_cache" beside it, got none`);
   return { format, ...scales };
+}
+
+/** What the file says one side's tensors must be afterwards; a dtype or shape that they cannot have is refused. */
+function expectedSide(reader: CaseReader, side: 'k' | 'v', { format, granularity }: CaseSide, shape: readonly number[]): [string, Tensor][] {
+  const results = [
+    { name: `${side}_cache`, dtype: formats[format].safetensors, shape },
+    { name: `${side}_scale`, dtype: 'F32', shape: granularity === 'tensor' ? [1] : shape.slice(0, 3) },
+  ];
+  return results.flatMap((result): [string, Tensor][] => {
+    const tensor = reader.content.tensors.get(`expected.${result.name}`);
+    if (tensor === undefined) return [];
+    if (tensor.dtype !== result.dtype) reader.fail(`tensor "expected.${result.name}" expected ${result.dtype}, got ${tensor.dtype}`);
+    reader.expectShape(`expected.${result.name}`, tensor.shape, result.shape);
+    return [[result.name, tensor]];
+  });
 }
 
 /** @throws FormatError when the file is not such a case; TypeError or RangeError for a shape that no page can have */
@@ -56,7 +69,6 @@ export function readAppendCase(bytes: Uint8Array, file: string): AppendCase {
   const { values, dtype } = reader.floats('key', key);
   const valueFloats = reader.floats('value', value);
   if (valueFloats.dtype !== dtype) reader.fail(`tensor "value" expected the dtype of "key", got ${value.dtype}`);
-  const expected = new Map(RESULTS.flatMap((name) => (reader.has(`expected.${name}`) ? [[name, reader.content.tensors.get(`expected.${name}`)!]] : [])));
   return {
     layout: pageLayout({
       kvHeads, headDim, blockSize,
@@ -76,7 +88,7 @@ export function readAppendCase(bytes: Uint8Array, file: string): AppendCase {
       kScale: k.scale,
       vScale: v.scale,
     },
-    expected,
+    expected: new Map([...expectedSide(reader, 'k', k, shape), ...expectedSide(reader, 'v', v, shape)]),
   };
 }
 

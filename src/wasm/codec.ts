@@ -92,7 +92,7 @@ export function decode(codes: Uint8Array, format: FormatName, options: DecodeOpt
     const n = Math.min(CHUNK, codes.length - start);
     u8.set(codes.subarray(start, start + n), at);
     kernels.decode(at, n, values, id);
-    out.set(f32.subarray(values >> 2, (values >> 2) + n), start);
+    out.set(f32.subarray(values >>> 2, (values >>> 2) + n), start);
   }
   return out;
 }
@@ -160,7 +160,7 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
     u8.set(input.subarray(start * dim * dtype.bytes, (start + n) * dim * dtype.bytes), values);
     kernels.quantizeRows(params, n);
     out.set(u8.subarray(codes, codes + n * dim), start * dim);
-    if (given === undefined) scales.set(f32.subarray(scalesAt >> 2, (scalesAt >> 2) + n), start);
+    if (given === undefined) scales.set(f32.subarray(scalesAt >>> 2, (scalesAt >>> 2) + n), start);
   }
   return { codes: out, scales };
 }

@@ -19,6 +19,8 @@ export class WasmMemory {
   /** Free ranges in ascending order, none touching another. The first bytes stay unused: address 0 means "none". */
   readonly #gaps: Gap[];
   readonly #sizes = new Map<number, number>();
+  /** Where memory begins that no block has held yet. */
+  #used = 0;
   #buffer: ArrayBufferLike | undefined;
   #u8!: Uint8Array;
   #i32!: Int32Array;
@@ -73,6 +75,15 @@ export class WasmMemory {
     gap.start += size;
     if (gap.start === gap.end) this.#gaps.splice(this.#gaps.indexOf(gap), 1);
     this.#sizes.set(start, size);
+    this.#used = Math.max(this.#used, gap.start);
+    return start;
+  }
+
+  /** As {@link allocate}, filled with zeros. What was never handed out before is zero already, and stays uncommitted. */
+  allocateZeroed(bytes: number, purpose: string): number {
+    const used = this.#used;
+    const start = this.allocate(bytes, purpose);
+    if (start < used) this.u8.fill(0, start, Math.min(start + bytes, used));
     return start;
   }
 

@@ -19,9 +19,14 @@ export class WasmPages implements Pages {
     readonly count: number,
   ) {
     this.byteLength = layout.bytes * count;
-    this.#address = memory.allocate(this.byteLength, 'pages');
-    this.marks = new SlotMarks(count * layout.blockSize);
-    memory.u8.fill(0, this.#address, this.#address + this.byteLength);
+    const address = memory.allocateZeroed(this.byteLength, 'pages');
+    try {
+      this.marks = new SlotMarks(count * layout.blockSize);
+    } catch (error) {
+      memory.free(address);
+      throw error;
+    }
+    this.#address = address;
   }
 
   /** @internal first byte of page 0; throws when the pages were disposed of */

@@ -1,4 +1,4 @@
-import { equal, is, ok } from 'uvu/assert';
+import { equal, is, ok, throws } from 'uvu/assert';
 import { FormatError, pageLayout, quantize, wasmBackend } from '../../src/index.js';
 import { readAppendCase, runAppendCase, writeAppendResult, type CacheTensors } from '../../src/files/append-case.js';
 import { readAttendCase, runAttendCase, writeAttendResult } from '../../src/files/attend-case.js';
@@ -386,6 +386,17 @@ test('start state and append give the expected tensors, and a byte that differs 
     const difference = firstDifference(repeated, new Map([...again.expected, ['v_cache', wrong]]));
     equal(difference, { tensor: 'v_cache', count: 2, at: 20, expected: wrong.data[20], actual: wrong.data[20] ^ 0xff });
   }
+});
+
+test('expected tensors of another dtype or shape than the result can have are refused', async () => {
+  const written = await runAppendCase(backend, readAppendCase(fileOf(appendBase), 'case'));
+  const expecting = (name: string, dtype: Tensor['dtype'], shape: number[]) => {
+    const { data } = written.tensors.get(name)!;
+    return () => readAppendCase(fileOf(appendBase, { tensors: { [`expected.${name}`]: { dtype, shape, data } } }), 'case');
+  };
+  const { shape } = written.tensors.get('k_cache')!;
+  throws(expecting('k_cache', 'F8_E5M2', [...shape]), /"expected.k_cache" expected F8_E4M3, got F8_E5M2/);
+  throws(expecting('k_cache', 'F8_E4M3', [...shape].reverse()), /"expected.k_cache" expected shape/);
 });
 
 test('a tensor that is missing, shorter or longer differs from its end on', () => {
