@@ -31,7 +31,7 @@ export function concatenate(parts: readonly Tokens[]): Tokens {
   return { key: joined('key'), value: joined('value') };
 }
 
-export const tokensIn = ({ key }: Tokens, { kvHeads, headDim }: LayerShape): number => key.length / (kvHeads * headDim);
+const tokensIn = ({ key }: Tokens, { kvHeads, headDim }: LayerShape): number => key.length / (kvHeads * headDim);
 
 /** The first `count` tokens. */
 export function first({ key, value }: Tokens, { kvHeads, headDim }: LayerShape, count: number): Tokens {
