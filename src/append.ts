@@ -1,13 +1,19 @@
 /** Append's parameters, checked once for every backend. */
+import { int32 } from './attention.js';
 import type { AppendCall, AppendStatus, PerSide } from './backend.js';
-import { describe, floatDtypeOf, formats, type FloatDtype } from './formats.js';
+import { floatDtypeOf, formats, type FloatDtype } from './formats.js';
 import type { SideLayout } from './layout.js';
 import { resolveRecipe, type Recipe } from './recipe.js';
 import { checkGivenScale } from './scale.js';
 
+/** Whether a setting is one for each side, not one for both. */
+export function isPerSide<T>(setting: PerSide<T>): setting is { readonly k: T; readonly v: T } {
+  return typeof setting === 'object' && setting !== null && ('k' in setting || 'v' in setting);
+}
+
 /** The setting of one side. */
 export function sideOf<T>(setting: PerSide<T>, side: 'k' | 'v'): T {
-  return typeof setting === 'object' && setting !== null && 'k' in setting && 'v' in setting ? setting[side] : (setting as T);
+  return isPerSide(setting) ? setting[side] : setting;
 }
 
 /** A checked call. */
@@ -17,6 +23,7 @@ export interface AppendPlan {
   readonly vRecipe: Recipe;
   readonly kScale: number;
   readonly vScale: number;
+  readonly slotMapping: Int32Array;
   readonly status: AppendStatus;
 }
 
@@ -64,8 +71,8 @@ export function planAppend(call: AppendCall, marks: SlotMarks): AppendPlan {
   const { layout } = call.pages;
   const dtype = floatDtypeOf(call.key, call.dtype, 'key');
   if (floatDtypeOf(call.value, call.dtype, 'value') !== dtype) throw new TypeError(`"value" expected the dtype of "key" (${dtype})`);
-  if (!(call.slotMapping instanceof Int32Array)) throw new TypeError(`"slotMapping" expected an Int32Array, got ${describe(call.slotMapping)}`);
-  const tokens = call.slotMapping.length;
+  const slotMapping = int32(call.slotMapping, 'slotMapping');
+  const tokens = slotMapping.length;
   const expected = tokens * layout.kvHeads * layout.headDim;
   for (const argument of ['key', 'value'] as const) {
     const { length } = call[argument];
@@ -77,6 +84,6 @@ export function planAppend(call: AppendCall, marks: SlotMarks): AppendPlan {
   const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
   checkUnscaled(layout.k, kScale, 'kScale');
   checkUnscaled(layout.v, vScale, 'vScale');
-  const skipped = marks.check(call.slotMapping);
-  return { dtype, kRecipe, vRecipe, kScale, vScale, status: { written: tokens - skipped, skipped } };
+  const skipped = marks.check(slotMapping);
+  return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status: { written: tokens - skipped, skipped } };
 }

@@ -1,5 +1,5 @@
 /** Attention's parameters, checked once for every backend, and the plan: which rows are computed with which keys. */
-import type { AttendCall, AttentionOptions } from './backend.js';
+import type { AttendCall, AttentionOptions, Pages } from './backend.js';
 import { describe, floatDtypeOf, type FloatDtype } from './formats.js';
 import { checkInteger, WORK_WORDS, type PageLayout } from './layout.js';
 import { checkGivenScale } from './scale.js';
@@ -10,6 +10,7 @@ export interface AttendPlan {
   readonly totalQ: number;
   readonly queryHeads: number;
   readonly maxBlocks: number;
+  readonly blockTable: Int32Array;
   readonly kScale: number;
   readonly vScale: number;
   readonly softmaxScale: number;
@@ -22,11 +23,10 @@ export interface AttendPlan {
   readonly work: Int32Array;
 }
 
-const isInt32 = (array: unknown): array is Int32Array => array instanceof Int32Array;
-
-function int32(array: Int32Array, argument: string): Int32Array {
-  if (!isInt32(array)) throw new TypeError(`"${argument}" expected an Int32Array, got ${describe(array)}`);
-  return array;
+/** The array, or a copy that no other thread can change once it has been checked. */
+export function int32(array: Int32Array, argument: string): Int32Array {
+  if (!(array instanceof Int32Array)) throw new TypeError(`"${argument}" expected an Int32Array, got ${describe(array)}`);
+  return array.buffer instanceof ArrayBuffer ? array : new Int32Array(array);
 }
 
 function checkWindow(value: number | undefined, argument: string): number {
@@ -38,8 +38,12 @@ type CheckedOptions = Pick<AttendPlan, 'causal' | 'windowLeft' | 'windowRight' |
 /** @throws TypeError or RangeError for an option out of its range */
 export function checkAttentionOptions(options: AttentionOptions, queryHeads: number, headDim: number): CheckedOptions {
   const { causal = true, softcap = 0, sinks, softmaxScale = 1 / Math.sqrt(headDim) } = options;
+  for (const [argument, value] of Object.entries({ softcap, softmaxScale })) {
+    if (typeof value !== 'number') throw new TypeError(`"${argument}" expected a number, got ${describe(value)}`);
+  }
   if (typeof causal !== 'boolean') throw new TypeError(`"causal" expected true or false, got ${describe(causal)}`);
-  if (!(softcap >= 0 && Math.fround(softcap) < Infinity)) throw new RangeError(`"softcap" expected a finite number of at least 0, got ${describe(softcap)}`);
+  const cap = Math.fround(softcap);
+  if (!(softcap === 0 || (cap > 0 && cap < Infinity))) throw new RangeError(`"softcap" expected 0, or a finite f32 greater than 0, got ${describe(softcap)}`);
   if (!Number.isFinite(Math.fround(softmaxScale))) throw new RangeError(`"softmaxScale" expected a finite number, got ${describe(softmaxScale)}`);
   if (sinks !== undefined) {
     if (!(sinks instanceof Float32Array)) throw new TypeError(`"sinks" expected a Float32Array, got ${describe(sinks)}`);
@@ -52,7 +56,7 @@ export function checkAttentionOptions(options: AttentionOptions, queryHeads: num
 
 /** Rows of each sequence; the last entry of `cuSeqlensQ` is the number of all. */
 function checkRows(cuSeqlensQ: Int32Array): number {
-  if (int32(cuSeqlensQ, 'cuSeqlensQ').length < 1) throw new RangeError('"cuSeqlensQ" expected at least one entry, got none');
+  if (cuSeqlensQ.length < 1) throw new RangeError('"cuSeqlensQ" expected at least one entry, got none');
   if (cuSeqlensQ[0] !== 0) throw new RangeError(`"cuSeqlensQ" expected to begin with 0, got ${cuSeqlensQ[0]}`);
   for (let s = 1; s < cuSeqlensQ.length; s++) {
     if (cuSeqlensQ[s] < cuSeqlensQ[s - 1]) throw new RangeError(`"cuSeqlensQ" expected entries that do not fall, got ${cuSeqlensQ[s - 1]}, ${cuSeqlensQ[s]} at ${s}`);
@@ -66,13 +70,12 @@ function firstVisible(qLen: number, kvLen: number, windowLeft: number): number {
 }
 
 /** Blocks that no row can see (before the window) need no page: an engine may have given them back. */
-function checkBlocks(call: AttendCall, sequence: number, maxBlocks: number, firstKey: number, kvLen: number): void {
-  const { blockSize } = call.pages.layout;
-  const end = Math.ceil(kvLen / blockSize);
-  for (let block = Math.floor(firstKey / blockSize); block < end; block++) {
-    const page = call.blockTable[sequence * maxBlocks + block];
-    if (page < 0 || page >= call.pages.count) {
-      throw new RangeError(`"blockTable" expected a page from 0 to ${call.pages.count - 1} for sequence ${sequence}, block ${block}, got ${page}`);
+function checkBlocks({ layout, count }: Pages, blocks: Int32Array, sequence: number, firstKey: number, kvLen: number): void {
+  const end = Math.ceil(kvLen / layout.blockSize);
+  for (let block = Math.floor(firstKey / layout.blockSize); block < end; block++) {
+    const page = blocks[block];
+    if (page < 0 || page >= count) {
+      throw new RangeError(`"blockTable" expected a page from 0 to ${count - 1} for sequence ${sequence}, block ${block}, got ${page}`);
     }
   }
 }
@@ -105,25 +108,26 @@ function checkResult(array: Float32Array | undefined, length: number, argument: 
 export function planAttention(call: AttendCall, rowsAtOnce: (queryHeads: number) => number): AttendPlan {
   const { layout } = call.pages;
   const dtype = floatDtypeOf(call.q, call.dtype, 'q');
-  const totalQ = checkRows(call.cuSeqlensQ);
-  const sequences = call.cuSeqlensQ.length - 1;
+  const cuSeqlensQ = int32(call.cuSeqlensQ, 'cuSeqlensQ');
+  const seqUsedK = int32(call.seqUsedK, 'seqUsedK');
+  const totalQ = checkRows(cuSeqlensQ);
+  const sequences = cuSeqlensQ.length - 1;
   const queryHeads = queryHeadsOf(call, totalQ, layout);
-  if (int32(call.seqUsedK, 'seqUsedK').length !== sequences) {
-    throw new RangeError(`"seqUsedK" expected one number per sequence (${sequences}), got ${call.seqUsedK.length}`);
-  }
-  const maxBlocks = sequences === 0 ? 0 : int32(call.blockTable, 'blockTable').length / sequences;
-  if (!Number.isInteger(maxBlocks)) throw new RangeError(`"blockTable" expected ${sequences} rows of equal length, got length ${call.blockTable.length}`);
+  if (seqUsedK.length !== sequences) throw new RangeError(`"seqUsedK" expected one number per sequence (${sequences}), got ${seqUsedK.length}`);
+  const blockTable = int32(call.blockTable, 'blockTable');
+  const maxBlocks = sequences === 0 ? 0 : blockTable.length / sequences;
+  if (!Number.isInteger(maxBlocks)) throw new RangeError(`"blockTable" expected ${sequences} rows of equal length, got length ${blockTable.length}`);
   const options = checkAttentionOptions(call, queryHeads, layout.headDim);
   checkResult(call.out, totalQ * queryHeads * layout.headDim, 'out');
   checkResult(call.lse, totalQ * queryHeads, 'lse');
   const step = rowsAtOnce(queryHeads);
   const work: number[] = [];
   for (let s = 0; s < sequences; s++) {
-    const kvLen = checkInteger(call.seqUsedK[s], `seqUsedK[${s}]`, 0, maxBlocks * layout.blockSize);
-    const qLen = call.cuSeqlensQ[s + 1] - call.cuSeqlensQ[s];
-    if (qLen > 0) checkBlocks(call, s, maxBlocks, firstVisible(qLen, kvLen, options.windowLeft), kvLen);
+    const kvLen = checkInteger(seqUsedK[s], `seqUsedK[${s}]`, 0, maxBlocks * layout.blockSize);
+    const qLen = cuSeqlensQ[s + 1] - cuSeqlensQ[s];
+    if (qLen > 0) checkBlocks(call.pages, blockTable.subarray(s * maxBlocks, (s + 1) * maxBlocks), s, firstVisible(qLen, kvLen, options.windowLeft), kvLen);
     for (let row = 0; row < qLen; row += step) {
-      work.push(call.cuSeqlensQ[s] + row, Math.min(step, qLen - row), kvLen - qLen + row, kvLen, s);
+      work.push(cuSeqlensQ[s] + row, Math.min(step, qLen - row), kvLen - qLen + row, kvLen, s);
     }
   }
   return {
@@ -132,20 +136,33 @@ export function planAttention(call: AttendCall, rowsAtOnce: (queryHeads: number)
     totalQ,
     queryHeads,
     maxBlocks,
+    blockTable,
     kScale: checkGivenScale(call.kScale, layout.k, 'kScale'),
     vScale: checkGivenScale(call.vScale, layout.v, 'vScale'),
     work: Int32Array.from(work),
   };
 }
 
-/** Work items that are taken together: from item `first`, as many as stay below `rows` rows, at least one. */
-export function itemsWithin(work: Int32Array, first: number, rows: number): { items: number; rows: number } {
-  let items = 0;
-  let taken = 0;
-  for (let at = first * WORK_WORDS; at < work.length; at += WORK_WORDS) {
-    if (items > 0 && taken + work[at + 1] > rows) break;
-    taken += work[at + 1];
-    items++;
+/** Work items that are taken together. */
+export interface WorkPart {
+  readonly first: number;
+  readonly items: number;
+  readonly rows: number;
+}
+
+/** All work, in parts of at most `most` rows; an item is never cut. */
+export function partsOf(work: Int32Array, most: number): WorkPart[] {
+  const parts: WorkPart[] = [];
+  let [first, rows] = [0, 0];
+  const count = work.length / WORK_WORDS;
+  for (let item = 0; item < count; item++) {
+    const more = work[item * WORK_WORDS + 1];
+    if (rows + more > most) {
+      parts.push({ first, items: item - first, rows });
+      [first, rows] = [item, 0];
+    }
+    rows += more;
   }
-  return { items, rows: taken };
+  if (count > 0) parts.push({ first, items: count - first, rows });
+  return parts;
 }

@@ -27,7 +27,7 @@ export interface Backend {
   /** Attention of query rows over the pages of their sequences. */
   attend(call: AttendCall): Awaitable<AttendResult>;
 
-  /** Frees everything that the backend owns. Pages created from it are gone too. */
+  /** Ends the backend and all pages created from it: later calls throw. WebAssembly memory goes back once nothing refers to them. */
   dispose(): void;
   [Symbol.dispose](): void;
 }
@@ -125,10 +125,10 @@ export interface AttendCall extends AttentionOptions {
   readonly cuSeqlensQ: Int32Array;
   /** [sequences]: keys of each sequence, the new ones included. */
   readonly seqUsedK: Int32Array;
-  /** The given scale (granularity tensor). Default 1. */
+  /** The given scale (granularity tensor), of any format. Default 1. */
   readonly kScale?: number;
   readonly vScale?: number;
-  /** [totalQ, queryHeads, headDim]: where to put the result; made when absent. */
+  /** [totalQ, queryHeads, headDim]: where to put the result; made when absent. May be q itself, or overlap it. */
   readonly out?: Float32Array;
   /** [totalQ, queryHeads]: natural log of the softmax denominator; made when absent. */
   readonly lse?: Float32Array;

@@ -1,5 +1,5 @@
 import { is, ok, throws } from 'uvu/assert';
-import { wasmBackend, type AttendCall, type AttentionOptions } from '../src/index.js';
+import { pageLayout, wasmBackend, type AttendCall, type AttentionOptions } from '../src/index.js';
 import { readAttendCase, runAttendCase } from '../src/files/attend-case.js';
 import { ATTENTION_BOUND, attentionError } from '../src/files/compare.js';
 import { assertSameBits } from './bits.js';
@@ -258,6 +258,8 @@ test('a call that does not fit is refused by name, and out stays as it was', asy
   refused({ sinks: new Float32Array(3) }, /"sinks" expected one number per query head \(4\), got 3/);
   refused({ softcap: -1 }, /"softcap"/);
   refused({ softcap: NaN }, /"softcap"/);
+  refused({ softcap: 1e-50 }, /"softcap" expected 0, or a finite f32/);
+  refused({ softmaxScale: '1' as unknown as number }, /"softmaxScale" expected a number, got "1"/);
   refused({ softmaxScale: NaN }, /"softmaxScale"/);
   refused({ windowLeft: -2 }, /"windowLeft"/);
   refused({ windowRight: 1.5 }, /"windowRight"/);
@@ -268,6 +270,30 @@ test('a call that does not fit is refused by name, and out stays as it was', asy
   throws(() => wasmBackend().attend(call), /"pages" expected pages that this backend created/);
   cache.pages.dispose();
   throws(() => backend.attend(call), /disposed of/);
+});
+
+test('out may be q, or overlap it, also where the work goes through in pieces', async () => {
+  const [queryHeads, headDim, rows] = [32, 256, 700];
+  const cache = await fixture(backend, random(83), { kvHeads: 1, headDim, blockSize: 16, kvLens: [rows] });
+  const floats = rows * queryHeads * headDim;
+  const q = random(84).normals(floats);
+  const { out } = backend.attend(callOf(cache, [rows], q));
+  for (const shift of [0, headDim, 8 * headDim]) {
+    const shared = new Float32Array(floats + shift);
+    shared.set(q);
+    const overlapping = backend.attend({ ...callOf(cache, [rows], shared.subarray(0, floats)), out: shared.subarray(shift) });
+    assertSameBits(overlapping.out, out, `shifted by ${shift}`);
+  }
+});
+
+test('a row whose scores are all −∞ is NaN, not a row that sees nothing', () => {
+  const layout = pageLayout({ kvHeads: 1, headDim: 8, blockSize: 1, k: { dtype: 'f32' }, v: { dtype: 'f32' } });
+  const pages = backend.createPages(layout, 1);
+  pages.import({ keyCache: new Float32Array(8).fill(-Infinity), valueCache: new Float32Array(8) });
+  const call = { pages, q: new Float32Array(8).fill(1), blockTable: Int32Array.of(0), cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(1) };
+  const { out, lse } = backend.attend(call);
+  ok(out.every(Number.isNaN) && Number.isNaN(lse[0]));
+  assertSameBits(backend.attend({ ...call, sinks: Float32Array.of(2) }).out, new Float32Array(8));
 });
 
 test('no rows for some heads, with their sinks', async () => {

@@ -51,5 +51,6 @@ export function finishRow(p: AttendParams, row: Row, sums: usize): void {
   for (let at: usize = 0; at < bytes; at += 16) {
     v128.store(out + at, f32x4.mul(f32x4.mul(v128.load(sums + at), share), vScale));
   }
-  store<f32>(lse, <f32>(<f64>base + ln(sum)));
+  // −∞ is the sign of a row that sees nothing; one whose scores are all −∞ is 0 / 0.
+  store<f32>(lse, sum == 0 ? <f32>NaN : <f32>(<f64>base + ln(sum)));
 }

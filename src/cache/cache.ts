@@ -110,8 +110,11 @@ export class KvCache {
   }
 
   #checkEntries(entries: readonly StepEntry[]): void {
+    if (!Array.isArray(entries)) throw new TypeError(`"entries" expected an array, got ${describe(entries)}`);
     const seen = new Set<Sequence>();
-    for (const [index, { sequence, tokens }] of entries.entries()) {
+    for (const [index, entry] of (entries as readonly StepEntry[]).entries()) {
+      if (typeof entry !== 'object' || entry === null) throw new TypeError(`"entries[${index}]" expected { sequence, tokens }, got ${describe(entry)}`);
+      const { sequence, tokens } = entry;
       if (!(sequence instanceof Sequence) || sequence.cache !== this) throw new TypeError(`"entries[${index}].sequence" expected a sequence of this cache, got ${describe(sequence)}`);
       sequence.assertIdle();
       if (seen.has(sequence)) throw new TypeError(`"entries[${index}].sequence" expected each sequence once, got one again`);

@@ -1,8 +1,8 @@
 /** What a cache is made of: one checked configuration per layer. */
-import { checkUnscaled, sideOf } from '../append.js';
+import { checkUnscaled, isPerSide, sideOf } from '../append.js';
 import { checkAttentionOptions } from '../attention.js';
 import type { AttentionOptions, PerSide } from '../backend.js';
-import { describe, type FormatName } from '../formats.js';
+import { describe, formats, resolveFormat, type FormatName } from '../formats.js';
 import { checkInteger, pageLayout, type Granularity, type PageLayout } from '../layout.js';
 import { resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkGivenScale } from '../scale.js';
@@ -16,7 +16,7 @@ export interface LayerConfig extends AttentionOptions {
   readonly headDim?: number;
   /** Default e4m3fn. */
   readonly dtype?: PerSide<FormatName>;
-  /** Default token-head for 8-bit formats, tensor for f16 and f32. */
+  /** Default token-head for 8-bit formats. f16 and f32 carry no scales: a setting for both sides or all layers passes them by. */
   readonly granularity?: PerSide<Granularity | undefined>;
   /** How computed scales come about. Default `amax`. */
   readonly recipe?: PerSide<RecipeName | Recipe>;
@@ -54,11 +54,23 @@ export function override<T extends object>(base: T, own: T): T {
   return { ...base, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) };
 }
 
-function resolveLayer(config: LayerConfig, blockSize: number): Layer {
+/**
+ * A setting that only a quantized side can have. One that was made for both sides, or for all layers, passes an unquantized
+ * side by; one that was made for this very side, or for a layer without any other, is left to be refused.
+ */
+function scaleSetting<T>(setting: PerSide<T> | undefined, own: PerSide<T> | undefined, side: 'k' | 'v', dtype: PerSide<FormatName>): T | undefined {
+  const isQuantized = (name: 'k' | 'v'): boolean => formats[resolveFormat(sideOf(dtype, name) ?? 'e4m3fn', `${name}.dtype`)].quantized;
+  if (isQuantized(side)) return setting === undefined ? undefined : sideOf(setting, side);
+  if (own === undefined || (!isPerSide(own) && (isQuantized('k') || isQuantized('v')))) return undefined;
+  return sideOf(own, side);
+}
+
+/** @param own what the layer itself states; `config` has it over what the cache's options state */
+function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number): Layer {
   const kvHeads = stated(config.kvHeads, 'kvHeads');
   const headDim = stated(config.headDim, 'headDim');
   const { dtype = 'e4m3fn', granularity, recipe = 'amax', scale } = config;
-  const side = (name: 'k' | 'v') => ({ dtype: sideOf(dtype, name), granularity: granularity && sideOf(granularity, name) });
+  const side = (name: 'k' | 'v') => ({ dtype: sideOf(dtype, name), granularity: scaleSetting(granularity, own.granularity, name, dtype) });
   const layout = pageLayout({ kvHeads, headDim, blockSize, k: side('k'), v: side('v') });
   const queryHeads = checkInteger(config.queryHeads ?? kvHeads, 'queryHeads', 1);
   if (queryHeads % kvHeads !== 0) throw new RangeError(`"queryHeads" expected a multiple of kvHeads (${kvHeads}), got ${queryHeads}`);
@@ -66,9 +78,9 @@ function resolveLayer(config: LayerConfig, blockSize: number): Layer {
   const attention = { causal, windowLeft, windowRight, softcap, sinks, softmaxScale };
   checkAttentionOptions(attention, queryHeads, headDim);
   const given = (name: 'k' | 'v'): number | undefined => {
-    const own = scale && sideOf(scale, name);
-    checkUnscaled(layout[name], checkGivenScale(own, layout[name], 'scale'), 'scale');
-    return own;
+    const value = scaleSetting(scale, own.scale, name, dtype);
+    checkUnscaled(layout[name], checkGivenScale(value, layout[name], 'scale'), 'scale');
+    return value;
   };
   const kScale = given('k');
   const vScale = given('v');
@@ -77,18 +89,19 @@ function resolveLayer(config: LayerConfig, blockSize: number): Layer {
 
 /** @throws TypeError or RangeError naming the field, and the layer where there is a list of them */
 export function resolveLayers(options: KvCacheOptions): Layer[] {
+  if (typeof options !== 'object' || options === null) throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   const { layers, blockSize = 16 } = options;
   checkInteger(blockSize, 'blockSize', 1, 65536);
   if (!Array.isArray(layers)) {
     const count = checkInteger(layers as number, 'layers', 1, 65536);
-    const layer = resolveLayer(options, blockSize);
+    const layer = resolveLayer(options, options, blockSize);
     return Array.from({ length: count }, () => layer);
   }
   if (layers.length === 0) throw new RangeError('"layers" expected at least one layer, got none');
   return layers.map((own: LayerConfig, index) => {
     if (typeof own !== 'object' || own === null) throw new TypeError(`"layers[${index}]" expected an object, got ${describe(own)}`);
     try {
-      return resolveLayer(override<LayerConfig>(options, own), blockSize);
+      return resolveLayer(override<LayerConfig>(options, own), own, blockSize);
     } catch (error) {
       if (error instanceof Error) error.message = `layers[${index}]: ${error.message}`;
       throw error;

@@ -14,19 +14,23 @@ function decodeData(codes: Uint8Array, format: Fp8Format): Uint8Array {
 function decodeSafetensors(bytes: Uint8Array, file: string): { bytes: Uint8Array; values: number } {
   const { metadata, tensors } = parseSafetensors(bytes, file);
   let values = 0;
+  let found = false;
   const decoded = new Map<string, Tensor>();
   for (const [name, tensor] of tensors) {
     const format = Object.hasOwn(fp8, tensor.dtype) ? fp8[tensor.dtype] : undefined;
-    if (format) values += tensor.data.length;
+    if (format) {
+      found = true;
+      values += tensor.data.length;
+    }
     decoded.set(name, format ? { dtype: 'F32', shape: tensor.shape, data: decodeData(tensor.data, format) } : tensor);
   }
-  if (values === 0) throw new Error(`${file}: expected F8_E4M3 or F8_E5M2 tensors, got none`);
+  if (!found) throw new Error(`${file}: expected F8_E4M3 or F8_E5M2 tensors, got none`);
   return { bytes: serializeSafetensors(decoded, metadata), values };
 }
 
 function decodeNpy(bytes: Uint8Array, file: string, format: string | undefined): { bytes: Uint8Array; values: number } {
   const { descr, shape, data } = parseNpy(bytes, file);
-  if (descr !== '|u1') throw new UsageError(`${file} holds ${descr}: expected |u1`);
+  if (descr !== '|u1') throw new Error(`${file} holds ${descr}: expected |u1`);
   return { bytes: serializeNpy('<f4', shape, decodeData(data, formatOption(format))), values: data.length };
 }
 

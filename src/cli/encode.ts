@@ -24,13 +24,17 @@ function encodeTensor(tensor: Tensor, { format, saturate }: Settings): Tensor {
 function encodeSafetensors(bytes: Uint8Array, file: string, settings: Settings): { bytes: Uint8Array; values: number } {
   const { metadata, tensors } = parseSafetensors(bytes, file);
   let values = 0;
+  let found = false;
   const encoded = new Map<string, Tensor>();
   for (const [name, tensor] of tensors) {
     const result = Object.hasOwn(floats, tensor.dtype) ? encodeTensor(tensor, settings) : tensor;
-    if (result !== tensor) values += result.data.length;
+    if (result !== tensor) {
+      found = true;
+      values += result.data.length;
+    }
     encoded.set(name, result);
   }
-  if (values === 0) throw new Error(`${file}: expected F32, F16 or BF16 tensors, got none`);
+  if (!found) throw new Error(`${file}: expected F32, F16 or BF16 tensors, got none`);
   return { bytes: serializeSafetensors(encoded, metadata), values };
 }
 
@@ -38,7 +42,7 @@ function encodeNpy(bytes: Uint8Array, file: string, from: string | undefined, se
   const { descr, dtype, shape, data } = parseNpy(bytes, file);
   const stated = from === undefined ? dtype : descr === '<u2' ? bits[from] : undefined;
   if (stated === undefined || !Object.hasOwn(floats, stated)) {
-    throw new UsageError(`${file} holds ${descr}${from ? `, with --from ${from}` : ''}: expected <f4, <f2, or <u2 with --from f16 or bf16`);
+    throw new Error(`${file} holds ${descr}${from ? `, with --from ${from}` : ''}: expected <f4, <f2, or <u2 with --from f16 or bf16`);
   }
   const result = encodeTensor({ dtype: stated, shape, data }, settings);
   return { bytes: serializeNpy('|u1', shape, result.data), values: result.data.length };

@@ -25,9 +25,10 @@ const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buf
 /** One side as the metadata states it, for a case without a start state. */
 function statedSide(reader: CaseReader, side: 'k' | 'v', shape: readonly number[]): CaseSide {
   const format = reader.statedFormat(side) ?? reader.fail(`metadata "kv_cache_dtype" expected a cache dtype, got none`);
-  const granularity = reader.statedGranularity(side, shape[2]) ?? (formats[format].quantized ? 'token-head' : 'tensor');
+  if (!formats[format].quantized) return { format, ...reader.scales(side, shape, format) };
+  const granularity = reader.statedGranularity(side, shape[2]) ?? 'token-head';
   if (granularity === 'token-head' && !reader.has(`${side}_scale`)) return { format, granularity, scale: undefined, scales: undefined };
-  const scales = reader.scales(side, shape);
+  const scales = reader.scales(side, shape, format);
   if (scales.scales) reader.fail(`tensor "${side}_scale" expected "${side}_cache" beside it, got none`);
   return { format, ...scales };
 }
@@ -84,7 +85,8 @@ export function readAppendCase(bytes: Uint8Array, file: string): AppendCase {
       value: valueFloats.values,
       dtype,
       slotMapping: reader.typed('slot_mapping', slots, int32),
-      recipe: reader.text('recipe') as RecipeName | undefined,
+      // Given scales are divided by, whatever the recipe is called.
+      recipe: k.granularity === 'tensor' && v.granularity === 'tensor' ? undefined : (reader.text('recipe') as RecipeName | undefined),
       kScale: k.scale,
       vScale: v.scale,
     },

@@ -122,7 +122,8 @@ export class CaseReader {
     const key = this.#keyOf(side, 'dtype', 'kv_cache_dtype');
     const name = this.text(key);
     try {
-      return name === undefined ? undefined : resolveFormat(name);
+      // vLLM's `auto` leaves it to the tensors.
+      return name === undefined || name === 'auto' ? undefined : resolveFormat(name);
     } catch {
       return this.fail(`metadata "${key}" expected one of ${Object.keys(formats).join(', ')} or vLLM's name of one, got ${shown(name)}`);
     }
@@ -143,13 +144,15 @@ export class CaseReader {
     const format = this.cacheFormat(`${side}_cache`, cache);
     const stated = this.statedFormat(side);
     if (stated !== undefined && stated !== format) this.fail(`metadata states ${stated} for ${side}, tensor "${side}_cache" is ${cache.dtype}`);
-    return { format, ...this.scales(side, cache.shape) };
+    return { format, ...this.scales(side, cache.shape, format) };
   }
 
   /** Granularity and scales of one side whose cache has this shape; absent scales are those of granularity tensor. */
-  scales(side: 'k' | 'v', shape: readonly number[]): Omit<CaseSide, 'format'> {
+  scales(side: 'k' | 'v', shape: readonly number[], format: Format): Omit<CaseSide, 'format'> {
     const name = `${side}_scale`;
     const [blocks, block, heads] = shape;
+    // f16 and f32 carry no scales, whatever granularity is stated for the whole cache.
+    if (!formats[format].quantized && !this.has(name)) return { granularity: 'tensor', scale: undefined, scales: undefined };
     const stated = this.statedGranularity(side, heads);
     const tensor = this.content.tensors.get(name);
     if (tensor === undefined) {

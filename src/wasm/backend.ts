@@ -1,5 +1,5 @@
 import { planAppend } from '../append.js';
-import { itemsWithin, planAttention, type AttendPlan } from '../attention.js';
+import { partsOf, planAttention, type AttendPlan, type WorkPart } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
 import { floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
 import { appendParams, attendParams, attendScratch, align16, checkInteger, paramWriter, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
@@ -17,6 +17,8 @@ const APPEND_CHUNK_BYTES = 65536;
 const ATTEND_CHUNK_BYTES = 2 ** 24;
 
 const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+
+const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + align16(bytes), 0);
 
 /** Carves consecutive 16-byte aligned pieces from an address. */
 function carve(address: number): (bytes: number) => number {
@@ -42,8 +44,8 @@ export class WasmBackend implements Backend {
     const pages = this.#own(call.pages);
     const plan = planAppend(call, pages.marks);
     if (plan.status.written > 0) {
-      this.#appendSide(pages, pages.layout.k, call.key, call.slotMapping, plan.dtype, quantizeRule(pages.layout.k, plan.kRecipe, plan.kScale));
-      this.#appendSide(pages, pages.layout.v, call.value, call.slotMapping, plan.dtype, quantizeRule(pages.layout.v, plan.vRecipe, plan.vScale));
+      this.#appendSide(pages, pages.layout.k, call.key, plan.slotMapping, plan.dtype, quantizeRule(pages.layout.k, plan.kRecipe, plan.kScale));
+      this.#appendSide(pages, pages.layout.v, call.value, plan.slotMapping, plan.dtype, quantizeRule(pages.layout.v, plan.vRecipe, plan.vScale));
     }
     return plan.status;
   }
@@ -99,40 +101,53 @@ export class WasmBackend implements Backend {
     const { headDim } = pages.layout;
     const rowsAtOnce = (queryHeads: number): number => Math.max(1, Math.floor(ATTEND_CHUNK_BYTES / (queryHeads * headDim * 4)));
     const plan = planAttention(call, rowsAtOnce);
-    const out = call.out ?? new Float32Array(plan.totalQ * plan.queryHeads * headDim);
-    const lse = call.lse ?? new Float32Array(plan.totalQ * plan.queryHeads);
-    const items = plan.work.length / WORK_WORDS;
-    for (let first = 0; first < items; ) {
-      const part = itemsWithin(plan.work, first, rowsAtOnce(plan.queryHeads));
-      this.#attendPart(call, pages, plan, first, part, out, lse);
-      first += part.items;
+    const parts = partsOf(plan.work, rowsAtOnce(plan.queryHeads));
+    // The largest part comes first here: one that does not fit must fail before any result is written.
+    this.#scratch.reserve(sum(this.#sizes(plan, headDim, Math.max(0, ...parts.map(({ rows }) => rows)))));
+    const result = {
+      out: call.out ?? new Float32Array(plan.totalQ * plan.queryHeads * headDim),
+      lse: call.lse ?? new Float32Array(plan.totalQ * plan.queryHeads),
+    };
+    // A later part must still find its q where an earlier one's result went.
+    const inputs = [call.q, plan.blockTable, plan.sinks].map((input) => input?.buffer);
+    const apart = parts.length > 1 && (inputs.includes(result.out.buffer) || inputs.includes(result.lse.buffer));
+    const { out, lse } = apart ? { out: new Float32Array(result.out.length), lse: new Float32Array(result.lse.length) } : result;
+    for (const part of parts) this.#attendPart(call.q, pages, plan, part, out, lse);
+    if (apart) {
+      result.out.set(out);
+      result.lse.set(lse);
     }
-    return { out, lse };
+    return result;
+  }
+
+  /** Bytes of what a part of the work needs in working memory, in the order in which it is laid out. */
+  #sizes({ work, queryHeads, blockTable, dtype }: AttendPlan, headDim: number, rows: number): number[] {
+    const values = rows * queryHeads * headDim;
+    return [
+      attendWriter.bytes, work.byteLength, values * 4, values * 4, rows * queryHeads * 4,
+      blockTable.byteLength, queryHeads * 4, attendScratch.bytes, dtype === 'f32' ? 0 : values * floatDtypes[dtype].bytes,
+    ];
   }
 
   /** Some work items: their rows in, their results out. */
-  #attendPart(call: AttendCall, pages: WasmPages, plan: AttendPlan, first: number, part: { items: number; rows: number }, out: Float32Array, lse: Float32Array): void {
+  #attendPart(queries: FloatArray, pages: WasmPages, plan: AttendPlan, part: WorkPart, out: Float32Array, lse: Float32Array): void {
     const { layout } = pages;
     const { k, v, headDim } = layout;
     const rowFloats = plan.queryHeads * headDim;
     const floats = part.rows * rowFloats;
-    const dtype = floatDtypes[plan.dtype];
-    const widens = plan.dtype !== 'f32';
-    const sizes = [
-      attendWriter.bytes, part.items * WORK_WORDS * 4, floats * 4, floats * 4, part.rows * plan.queryHeads * 4,
-      call.blockTable.byteLength, plan.queryHeads * 4, attendScratch.bytes, widens ? floats * dtype.bytes : 0,
-    ];
-    const place = carve(this.#scratch.reserve(sizes.reduce((sum, bytes) => sum + align16(bytes), 0)));
+    const sizes = this.#sizes(plan, headDim, part.rows);
+    const place = carve(this.#scratch.reserve(sum(sizes)));
     const [params, work, q, outAt, lseAt, blockTable, sinks, scratch, narrow] = sizes.map(place);
     const { u8, i32, f32, view } = this.#memory;
-    const items = plan.work.subarray(first * WORK_WORDS, (first + part.items) * WORK_WORDS);
+    const items = plan.work.subarray(part.first * WORK_WORDS, (part.first + part.items) * WORK_WORDS);
     const firstRow = items[0];
     i32.set(items, work >>> 2);
     // The kernel counts rows from the first that it is given.
     for (let item = 0; item < part.items; item++) i32[(work >>> 2) + item * WORK_WORDS] -= firstRow;
-    u8.set(bytesOf(call.q.subarray(firstRow * rowFloats, firstRow * rowFloats + floats)), widens ? narrow : q);
-    if (widens) this.#kernels.widen(narrow, dtype.id, floats, q);
-    i32.set(call.blockTable, blockTable >>> 2);
+    const widens = plan.dtype !== 'f32';
+    u8.set(bytesOf(queries.subarray(firstRow * rowFloats, firstRow * rowFloats + floats)), widens ? narrow : q);
+    if (widens) this.#kernels.widen(narrow, floatDtypes[plan.dtype].id, floats, q);
+    i32.set(plan.blockTable, blockTable >>> 2);
     if (plan.sinks) f32.set(plan.sinks, sinks >>> 2);
     attendWriter.write(view, params, {
       work,

@@ -172,6 +172,19 @@ test('the memory report adds up', () => {
   cache.dispose();
 });
 
+test('one granularity and scale for all layers passes those by that carry no scales', () => {
+  const shape = { queryHeads: 2, kvHeads: 1, headDim: 8, capacity: 4 };
+  const computed = new KvCache(backend, { ...shape, granularity: 'token-head', layers: [{}, { dtype: 'f16' }, { dtype: { k: 'fp8', v: 'f32' } }] });
+  is(computed.pages(0).layout.k.granularity, 'token-head');
+  is(computed.pages(1).layout.k.granularity, 'tensor');
+  is(computed.pages(2).layout.k.granularity, 'token-head');
+  is(computed.pages(2).layout.v.granularity, 'tensor');
+  const given = new KvCache(backend, { ...shape, granularity: 'tensor', scale: 0.5, layers: [{}, { dtype: 'f16' }] });
+  is(given.pages(1).layout.v.format, 'f16');
+  computed.dispose();
+  given.dispose();
+});
+
 test('a disposed cache gives back its memory and leaves the backend in use', () => {
   const addressOf = (cache: KvCache): number => (cache.pages(0) as unknown as { address: number }).address;
   const one = cacheOf(backend, f32, 2);

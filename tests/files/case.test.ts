@@ -132,7 +132,7 @@ const attendRefusals: Readonly<Record<string, Refusals>> = {
     }),
     [{ tensors: { k_cache: codes(4, 2, 0, 8), v_cache: codes(4, 2, 0, 8), v_scale: f32(4, 2, 0) } }, RangeError, /"kvHeads" expected an integer from 1/],
     [{ tensors: { k_cache: codes(4, 0, 2, 8), v_cache: codes(4, 0, 2, 8), v_scale: f32(4, 0, 2) } }, RangeError, /"blockSize" expected an integer from 1/],
-    [{ tensors: { k_cache: codes(0, 2, 2, 8), v_cache: codes(0, 2, 2, 8), v_scale: f32(0, 2, 2) } }, RangeError, /"count" expected an integer from 1/],
+    [{ tensors: { k_cache: codes(0, 2, 2, 8), v_cache: codes(0, 2, 2, 8), v_scale: f32(0, 2, 2) } }, RangeError, /"blockTable" expected a page from 0 to 0 for sequence 0, block 0, got 3/],
   ],
   'unknown metadata': [
     withText('fp8_kv_case', undefined, /metadata "fp8_kv_case" expected attend\/1, got none/),
@@ -142,7 +142,7 @@ const attendRefusals: Readonly<Record<string, Refusals>> = {
     withText('window_left', 'wide', /metadata "window_left" expected a number, got "wide"/),
     withText('window_left', '1.5', /"windowLeft" expected an integer from -1/, RangeError),
     withText('window_right', '-2', /"windowRight" expected an integer from -1/, RangeError),
-    withText('softcap', '-1', /"softcap" expected a finite number of at least 0/, RangeError),
+    withText('softcap', '-1', /"softcap" expected 0, or a finite f32 greater than 0/, RangeError),
     withText('softmax_scale', 'nan', /metadata "softmax_scale" expected a number, got "nan"/),
     withText('softmax_scale', '0x1p-2', /metadata "softmax_scale" expected a number/),
     withText('softmax_scale', '', /metadata "softmax_scale" expected a number, got ""/),
@@ -223,7 +223,6 @@ const appendRefusals: Readonly<Record<string, Refusals>> = {
     withText('recipe', 'toString', /"recipe" expected one of/, TypeError),
     ...['head', 'channel', 'group', ''].map((name) =>
       withText('granularity', name, new RegExp(`metadata "granularity" expected tensor or token-head, got "${name}"`))),
-    [{ metadata: { kv_cache_dtype: 'f16' } }, TypeError, /"k.granularity" expected tensor for f16/],
     [{ tensors: { k_scale: scalar(1) } }, FormatError, /metadata states granularity token-head for k, tensor "k_scale" has shape \[1\]/],
   ],
   'sizes that are none, or too much': [
@@ -397,6 +396,20 @@ test('expected tensors of another dtype or shape than the result can have are re
   const { shape } = written.tensors.get('k_cache')!;
   throws(expecting('k_cache', 'F8_E5M2', [...shape]), /"expected.k_cache" expected F8_E4M3, got F8_E5M2/);
   throws(expecting('k_cache', 'F8_E4M3', [...shape].reverse()), /"expected.k_cache" expected shape/);
+});
+
+test('f16 and f32 take no scales, whatever the metadata says of the whole cache', async () => {
+  const mixed = { k_dtype: 'fp8_e4m3', v_dtype: 'f16', granularity: 'token-head' };
+  const { tensors } = await append({ metadata: mixed });
+  equal([...tensors.keys()], ['k_cache', 'k_scale', 'v_cache']);
+  equal([...(await append({ metadata: { kv_cache_dtype: 'f32', granularity: 'token-head' } })).tensors.keys()], ['k_cache', 'v_cache']);
+  const { tensors: started } = await append({ tensors: Object.fromEntries(tensors), metadata: { ...mixed, kv_cache_dtype: 'auto' } });
+  equal([...started.keys()], [...tensors.keys()]);
+});
+
+test('a recipe means nothing where both scales are given', async () => {
+  const { tensors } = await append({ metadata: { granularity: 'tensor', recipe: 'static' } });
+  equal([...tensors.get('k_scale')!.shape], [1]);
 });
 
 test('a tensor that is missing, shorter or longer differs from its end on', () => {
