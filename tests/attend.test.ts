@@ -94,7 +94,7 @@ function chunk(cache: Fixture, q: Float32Array, rowFloats: number, row: number, 
 
 for (const [name, attention] of [
   ['plain', {}],
-  // Wider than a tile, so that rows of one block begin in different tiles.
+  // Wider than three tiles, so that rows of one block begin in different tiles.
   ['window, softcap, sinks', { windowLeft: 101, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }],
 ] as const) {
   test(`invariance: one prefill, chunks of 1, 7 and 64, and decode give the same bits (${name})`, async () => {
