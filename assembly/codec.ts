@@ -13,7 +13,6 @@ import { BF16, Divide, E4M3FN, E5M2, F16, F32, Keep, Multiply } from "./types";
 import { DTYPE_F16, DTYPE_F32, FORMAT_E4M3FN } from "../build/params";
 
 /** 4 values of dtype T at `x` as f32. `finite`: they are known to hold no f16 infinity or NaN. */
-// @ts-ignore: decorator
 @inline
 export function load4<T>(x: usize, finite: bool): v128 {
   if (isFloat<T>()) return v128.load(x);
@@ -23,14 +22,12 @@ export function load4<T>(x: usize, finite: bool): v128 {
 }
 
 /** Whether 16 values of dtype T at `x` may be loaded as finite: true for all but f16. */
-// @ts-ignore: decorator
 @inline
 export function loadsFinite<T>(x: usize): bool {
   if (isFloat<T>() || isSigned<T>()) return true;
   return !anySpecialF16(v128.load(x)) && !anySpecialF16(v128.load(x, 16));
 }
 
-// @ts-ignore: decorator
 @inline
 function load4By<T, Op>(x: usize, finite: bool, factor: v128): v128 {
   const value = load4<T>(x, finite);
@@ -39,7 +36,6 @@ function load4By<T, Op>(x: usize, finite: bool, factor: v128): v128 {
   return value;
 }
 
-// @ts-ignore: decorator
 @inline
 function magnitude<F>(a: v128, bound: v128): v128 {
   const bounded = f32x4.pmin(a, bound);
@@ -47,14 +43,12 @@ function magnitude<F>(a: v128, bound: v128): v128 {
 }
 
 /** 16 lanes of bytes from four masks of i32 lanes. */
-// @ts-ignore: decorator
 @inline
 function narrowMasks(m0: v128, m1: v128, m2: v128, m3: v128): v128 {
   return i8x16.narrow_i16x8_s(i16x8.narrow_i32x4_s(m0, m1), i16x8.narrow_i32x4_s(m2, m3));
 }
 
 /** 16 values → 16 codes. Saturating narrowing keeps an i32's sign, so x's own bits serve as the signs. */
-// @ts-ignore: decorator
 @inline
 function encode16<F>(x0: v128, x1: v128, x2: v128, x3: v128, bound: v128): v128 {
   const positive = i32x4.splat(0x7fffffff);
@@ -73,7 +67,6 @@ function encode16<F>(x0: v128, x1: v128, x2: v128, x3: v128, bound: v128): v128 
   return v128.bitselect(i8x16.splat(0x7f), codes, nan);
 }
 
-// @ts-ignore: decorator
 @inline
 function encodeFrom<F, T, Op>(x: usize, finite: bool, bound: v128, factor: v128): v128 {
   const step = sizeof<T>() * 4;
@@ -84,7 +77,6 @@ function encodeFrom<F, T, Op>(x: usize, finite: bool, bound: v128, factor: v128)
 }
 
 /** The last 8 values of a row that is not a multiple of 16, and 8 zero codes. */
-// @ts-ignore: decorator
 @inline
 function encodeLast8<F, T, Op>(x: usize, codes: usize, bound: v128, factor: v128): void {
   const zero = i32x4.splat(0);
@@ -147,7 +139,6 @@ export function narrowRun(x: usize, dtype: i32, n: i32, halves: usize): void {
 }
 
 /** 4 of 8 spread codes as f32; `special`: there may be NaN, or e5m2's infinities, among them. */
-// @ts-ignore: decorator
 @inline
 function widenSpread<F>(bits: v128, special: bool): v128 {
   if (special) return isSigned<F>() ? e5m2.widenSpecial(bits) : e4m3fn.widenSpecial(bits);
@@ -155,7 +146,6 @@ function widenSpread<F>(bits: v128, special: bool): v128 {
 }
 
 /** 8 codes, sign-extended to i16 → 8 values. */
-// @ts-ignore: decorator
 @inline
 function decode8<F>(codes: v128, values: usize, special: bool): void {
   const zero = i16x8.splat(0);
@@ -164,14 +154,12 @@ function decode8<F>(codes: v128, values: usize, special: bool): void {
   v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 4, 12, 5, 13, 6, 14, 7, 15), special), 16);
 }
 
-// @ts-ignore: decorator
 @inline
 function decode16<F>(codes: v128, values: usize, special: bool): void {
   decode8<F>(i16x8.extend_low_i8x16_s(codes), values, special);
   decode8<F>(i16x8.extend_high_i8x16_s(codes), values + 32, special);
 }
 
-// @ts-ignore: decorator
 @inline
 function isSpecial<F>(codes: v128): v128 {
   return isSigned<F>() ? e5m2.isSpecial(codes) : e4m3fn.isSpecial(codes);

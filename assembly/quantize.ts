@@ -11,7 +11,6 @@ import { BF16, Divide, F16, Multiply } from "./types";
 import { DTYPE_F16, DTYPE_F32, QuantizeParams, QUOTIENT_DIVIDE, QUOTIENT_RECIPROCAL } from "../build/params";
 
 /** Bytes of a row of the input. */
-// @ts-ignore: decorator
 @inline
 export function rowBytes(p: QuantizeParams): usize {
   return (<usize>p.dim) << (p.dtype == DTYPE_F32 ? 2 : 1);
@@ -32,7 +31,6 @@ function amaxWords(x: usize, n: i32): f32 {
 }
 
 /** Of f16 or bf16, whose magnitudes are in the order of their bits; what is above `infinity` is NaN. One result, as f32. */
-// @ts-ignore: decorator
 @inline
 function amaxHalves<T>(x: usize, n: i32, infinity: i16): f32 {
   const positive = i16x8.splat(0x7fff);

@@ -81,6 +81,9 @@ export function floatDtypeOf(values: FloatArray, dtype: FloatDtype | undefined, 
   throw new TypeError(`"${argument}" expected a Float32Array, or a Uint16Array of f16 or bf16 bits, got ${describe(values)}`);
 }
 
+/** The bytes behind a typed array, in place. */
+export const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+
 /** What a value is, in a word, for error messages. */
 export function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);

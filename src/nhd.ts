@@ -1,11 +1,9 @@
 /** Pages ↔ the ecosystem's plain tensors: separate K and V, [blocks, blockSize, kvHeads, headDim]. Bytes are moved, never changed. */
 import type { CodeArray, NhdTensors } from './backend.js';
-import { describe, formats, type Format } from './formats.js';
+import { bytesOf, describe, formats, type Format } from './formats.js';
 import type { PageLayout, SideLayout } from './layout.js';
 
 const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, f16: Uint16Array, f32: Float32Array } as const;
-
-const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
 const newCodes = (format: Format, length: number): CodeArray => new codeArrays[format](length);
 

@@ -5,24 +5,19 @@
  * exp(r) by its Taylor polynomial of degree 7: relative error below 2e-7 on [−87, 88]. Below −87 the result is 0.
  */
 
-// @ts-ignore: decorator
 @inline
 const LOG2_E: f32 = 1.4426950408889634;
-// @ts-ignore: decorator
 @inline
 const LN2_HIGH: f32 = 0.693359375; // 10 mantissa bits: n · LN2_HIGH is exact
-// @ts-ignore: decorator
 @inline
 const LN2_LOW: f32 = -2.12194440054690583e-4;
 
-// @ts-ignore: decorator
 @inline
 function multiplyAdd(a: v128, b: v128, c: f32): v128 {
   return f32x4.add(f32x4.mul(a, b), f32x4.splat(c));
 }
 
 /** exp of 4 values of at most 88; NaN stays NaN, −∞ gives exactly 0. */
-// @ts-ignore: decorator
 @inline
 export function exp4(x: v128): v128 {
   const n = f32x4.nearest(f32x4.mul(x, f32x4.splat(LOG2_E)));
@@ -47,7 +42,6 @@ export function exp1(x: f32): f32 {
  * tanh of 4 values. From |x| = 0.4 on (1 − e) / (1 + e) with e = exp(−2|x|); below, where that loses digits,
  * x − x³/3 + 2x⁵/15 − 17x⁷/315 + 62x⁹/2835 − 1382x¹¹/155925 (the next term is below 7e-8 of the result).
  */
-// @ts-ignore: decorator
 @inline
 export function tanh4(x: v128): v128 {
   const sign = i32x4.splat(0x80000000);

@@ -2,17 +2,14 @@
 import { AttendParams, ROW_FLOATS, TILE_KEYS } from "../../build/params";
 
 /** From one row of the tile, or of sums, to the next. */
-// @ts-ignore: decorator
 @inline
 export const ROW_BYTES: usize = ROW_FLOATS << 2;
 
 /** From one row's scores to the next's. */
-// @ts-ignore: decorator
 @inline
 export const SCORE_BYTES: usize = TILE_KEYS << 2;
 
 /** A part of the working memory, by one of the SCRATCH constants. */
-// @ts-ignore: decorator
 @inline
 export function scratch(p: AttendParams, part: i32): usize {
   return p.scratch + part;

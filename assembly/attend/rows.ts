@@ -24,7 +24,6 @@ export class Row {
   merged: i32;
 }
 
-// @ts-ignore: decorator
 @inline
 export function rowAt(rows: usize, index: i32): Row {
   return changetype<Row>(rows + <usize>index * (ROW_WORDS << 2));

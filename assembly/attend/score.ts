@@ -11,7 +11,6 @@
 import { ROW_BYTES, SCORE_BYTES } from "./memory";
 
 /** Lane sums of four accumulators: one result per lane. */
-// @ts-ignore: decorator
 @inline
 function sumLanes(a: v128, b: v128, c: v128, d: v128): v128 {
   const ab = f32x4.add(v128.shuffle<i32>(a, b, 0, 4, 1, 5), v128.shuffle<i32>(a, b, 2, 6, 3, 7));

@@ -10,14 +10,12 @@ import { exp1, exp4, tanh4 } from "./exp";
 import { Row } from "./rows";
 import { AttendParams } from "../../build/params";
 
-// @ts-ignore: decorator
 @inline
 function maxOfLanes(x: v128): f32 {
   const two = f32x4.max(x, v128.shuffle<i32>(x, x, 2, 3, 0, 1));
   return f32x4.extract_lane(f32x4.max(two, v128.shuffle<i32>(two, two, 1, 0, 3, 2)), 0);
 }
 
-// @ts-ignore: decorator
 @inline
 function sumOfLanes(x: v128): f32 {
   const two = f32x4.add(x, v128.shuffle<i32>(x, x, 2, 3, 0, 1));
@@ -25,7 +23,6 @@ function sumOfLanes(x: v128): f32 {
 }
 
 /** Where nothing larger than −∞ was seen, exp needs a finite base: exp(−∞ − 0) = 0. */
-// @ts-ignore: decorator
 @inline
 export function finiteBase(max: f32): f32 {
   return max == -<f32>Infinity ? 0 : max;

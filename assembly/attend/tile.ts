@@ -22,7 +22,6 @@ function decodeRows(format: i32, source: usize, sourceStride: usize, rows: i32, 
  * Rows from … to − 1 of the tile that begins at key `first`.
  * `blocks` is the sequence's row of the block table.
  */
-// @ts-ignore: decorator
 @inline
 function gather(
   p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32, tile: usize, scales: usize,

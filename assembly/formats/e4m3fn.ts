@@ -14,7 +14,6 @@ export const E4M3FN_MAX: f32 = 448;
 export const E4M3FN_OVERFLOW: f32 = 480;
 
 /** Codes (0…0x7F) of 4 values in [0, 480], one per i32 lane. */
-// @ts-ignore: decorator
 @inline
 export function encodeMagnitude(a: v128): v128 {
   const power = i32x4.max_s(v128.and(a, i32x4.splat(0x7f800000)), i32x4.splat(121 << 23)); // 2^-6
@@ -24,7 +23,6 @@ export function encodeMagnitude(a: v128): v128 {
 }
 
 /** 8 codes, sign-extended to i16, as f32 · 2^-120 bit patterns in the upper half of each i32: the low half is zero. */
-// @ts-ignore: decorator
 @inline
 export function spread(codes: v128): v128 {
   return v128.and(i16x8.shl(codes, 4), i16x8.splat(<i16>0x87f0));
@@ -34,14 +32,12 @@ export function spread(codes: v128): v128 {
 export const E4M3FN_UNIT: f32 = reinterpret<f32>(0x7b800000); // 2^120
 
 /** Lanes of 16 codes that are NaN. */
-// @ts-ignore: decorator
 @inline
 export function isSpecial(codes: v128): v128 {
   return i8x16.eq(v128.and(codes, i8x16.splat(0x7f)), i8x16.splat(0x7f));
 }
 
 /** 4 values as {@link spread} bits → f32, NaN codes included (→ 0x7FC00000). */
-// @ts-ignore: decorator
 @inline
 export function widenSpecial(bits: v128): v128 {
   const nan = i32x4.eq(v128.and(bits, i32x4.splat(0x7fffffff)), i32x4.splat(0x7f << 20));

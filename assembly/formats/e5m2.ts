@@ -11,7 +11,6 @@ export const E5M2_MAX: f32 = 57344;
 export const E5M2_OVERFLOW: f32 = 65536;
 
 /** Codes (0…0x7C) of 4 values in [0, 65536], one per i32 lane. */
-// @ts-ignore: decorator
 @inline
 export function encodeMagnitude(a: v128): v128 {
   const power = i32x4.max_s(v128.and(a, i32x4.splat(0x7f800000)), i32x4.splat(113 << 23)); // 2^-14
@@ -21,7 +20,6 @@ export function encodeMagnitude(a: v128): v128 {
 }
 
 /** 8 codes, sign-extended to i16, as f32 · 2^-112 bit patterns in the upper half of each i32: the low half is zero. */
-// @ts-ignore: decorator
 @inline
 export function spread(codes: v128): v128 {
   return v128.and(i16x8.shl(codes, 5), i16x8.splat(<i16>0x8fe0));
@@ -31,14 +29,12 @@ export function spread(codes: v128): v128 {
 export const E5M2_UNIT: f32 = reinterpret<f32>(0x77800000); // 2^112
 
 /** Lanes of 16 codes that are infinite or NaN. */
-// @ts-ignore: decorator
 @inline
 export function isSpecial(codes: v128): v128 {
   return i8x16.gt_u(v128.and(codes, i8x16.splat(0x7f)), i8x16.splat(0x7b));
 }
 
 /** 4 values as {@link spread} bits → f32, infinities and NaN codes (→ 0x7FC00000) included. */
-// @ts-ignore: decorator
 @inline
 export function widenSpecial(bits: v128): v128 {
   const magnitude = v128.and(bits, i32x4.splat(0x7fffffff));

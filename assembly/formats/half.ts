@@ -4,7 +4,6 @@
  */
 
 /** 4 finite f16, sign-extended to i32 lanes → f32. */
-// @ts-ignore: decorator
 @inline
 export function widenF16Finite(h: v128): v128 {
   const bits = v128.and(i32x4.shl(h, 13), i32x4.splat(0x8fffe000));
@@ -12,7 +11,6 @@ export function widenF16Finite(h: v128): v128 {
 }
 
 /** 4 f16 of any kind, sign-extended to i32 lanes → f32. */
-// @ts-ignore: decorator
 @inline
 export function widenF16(h: v128): v128 {
   const magnitude = v128.and(i32x4.shl(h, 13), i32x4.splat(0x0fffe000));
@@ -22,21 +20,18 @@ export function widenF16(h: v128): v128 {
 }
 
 /** Whether one of 8 f16 is infinite or NaN. */
-// @ts-ignore: decorator
 @inline
 export function anySpecialF16(h: v128): bool {
   return v128.any_true(i16x8.gt_s(v128.and(h, i16x8.splat(0x7fff)), i16x8.splat(0x7bff)));
 }
 
 /** 4 bf16, extended to i32 lanes → f32. */
-// @ts-ignore: decorator
 @inline
 export function widenBF16(h: v128): v128 {
   return i32x4.shl(h, 16);
 }
 
 /** 4 f32 → f16 in the low half of each i32 lane. */
-// @ts-ignore: decorator
 @inline
 export function narrowF16(x: v128): v128 {
   const a = v128.and(x, i32x4.splat(0x7fffffff));

@@ -15,18 +15,15 @@
  */
 
 /** Rows of x that stay in the L1 cache (24 KB at k = 256) while all of w passes. */
-// @ts-ignore: decorator
 @inline
 const BLOCK_ROWS: usize = 24;
 
-// @ts-ignore: decorator
 @inline
 function multiplyAdd(sum: v128, a: v128, b: v128): v128 {
   return f32x4.add(sum, f32x4.mul(a, b));
 }
 
 /** The sum of each vector's lanes, as one vector. */
-// @ts-ignore: decorator
 @inline
 function laneSums(a: v128, b: v128, c: v128, d: v128): v128 {
   const ab = f32x4.add(v128.shuffle<f32>(a, b, 0, 2, 4, 6), v128.shuffle<f32>(a, b, 1, 3, 5, 7));
@@ -35,7 +32,6 @@ function laneSums(a: v128, b: v128, c: v128, d: v128): v128 {
 }
 
 /** Two rows of x against four of w; rows of x and w are `stride` bytes long, those of y `yStride`. */
-// @ts-ignore: decorator
 @inline
 function tile2x4(x: usize, w: usize, stride: usize, y: usize, yStride: usize): void {
   const end = x + stride;
@@ -89,7 +85,6 @@ function tile2x4(x: usize, w: usize, stride: usize, y: usize, yStride: usize): v
 }
 
 /** One row of x against four of w: the whole of a decode step, which waits for w to come from memory. */
-// @ts-ignore: decorator
 @inline
 function tile1x4(x: usize, w: usize, stride: usize, y: usize): void {
   let w1 = w + stride;

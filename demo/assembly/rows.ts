@@ -50,7 +50,6 @@ export function rope(x: usize, table: usize, tokens: usize, heads: usize, headDi
  * e^x = 2ⁿ · e^r where |r| ≤ ln 2 / 2; there the Taylor series to r⁶ is off by at most r⁷/7! = 1.2e-7. ln 2 is
  * subtracted in two parts, the first short enough that n times it is exact.
  */
-// @ts-ignore: decorator
 @inline
 function exp(x: v128): v128 {
   x = f32x4.max(f32x4.min(x, f32x4.splat(87)), f32x4.splat(-87));

@@ -1,6 +1,6 @@
 /** `append/1` case files: everything one append needs, perhaps the cache it starts from and the one it must give. */
 import type { AppendCall, AppendStatus, Backend, NhdTensors } from '../backend.js';
-import { formats, type Format } from '../formats.js';
+import { bytesOf, formats, type Format } from '../formats.js';
 import { pageLayout, type Granularity, type PageLayout } from '../layout.js';
 import type { RecipeName } from '../recipe.js';
 import { CaseReader, type CaseSide } from './case.js';
@@ -19,8 +19,6 @@ export interface AppendCase {
 
 /** The tensors that an append results in. */
 export type CacheTensors = ReadonlyMap<string, Tensor>;
-
-const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
 /** One side as the metadata states it, for a case without a start state. */
 function statedSide(reader: CaseReader, side: 'k' | 'v', shape: readonly number[]): CaseSide {

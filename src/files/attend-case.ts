@@ -1,5 +1,6 @@
 /** `attend/1` case files: everything one attention call needs, and perhaps the answer. */
 import type { AttendCall, AttendResult, Backend, NhdTensors } from '../backend.js';
+import { bytesOf } from '../formats.js';
 import { pageLayout, type PageLayout } from '../layout.js';
 import { CaseReader } from './case.js';
 import { parseSafetensors, serializeSafetensors } from './safetensors.js';
@@ -14,8 +15,6 @@ export interface AttendCase {
   readonly qShape: readonly number[];
   readonly expected: { readonly out: Float32Array | undefined; readonly lse: Float32Array | undefined };
 }
-
-const bytesOf = (array: Float32Array): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
 /** @throws FormatError when the file is not such a case; TypeError or RangeError for a shape that no page can have */
 export function readAttendCase(bytes: Uint8Array, file: string): AttendCase {

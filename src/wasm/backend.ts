@@ -1,7 +1,7 @@
 import { planAppend } from '../append.js';
 import { partsOf, planAttention, type AttendPlan, type WorkPart } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
-import { floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
+import { bytesOf, floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
 import { appendParams, attendParams, attendScratch, align16, checkInteger, paramWriter, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
@@ -15,8 +15,6 @@ const attendWriter = paramWriter(attendParams);
 const APPEND_CHUNK_BYTES = 65536;
 /** Bytes of q, as f32, that one kernel call works on: bounds the working memory of long prefills. */
 const ATTEND_CHUNK_BYTES = 2 ** 24;
-
-const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
 const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + align16(bytes), 0);
 

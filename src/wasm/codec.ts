@@ -1,5 +1,5 @@
 /** The codec as plain functions: values ↔ codes, and rows → codes and scales. Synchronous, exact, no backend needed. */
-import { describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
+import { bytesOf, describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
 import { paramWriter, quantizeParams } from '../layout.js';
 import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkScale } from '../scale.js';
@@ -28,8 +28,6 @@ function checkOut<T extends Uint8Array | Float32Array>(out: T | undefined, kind:
   if (out.length !== length) throw new RangeError(`"${argument}" expected length ${length}, got ${out.length}`);
   return out;
 }
-
-const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
 export interface EncodeOptions {
   /** True (default): too large becomes the largest finite code, as CUDA's SATFINITE. False: NaN (e4m3fn) or infinity (e5m2). */
