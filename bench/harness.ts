@@ -38,6 +38,6 @@ export function report(question: string, figures: readonly Figure[]): void {
     console.log(`  ${name.padEnd(width)}  ${(work / median).toPrecision(3).padStart(6)} ${unit}/s   median ${milliseconds(median)} ms, min ${milliseconds(min)} ms, ${runs} runs`);
   }
   if (options.json === undefined) return;
-  const machine = { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version, build: 'baseline', threads: 1, seed: SEED };
+  const machine = { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version, threads: 1, seed: SEED };
   writeFileSync(options.json, `${JSON.stringify({ question, date: new Date().toISOString().slice(0, 10), machine, figures }, null, 2)}\n`);
 }

@@ -1,6 +1,6 @@
 /**
- * layout.ts → build/params.ts (what the kernels know of it) → asc → build/fp8-kv.wasm → src/generated/wasm.ts.
- * The module is embedded as base64: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
+ * layout.ts → build/params.ts (what the kernels know of it) → asc → build/*.wasm → src/generated/wasm.ts.
+ * The modules are embedded as base64: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -33,9 +33,9 @@ const idsOf = (facts: Record<string, { readonly id: number }>): Record<string, n
   Object.fromEntries(Object.entries(facts).map(([name, { id }]) => [name, id]));
 
 /** Runs asc as a user would; its binary is found where Node resolves the package. */
-export function compile(...options: string[]): void {
+function compile(...options: string[]): void {
   const asc = join(dirname(createRequire(import.meta.url).resolve('assemblyscript/package.json')), 'bin', 'asc.js');
-  execFileSync(process.execPath, [asc, ...options, '--target', 'release'], { stdio: 'inherit' });
+  execFileSync(process.execPath, [asc, ...options], { stdio: 'inherit' });
 }
 
 // What was deleted from src/ must not live on in the package.
@@ -56,7 +56,9 @@ writeFileSync(
     paramClass('AttendParams', attendParams),
   ].join('\n'),
 );
-compile();
-compile("--config", "demo/asconfig.json");
-const wasm = readFileSync('build/fp8-kv.wasm').toString('base64');
-writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmBase64 =\n  '${wasm}';\n`);
+compile('--config', 'demo/asconfig.json', '--target', 'demo');
+const modules = (['baseline', 'relaxed'] as const).map((build) => {
+  compile('--target', build);
+  return `  ${build}:\n    '${readFileSync(`build/${build}.wasm`).toString('base64')}',\n`;
+});
+writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmBase64 = {\n${modules.join('')}};\n`);

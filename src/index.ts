@@ -2,7 +2,7 @@
 /** The public face of fp8-kv. */
 export { encode, decode, quantize, type EncodeOptions, type DecodeOptions, type QuantizeOptions, type Quantized } from './wasm/codec.js';
 export { openBackend } from './open.js';
-export { wasmBackend, type WasmBackend } from './wasm/backend.js';
+export { wasmBackend, type WasmBackend, type WasmBackendOptions } from './wasm/backend.js';
 export type { WasmPages } from './wasm/pages.js';
 export { KvCache, type MemoryReport } from './cache/cache.js';
 export type { KvCacheOptions, LayerConfig } from './cache/config.js';

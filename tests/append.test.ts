@@ -1,6 +1,7 @@
 import { equal, is, ok, throws } from 'uvu/assert';
 import { decode, pageLayout, quantize, wasmBackend, type AppendCall, type Format, type NhdTensors } from '../src/index.js';
 import { assertSameBits } from './bits.js';
+import { builds } from './builds.js';
 import { poison } from './fixture.js';
 import { random } from './random.js';
 import { suite } from './suite.js';
@@ -53,6 +54,19 @@ test('f16 and bf16 input gives the bytes of its widened values', () => {
     assertSameBits((keyCache as Uint8Array).subarray(0, codes.length), codes);
     assertSameBits(keyScale!.subarray(0, 12), scales);
   }
+});
+
+test('both builds write the same bytes', () => {
+  const layout = pageLayout({ kvHeads: 2, headDim: 80, blockSize: 8, v: { dtype: 'e5m2' } });
+  const x = random(4).normals(16 * 160, 1e3);
+  const written = builds.map((simd) => {
+    const each = wasmBackend({ simd });
+    const pages = each.createPages(layout, 2);
+    each.append({ pages, key: x, value: x, slotMapping: Int32Array.from({ length: 16 }, (_, i) => i), recipe: 'vllm-token-head' });
+    return pages.export();
+  });
+  equal(written[1], written[0]);
+  throws(() => wasmBackend({ simd: 'avx' as 'baseline' }), /"simd" expected baseline or relaxed, got "avx"/);
 });
 
 test('long prompts go through in pieces and end as one would', () => {

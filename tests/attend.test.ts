@@ -3,307 +3,312 @@ import { pageLayout, wasmBackend, type AttendCall, type AttentionOptions } from 
 import { readAttendCase, runAttendCase } from '../src/files/attend-case.js';
 import { ATTENTION_BOUND, attentionError } from '../src/files/compare.js';
 import { assertSameBits } from './bits.js';
+import { builds } from './builds.js';
 import { callOf, fixture, poison, type Fixture, type FixtureOptions } from './fixture.js';
 import { golden, goldenFiles } from './golden.js';
 import { random } from './random.js';
 import { referenceAttention } from './reference/attention.js';
 import { suite } from './suite.js';
 
-const test = suite('attend');
-const backend = wasmBackend();
+for (const simd of builds) testAttention(simd);
 
-const cases = goldenFiles('attend');
-test('61 golden cases are here', () => {
-  is(cases.length, 61);
-});
-for (const path of cases) {
-  test(path, async () => {
-    const attendCase = readAttendCase(golden(path), path);
-    const error = attentionError(await runAttendCase(backend, attendCase), attendCase.expected, attendCase.layout.headDim);
-    ok(error.out <= ATTENTION_BOUND, `out ${error.out}`);
-    ok(error.lse <= ATTENTION_BOUND, `lse ${error.lse}`);
+function testAttention(simd: (typeof builds)[number]): void {
+  const test = suite(`attend, ${simd}`);
+  const backend = wasmBackend({ simd });
+
+  const cases = goldenFiles('attend');
+  test('61 golden cases are here', () => {
+    is(cases.length, 61);
   });
-}
-
-/** Runs rows of every sequence against float64 on the same codes. */
-async function againstReference(seed: number, options: FixtureOptions, qLens: readonly number[], queryHeads: number, attention: AttentionOptions): Promise<void> {
-  const numbers = random(seed);
-  const cache = await fixture(backend, numbers, options);
-  const { kvHeads, headDim } = options;
-  const q = numbers.normals(qLens.reduce((a, b) => a + b, 0) * queryHeads * headDim);
-  const { out, lse } = backend.attend({ ...callOf(cache, qLens, q), ...attention });
-  let row = 0;
-  for (const [s, rows] of qLens.entries()) {
-    const part = q.subarray(row * queryHeads * headDim, (row + rows) * queryHeads * headDim);
-    const expected = referenceAttention({
-      ...attention, q: part, queryHeads, kvHeads, headDim, kvLen: options.kvLens[s],
-      key: (j, head, d) => cache.valueAt('k', s, j, head, d),
-      value: (j, head, d) => cache.valueAt('v', s, j, head, d),
+  for (const path of cases) {
+    test(path, async () => {
+      const attendCase = readAttendCase(golden(path), path);
+      const error = attentionError(await runAttendCase(backend, attendCase), attendCase.expected, attendCase.layout.headDim);
+      ok(error.out <= ATTENTION_BOUND, `out ${error.out}`);
+      ok(error.lse <= ATTENTION_BOUND, `lse ${error.lse}`);
     });
-    const actual = {
-      out: out.subarray(row * queryHeads * headDim, (row + rows) * queryHeads * headDim),
-      lse: lse.subarray(row * queryHeads, (row + rows) * queryHeads),
-    };
-    const error = attentionError(actual, { out: Float32Array.from(expected.out), lse: Float32Array.from(expected.lse) }, headDim);
-    ok(error.out <= ATTENTION_BOUND && error.lse <= ATTENTION_BOUND, `seed ${seed}, sequence ${s}: out ${error.out}, lse ${error.lse}`);
-    row += rows;
   }
-  cache.pages.dispose();
-}
 
-const formats = [
-  { k: { dtype: 'e4m3fn' }, v: { dtype: 'e4m3fn' } },
-  { k: { dtype: 'e5m2' }, v: { dtype: 'e4m3fn', granularity: 'tensor' } },
-  { k: { dtype: 'e4m3fn', granularity: 'tensor' }, v: { dtype: 'e5m2' } },
-  { k: { dtype: 'f32' }, v: { dtype: 'f16' } },
-  { k: { dtype: 'f16' }, v: { dtype: 'e4m3fn' } },
-] as const;
-const options: AttentionOptions[] = [
-  {},
-  { causal: false },
-  { windowLeft: 5 },
-  { causal: false, windowLeft: 3, windowRight: 4 },
-  { causal: false, windowRight: 0 },
-  { windowLeft: 0, windowRight: 0 },
-  { softcap: 2.5 },
-  { softmaxScale: 0.3, windowLeft: 70, softcap: 30 },
-  { causal: false, windowRight: 0x7fffffff, windowLeft: 0x7fffffff },
-];
-for (const [index, attention] of options.entries()) {
-  test(`ragged batch against float64: ${JSON.stringify(attention)}`, async () => {
-    const sides = formats[index % formats.length];
-    const numbers = random(100 + index);
-    for (const [kvHeads, group, headDim, blockSize] of [[1, 1, 8, 1], [2, 3, 24, 5], [1, 71, 64, 16], [3, 1, 40, 7], [2, 4, 256, 16]]) {
-      const kvLens = [0, 1, 3, 64, 65, 130, 20];
-      const qLens = [0, 1, 5, 1, 3, 70, 20];
-      const sinks = index % 2 === 0 ? undefined : numbers.normals(kvHeads * group, 3);
-      await againstReference(200 + index, { kvHeads, headDim, blockSize, kvLens, ...sides }, qLens, kvHeads * group, { ...attention, sinks });
-    }
-  });
-}
-
-test('more keys than one cut, against float64', async () => {
-  await againstReference(7, { kvHeads: 1, headDim: 16, blockSize: 16, kvLens: [4500, 2048, 2049] }, [3, 2, 1], 2, {});
-  await againstReference(8, { kvHeads: 1, headDim: 16, blockSize: 3, kvLens: [4500] }, [3], 2, { windowLeft: 2100, sinks: Float32Array.of(1, -2) });
-});
-
-/** The rows from `row` on of a call on one sequence, as if the later keys were not there yet. */
-function chunk(cache: Fixture, q: Float32Array, rowFloats: number, row: number, rows: number, kvLen: number, attention: AttentionOptions): AttendCall {
-  return { ...callOf(cache, [rows], q.subarray(row * rowFloats, (row + rows) * rowFloats)), ...attention, seqUsedK: Int32Array.of(kvLen) };
-}
-
-for (const [name, attention] of [
-  ['plain', {}],
-  // Wider than three tiles, so that rows of one block begin in different tiles.
-  ['window, softcap, sinks', { windowLeft: 101, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }],
-] as const) {
-  test(`invariance: one prefill, chunks of 1, 7 and 64, and decode give the same bits (${name})`, async () => {
-    const [kvHeads, queryHeads, headDim, tokens] = [2, 6, 40, 300];
-    const numbers = random(11);
-    const cache = await fixture(backend, numbers, { kvHeads, headDim, blockSize: 16, kvLens: [tokens] });
-    const rowFloats = queryHeads * headDim;
-    const q = numbers.normals(tokens * rowFloats);
-    const whole = backend.attend(chunk(cache, q, rowFloats, 0, tokens, tokens, attention));
-    for (const size of [1, 7, 64]) {
-      for (let row = 0; row < tokens; row += size) {
-        const rows = Math.min(size, tokens - row);
-        const part = backend.attend(chunk(cache, q, rowFloats, row, rows, row + rows, attention));
-        assertSameBits(part.out, whole.out.subarray(row * rowFloats, (row + rows) * rowFloats), `chunk of ${size} at ${row}`);
-        assertSameBits(part.lse, whole.lse.subarray(row * queryHeads, (row + rows) * queryHeads), `lse, chunk of ${size} at ${row}`);
-      }
+  /** Runs rows of every sequence against float64 on the same codes. */
+  async function againstReference(seed: number, options: FixtureOptions, qLens: readonly number[], queryHeads: number, attention: AttentionOptions): Promise<void> {
+    const numbers = random(seed);
+    const cache = await fixture(backend, numbers, options);
+    const { kvHeads, headDim } = options;
+    const q = numbers.normals(qLens.reduce((a, b) => a + b, 0) * queryHeads * headDim);
+    const { out, lse } = backend.attend({ ...callOf(cache, qLens, q), ...attention });
+    let row = 0;
+    for (const [s, rows] of qLens.entries()) {
+      const part = q.subarray(row * queryHeads * headDim, (row + rows) * queryHeads * headDim);
+      const expected = referenceAttention({
+        ...attention, q: part, queryHeads, kvHeads, headDim, kvLen: options.kvLens[s],
+        key: (j, head, d) => cache.valueAt('k', s, j, head, d),
+        value: (j, head, d) => cache.valueAt('v', s, j, head, d),
+      });
+      const actual = {
+        out: out.subarray(row * queryHeads * headDim, (row + rows) * queryHeads * headDim),
+        lse: lse.subarray(row * queryHeads, (row + rows) * queryHeads),
+      };
+      const error = attentionError(actual, { out: Float32Array.from(expected.out), lse: Float32Array.from(expected.lse) }, headDim);
+      ok(error.out <= ATTENTION_BOUND && error.lse <= ATTENTION_BOUND, `seed ${seed}, sequence ${s}: out ${error.out}, lse ${error.lse}`);
+      row += rows;
     }
     cache.pages.dispose();
+  }
+
+  const formats = [
+    { k: { dtype: 'e4m3fn' }, v: { dtype: 'e4m3fn' } },
+    { k: { dtype: 'e5m2' }, v: { dtype: 'e4m3fn', granularity: 'tensor' } },
+    { k: { dtype: 'e4m3fn', granularity: 'tensor' }, v: { dtype: 'e5m2' } },
+    { k: { dtype: 'f32' }, v: { dtype: 'f16' } },
+    { k: { dtype: 'f16' }, v: { dtype: 'e4m3fn' } },
+  ] as const;
+  const options: AttentionOptions[] = [
+    {},
+    { causal: false },
+    { windowLeft: 5 },
+    { causal: false, windowLeft: 3, windowRight: 4 },
+    { causal: false, windowRight: 0 },
+    { windowLeft: 0, windowRight: 0 },
+    { softcap: 2.5 },
+    { softmaxScale: 0.3, windowLeft: 70, softcap: 30 },
+    { causal: false, windowRight: 0x7fffffff, windowLeft: 0x7fffffff },
+  ];
+  for (const [index, attention] of options.entries()) {
+    test(`ragged batch against float64: ${JSON.stringify(attention)}`, async () => {
+      const sides = formats[index % formats.length];
+      const numbers = random(100 + index);
+      for (const [kvHeads, group, headDim, blockSize] of [[1, 1, 8, 1], [2, 3, 24, 5], [1, 71, 64, 16], [3, 1, 40, 7], [2, 4, 256, 16]]) {
+        const kvLens = [0, 1, 3, 64, 65, 130, 20];
+        const qLens = [0, 1, 5, 1, 3, 70, 20];
+        const sinks = index % 2 === 0 ? undefined : numbers.normals(kvHeads * group, 3);
+        await againstReference(200 + index, { kvHeads, headDim, blockSize, kvLens, ...sides }, qLens, kvHeads * group, { ...attention, sinks });
+      }
+    });
+  }
+
+  test('more keys than one cut, against float64', async () => {
+    await againstReference(7, { kvHeads: 1, headDim: 16, blockSize: 16, kvLens: [4500, 2048, 2049] }, [3, 2, 1], 2, {});
+    await againstReference(8, { kvHeads: 1, headDim: 16, blockSize: 3, kvLens: [4500] }, [3], 2, { windowLeft: 2100, sinks: Float32Array.of(1, -2) });
+  });
+
+  /** The rows from `row` on of a call on one sequence, as if the later keys were not there yet. */
+  function chunk(cache: Fixture, q: Float32Array, rowFloats: number, row: number, rows: number, kvLen: number, attention: AttentionOptions): AttendCall {
+    return { ...callOf(cache, [rows], q.subarray(row * rowFloats, (row + rows) * rowFloats)), ...attention, seqUsedK: Int32Array.of(kvLen) };
+  }
+
+  for (const [name, attention] of [
+    ['plain', {}],
+    // Wider than three tiles, so that rows of one block begin in different tiles.
+    ['window, softcap, sinks', { windowLeft: 101, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }],
+  ] as const) {
+    test(`invariance: one prefill, chunks of 1, 7 and 64, and decode give the same bits (${name})`, async () => {
+      const [kvHeads, queryHeads, headDim, tokens] = [2, 6, 40, 300];
+      const numbers = random(11);
+      const cache = await fixture(backend, numbers, { kvHeads, headDim, blockSize: 16, kvLens: [tokens] });
+      const rowFloats = queryHeads * headDim;
+      const q = numbers.normals(tokens * rowFloats);
+      const whole = backend.attend(chunk(cache, q, rowFloats, 0, tokens, tokens, attention));
+      for (const size of [1, 7, 64]) {
+        for (let row = 0; row < tokens; row += size) {
+          const rows = Math.min(size, tokens - row);
+          const part = backend.attend(chunk(cache, q, rowFloats, row, rows, row + rows, attention));
+          assertSameBits(part.out, whole.out.subarray(row * rowFloats, (row + rows) * rowFloats), `chunk of ${size} at ${row}`);
+          assertSameBits(part.lse, whole.lse.subarray(row * queryHeads, (row + rows) * queryHeads), `lse, chunk of ${size} at ${row}`);
+        }
+      }
+      cache.pages.dispose();
+    });
+  }
+
+  test('invariance over more keys than one cut, with a window that begins in another cut for each row', async () => {
+    const [queryHeads, headDim, tokens, rows] = [2, 8, 4200, 90];
+    const cache = await fixture(backend, random(14), { kvHeads: 1, headDim, blockSize: 16, kvLens: [tokens] });
+    const rowFloats = queryHeads * headDim;
+    const q = random(15).normals(rows * rowFloats);
+    for (const attention of [{}, { windowLeft: 2100 }, { windowLeft: 90 }]) {
+      const whole = backend.attend(chunk(cache, q, rowFloats, 0, rows, tokens, attention));
+      for (let row = 0; row < rows; row++) {
+        const alone = backend.attend(chunk(cache, q, rowFloats, row, 1, tokens - rows + row + 1, attention));
+        assertSameBits(alone.out, whole.out.subarray(row * rowFloats, (row + 1) * rowFloats), `row ${row} ${JSON.stringify(attention)}`);
+      }
+    }
+  });
+
+  test('invariance: alone, in a batch and with permuted pages give the same bits', async () => {
+    const shape = { kvHeads: 2, headDim: 64, blockSize: 16 };
+    const [queryHeads, kvLens, qLens] = [8, [300, 17, 2500, 64], [5, 17, 1, 2]];
+    const rowFloats = queryHeads * shape.headDim;
+    const q = random(13).normals(25 * rowFloats);
+    const first = await fixture(backend, random(12), { ...shape, kvLens });
+    const batch = backend.attend(callOf(first, qLens, q));
+    const permuted = await fixture(backend, random(12), { ...shape, kvLens, sparePages: 50 });
+    ok(!first.blockTable.every((page, i) => page === permuted.blockTable[i]), 'the pages are permuted');
+    // The same values, other pages: the random order of pages is drawn before the values.
+    const moved = backend.createPages(permuted.layout, permuted.pages.count);
+    moved.import(poison(permuted.layout, permuted.pages.count));
+    const source = first.stored;
+    const pageRows = shape.blockSize * shape.kvHeads;
+    for (const [i, page] of first.blockTable.entries()) {
+      if (page < 0) continue;
+      const rows = [page * pageRows, (page + 1) * pageRows] as const;
+      const codes = rows.map((row) => row * shape.headDim);
+      moved.import({
+        keyCache: source.keyCache.slice(...(codes as [number, number])), valueCache: source.valueCache.slice(...(codes as [number, number])),
+        keyScale: source.keyScale!.slice(...rows), valueScale: source.valueScale!.slice(...rows),
+      }, permuted.blockTable[i]);
+    }
+    const other = backend.attend({ ...callOf(permuted, qLens, q), pages: moved });
+    assertSameBits(other.out, batch.out, 'permuted pages');
+    assertSameBits(other.lse, batch.lse, 'permuted pages, lse');
+    let row = 0;
+    for (const [s, rows] of qLens.entries()) {
+      const maxBlocks = first.blockTable.length / kvLens.length;
+      const alone = backend.attend({
+        pages: first.pages, q: q.subarray(row * rowFloats, (row + rows) * rowFloats), cuSeqlensQ: Int32Array.of(0, rows),
+        blockTable: first.blockTable.slice(s * maxBlocks, (s + 1) * maxBlocks), seqUsedK: Int32Array.of(kvLens[s]),
+      });
+      assertSameBits(alone.out, batch.out.subarray(row * rowFloats, (row + rows) * rowFloats), `sequence ${s} alone`);
+      row += rows;
+    }
+  });
+
+  test('q in f16 and bf16 is widened exactly', async () => {
+    const cache = await fixture(backend, random(21), { kvHeads: 1, headDim: 16, blockSize: 4, kvLens: [9] });
+    const q = Float32Array.from({ length: 32 }, (_, i) => (i - 16) / 8);
+    const bits = new Uint32Array(q.buffer);
+    const expected = backend.attend(callOf(cache, [1], q));
+    const bf16 = backend.attend({ ...callOf(cache, [1], q), q: Uint16Array.from(bits, (word) => word >>> 16), dtype: 'bf16' });
+    assertSameBits(bf16.out, expected.out);
+    const f16Bits = Uint16Array.from(bits, (word) => ((word >>> 16) & 0x8000) | (word & 0x7fffffff ? ((word >>> 13) & 0x3ffff) - (112 << 10) : 0));
+    assertSameBits(backend.attend({ ...callOf(cache, [1], q), q: f16Bits, dtype: 'f16' }).out, expected.out);
+  });
+
+  test('what a row cannot see does not reach it, what it sees does', async () => {
+    const cache = await fixture(backend, random(31), { kvHeads: 2, headDim: 16, blockSize: 4, kvLens: [10] });
+    const { stored, blockTable } = cache;
+    const keyCache = stored.keyCache.slice() as Uint8Array;
+    const valueCache = stored.valueCache.slice() as Uint8Array;
+    const at = (j: number, head: number, d: number): number => ((blockTable[j >> 2] * 4 + (j & 3)) * 2 + head) * 16 + d;
+    keyCache[at(7, 0, 3)] = 0xff;
+    valueCache[at(8, 1, 5)] = 0x7f;
+    cache.pages.import({ ...stored, keyCache, valueCache });
+    const q = random(32).normals(10 * 2 * 16);
+    const { out, lse } = backend.attend(callOf(cache, [10], q));
+    for (let row = 0; row < 10; row++) {
+      for (let head = 0; head < 2; head++) {
+        for (let d = 0; d < 16; d++) {
+          const nan = (head === 0 && row >= 7) || (head === 1 && row >= 8 && d === 5);
+          is(Number.isNaN(out[(row * 2 + head) * 16 + d]), nan, `row ${row} head ${head} dim ${d}`);
+        }
+        is(Number.isNaN(lse[row * 2 + head]), head === 0 && row >= 7);
+      }
+    }
+  });
+
+  test('rows that see nothing: out 0, lse −∞ or the sink', async () => {
+    const cache = await fixture(backend, random(41), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [2, 0] });
+    const q = random(42).normals(6 * 8);
+    const call = callOf(cache, [4, 2], q);
+    const plain = backend.attend(call);
+    for (const row of [0, 1, 4, 5]) {
+      assertSameBits(plain.out.subarray(row * 8, row * 8 + 8), new Float32Array(8), `row ${row}`);
+      is(plain.lse[row], -Infinity);
+    }
+    const withSink = backend.attend({ ...call, sinks: Float32Array.of(0.25) });
+    for (const row of [0, 1, 4, 5]) is(withSink.lse[row], 0.25);
+    ok(Number.isFinite(plain.lse[2]) && Number.isFinite(plain.lse[3]));
+  });
+
+  test('pages before the window need not be there', async () => {
+    const cache = await fixture(backend, random(51), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [40] });
+    const call = { ...callOf(cache, [1], random(52).normals(8)), windowLeft: 6 };
+    const expected = backend.attend(call);
+    const evicted = cache.blockTable.slice().fill(-1, 0, 8);
+    assertSameBits(backend.attend({ ...call, blockTable: evicted }).out, expected.out);
+    throws(() => backend.attend({ ...call, blockTable: evicted, windowLeft: 8 }), /"blockTable" expected a page from 0 to 12 for sequence 0, block 7, got -1/);
+  });
+
+  test('given scales multiply keys and values', async () => {
+    const side = { dtype: 'e4m3fn', granularity: 'tensor' } as const;
+    const cache = await fixture(backend, random(61), { kvHeads: 1, headDim: 16, blockSize: 4, kvLens: [20], k: side, v: side });
+    const q = random(62).normals(16);
+    const { out } = backend.attend({ ...callOf(cache, [1], q), kScale: 0.5, vScale: 3 });
+    const expected = referenceAttention({
+      q, queryHeads: 1, kvHeads: 1, headDim: 16, kvLen: 20,
+      key: (j, head, d) => 0.5 * cache.valueAt('k', 0, j, head, d), value: (j, head, d) => 3 * cache.valueAt('v', 0, j, head, d),
+    });
+    ok(attentionError({ out, lse: out }, { out: Float32Array.from(expected.out) }, 16).out <= ATTENTION_BOUND);
+  });
+
+  test('a call that does not fit is refused by name, and out stays as it was', async () => {
+    const cache = await fixture(backend, random(71), { kvHeads: 2, headDim: 8, blockSize: 4, kvLens: [5, 6] });
+    const call = callOf(cache, [1, 2], random(72).normals(3 * 4 * 8));
+    const out = new Float32Array(3 * 4 * 8).fill(7);
+    const refused = (change: Partial<AttendCall>, message: RegExp): void => {
+      throws(() => backend.attend({ ...call, out, ...change }), message);
+      ok(out.every((value) => value === 7));
+    };
+    refused({ q: new Float32Array(10) }, /"q" expected 3 rows × a multiple of 2 heads × 8/);
+    refused({ q: new Float32Array(3 * 3 * 8) }, /"q" expected/);
+    refused({ q: new Uint16Array(3 * 4 * 8) }, /expected f16 or bf16/);
+    refused({ cuSeqlensQ: Int32Array.of(1, 2, 3) }, /"cuSeqlensQ" expected to begin with 0/);
+    refused({ cuSeqlensQ: Int32Array.of(0, 3, 2) }, /"cuSeqlensQ" expected entries that do not fall/);
+    refused({ seqUsedK: Int32Array.of(5) }, /"seqUsedK" expected one number per sequence \(2\), got 1/);
+    refused({ seqUsedK: Int32Array.of(5, 9) }, /"seqUsedK\[1\]" expected an integer from 0 to 8, got number 9/);
+    refused({ seqUsedK: Int32Array.of(5, -1) }, /"seqUsedK\[1\]"/);
+    refused({ blockTable: Int32Array.of(0, 1, 2) }, /"blockTable" expected 2 rows of equal length/);
+    refused({ blockTable: Int32Array.of(0, 1, 2, 99) }, /"blockTable" expected a page from 0 to 6 for sequence 1, block 1, got 99/);
+    refused({ blockTable: Int32Array.of(-1, 1, 2, 3) }, /"blockTable"/);
+    refused({ sinks: new Float32Array(3) }, /"sinks" expected one number per query head \(4\), got 3/);
+    refused({ softcap: -1 }, /"softcap"/);
+    refused({ softcap: NaN }, /"softcap"/);
+    refused({ softcap: 1e-50 }, /"softcap" expected 0, or a finite f32/);
+    refused({ softmaxScale: '1' as unknown as number }, /"softmaxScale" expected a number, got "1"/);
+    refused({ softmaxScale: NaN }, /"softmaxScale"/);
+    refused({ windowLeft: -2 }, /"windowLeft"/);
+    refused({ windowRight: 1.5 }, /"windowRight"/);
+    refused({ causal: 1 as unknown as boolean }, /"causal"/);
+    refused({ kScale: 2 }, /"kScale" expected to be absent/);
+    refused({ lse: new Float32Array(3) }, /"lse" expected length 12, got 3/);
+    throws(() => backend.attend({ ...call, out: new Float32Array(1) }), /"out" expected length 96, got 1/);
+    throws(() => wasmBackend().attend(call), /"pages" expected pages that this backend created/);
+    cache.pages.dispose();
+    throws(() => backend.attend(call), /disposed of/);
+  });
+
+  test('out may be q, or overlap it, also where the work goes through in pieces', async () => {
+    const [queryHeads, headDim, rows] = [32, 256, 700];
+    const cache = await fixture(backend, random(83), { kvHeads: 1, headDim, blockSize: 16, kvLens: [rows] });
+    const floats = rows * queryHeads * headDim;
+    const q = random(84).normals(floats);
+    const { out } = backend.attend(callOf(cache, [rows], q));
+    for (const shift of [0, headDim, 8 * headDim]) {
+      const shared = new Float32Array(floats + shift);
+      shared.set(q);
+      const overlapping = backend.attend({ ...callOf(cache, [rows], shared.subarray(0, floats)), out: shared.subarray(shift) });
+      assertSameBits(overlapping.out, out, `shifted by ${shift}`);
+    }
+  });
+
+  test('a row whose scores are all −∞ is NaN, not a row that sees nothing', () => {
+    const layout = pageLayout({ kvHeads: 1, headDim: 8, blockSize: 1, k: { dtype: 'f32' }, v: { dtype: 'f32' } });
+    const pages = backend.createPages(layout, 1);
+    pages.import({ keyCache: new Float32Array(8).fill(-Infinity), valueCache: new Float32Array(8) });
+    const call = { pages, q: new Float32Array(8).fill(1), blockTable: Int32Array.of(0), cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(1) };
+    const { out, lse } = backend.attend(call);
+    ok(out.every(Number.isNaN) && Number.isNaN(lse[0]));
+    assertSameBits(backend.attend({ ...call, sinks: Float32Array.of(2) }).out, new Float32Array(8));
+  });
+
+  test('no rows for some heads, with their sinks', async () => {
+    const cache = await fixture(backend, random(82), { kvHeads: 2, headDim: 8, blockSize: 4, kvLens: [3] });
+    is(backend.attend({ ...callOf(cache, [0], new Float32Array(0)), sinks: new Float32Array(4) }).lse.length, 0);
+  });
+
+  test('no rows, no sequences', async () => {
+    const cache = await fixture(backend, random(81), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [3] });
+    is(backend.attend(callOf(cache, [0], new Float32Array(0))).out.length, 0);
+    const nothing = new Int32Array(0);
+    is(backend.attend({ pages: cache.pages, q: new Float32Array(0), blockTable: nothing, cuSeqlensQ: Int32Array.of(0), seqUsedK: nothing }).out.length, 0);
   });
 }
-
-test('invariance over more keys than one cut, with a window that begins in another cut for each row', async () => {
-  const [queryHeads, headDim, tokens, rows] = [2, 8, 4200, 90];
-  const cache = await fixture(backend, random(14), { kvHeads: 1, headDim, blockSize: 16, kvLens: [tokens] });
-  const rowFloats = queryHeads * headDim;
-  const q = random(15).normals(rows * rowFloats);
-  for (const attention of [{}, { windowLeft: 2100 }, { windowLeft: 90 }]) {
-    const whole = backend.attend(chunk(cache, q, rowFloats, 0, rows, tokens, attention));
-    for (let row = 0; row < rows; row++) {
-      const alone = backend.attend(chunk(cache, q, rowFloats, row, 1, tokens - rows + row + 1, attention));
-      assertSameBits(alone.out, whole.out.subarray(row * rowFloats, (row + 1) * rowFloats), `row ${row} ${JSON.stringify(attention)}`);
-    }
-  }
-});
-
-test('invariance: alone, in a batch and with permuted pages give the same bits', async () => {
-  const shape = { kvHeads: 2, headDim: 64, blockSize: 16 };
-  const [queryHeads, kvLens, qLens] = [8, [300, 17, 2500, 64], [5, 17, 1, 2]];
-  const rowFloats = queryHeads * shape.headDim;
-  const q = random(13).normals(25 * rowFloats);
-  const first = await fixture(backend, random(12), { ...shape, kvLens });
-  const batch = backend.attend(callOf(first, qLens, q));
-  const permuted = await fixture(backend, random(12), { ...shape, kvLens, sparePages: 50 });
-  ok(!first.blockTable.every((page, i) => page === permuted.blockTable[i]), 'the pages are permuted');
-  // The same values, other pages: the random order of pages is drawn before the values.
-  const moved = backend.createPages(permuted.layout, permuted.pages.count);
-  moved.import(poison(permuted.layout, permuted.pages.count));
-  const source = first.stored;
-  const pageRows = shape.blockSize * shape.kvHeads;
-  for (const [i, page] of first.blockTable.entries()) {
-    if (page < 0) continue;
-    const rows = [page * pageRows, (page + 1) * pageRows] as const;
-    const codes = rows.map((row) => row * shape.headDim);
-    moved.import({
-      keyCache: source.keyCache.slice(...(codes as [number, number])), valueCache: source.valueCache.slice(...(codes as [number, number])),
-      keyScale: source.keyScale!.slice(...rows), valueScale: source.valueScale!.slice(...rows),
-    }, permuted.blockTable[i]);
-  }
-  const other = backend.attend({ ...callOf(permuted, qLens, q), pages: moved });
-  assertSameBits(other.out, batch.out, 'permuted pages');
-  assertSameBits(other.lse, batch.lse, 'permuted pages, lse');
-  let row = 0;
-  for (const [s, rows] of qLens.entries()) {
-    const maxBlocks = first.blockTable.length / kvLens.length;
-    const alone = backend.attend({
-      pages: first.pages, q: q.subarray(row * rowFloats, (row + rows) * rowFloats), cuSeqlensQ: Int32Array.of(0, rows),
-      blockTable: first.blockTable.slice(s * maxBlocks, (s + 1) * maxBlocks), seqUsedK: Int32Array.of(kvLens[s]),
-    });
-    assertSameBits(alone.out, batch.out.subarray(row * rowFloats, (row + rows) * rowFloats), `sequence ${s} alone`);
-    row += rows;
-  }
-});
-
-test('q in f16 and bf16 is widened exactly', async () => {
-  const cache = await fixture(backend, random(21), { kvHeads: 1, headDim: 16, blockSize: 4, kvLens: [9] });
-  const q = Float32Array.from({ length: 32 }, (_, i) => (i - 16) / 8);
-  const bits = new Uint32Array(q.buffer);
-  const expected = backend.attend(callOf(cache, [1], q));
-  const bf16 = backend.attend({ ...callOf(cache, [1], q), q: Uint16Array.from(bits, (word) => word >>> 16), dtype: 'bf16' });
-  assertSameBits(bf16.out, expected.out);
-  const f16Bits = Uint16Array.from(bits, (word) => ((word >>> 16) & 0x8000) | (word & 0x7fffffff ? ((word >>> 13) & 0x3ffff) - (112 << 10) : 0));
-  assertSameBits(backend.attend({ ...callOf(cache, [1], q), q: f16Bits, dtype: 'f16' }).out, expected.out);
-});
-
-test('what a row cannot see does not reach it, what it sees does', async () => {
-  const cache = await fixture(backend, random(31), { kvHeads: 2, headDim: 16, blockSize: 4, kvLens: [10] });
-  const { stored, blockTable } = cache;
-  const keyCache = stored.keyCache.slice() as Uint8Array;
-  const valueCache = stored.valueCache.slice() as Uint8Array;
-  const at = (j: number, head: number, d: number): number => ((blockTable[j >> 2] * 4 + (j & 3)) * 2 + head) * 16 + d;
-  keyCache[at(7, 0, 3)] = 0xff;
-  valueCache[at(8, 1, 5)] = 0x7f;
-  cache.pages.import({ ...stored, keyCache, valueCache });
-  const q = random(32).normals(10 * 2 * 16);
-  const { out, lse } = backend.attend(callOf(cache, [10], q));
-  for (let row = 0; row < 10; row++) {
-    for (let head = 0; head < 2; head++) {
-      for (let d = 0; d < 16; d++) {
-        const nan = (head === 0 && row >= 7) || (head === 1 && row >= 8 && d === 5);
-        is(Number.isNaN(out[(row * 2 + head) * 16 + d]), nan, `row ${row} head ${head} dim ${d}`);
-      }
-      is(Number.isNaN(lse[row * 2 + head]), head === 0 && row >= 7);
-    }
-  }
-});
-
-test('rows that see nothing: out 0, lse −∞ or the sink', async () => {
-  const cache = await fixture(backend, random(41), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [2, 0] });
-  const q = random(42).normals(6 * 8);
-  const call = callOf(cache, [4, 2], q);
-  const plain = backend.attend(call);
-  for (const row of [0, 1, 4, 5]) {
-    assertSameBits(plain.out.subarray(row * 8, row * 8 + 8), new Float32Array(8), `row ${row}`);
-    is(plain.lse[row], -Infinity);
-  }
-  const withSink = backend.attend({ ...call, sinks: Float32Array.of(0.25) });
-  for (const row of [0, 1, 4, 5]) is(withSink.lse[row], 0.25);
-  ok(Number.isFinite(plain.lse[2]) && Number.isFinite(plain.lse[3]));
-});
-
-test('pages before the window need not be there', async () => {
-  const cache = await fixture(backend, random(51), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [40] });
-  const call = { ...callOf(cache, [1], random(52).normals(8)), windowLeft: 6 };
-  const expected = backend.attend(call);
-  const evicted = cache.blockTable.slice().fill(-1, 0, 8);
-  assertSameBits(backend.attend({ ...call, blockTable: evicted }).out, expected.out);
-  throws(() => backend.attend({ ...call, blockTable: evicted, windowLeft: 8 }), /"blockTable" expected a page from 0 to 12 for sequence 0, block 7, got -1/);
-});
-
-test('given scales multiply keys and values', async () => {
-  const side = { dtype: 'e4m3fn', granularity: 'tensor' } as const;
-  const cache = await fixture(backend, random(61), { kvHeads: 1, headDim: 16, blockSize: 4, kvLens: [20], k: side, v: side });
-  const q = random(62).normals(16);
-  const { out } = backend.attend({ ...callOf(cache, [1], q), kScale: 0.5, vScale: 3 });
-  const expected = referenceAttention({
-    q, queryHeads: 1, kvHeads: 1, headDim: 16, kvLen: 20,
-    key: (j, head, d) => 0.5 * cache.valueAt('k', 0, j, head, d), value: (j, head, d) => 3 * cache.valueAt('v', 0, j, head, d),
-  });
-  ok(attentionError({ out, lse: out }, { out: Float32Array.from(expected.out) }, 16).out <= ATTENTION_BOUND);
-});
-
-test('a call that does not fit is refused by name, and out stays as it was', async () => {
-  const cache = await fixture(backend, random(71), { kvHeads: 2, headDim: 8, blockSize: 4, kvLens: [5, 6] });
-  const call = callOf(cache, [1, 2], random(72).normals(3 * 4 * 8));
-  const out = new Float32Array(3 * 4 * 8).fill(7);
-  const refused = (change: Partial<AttendCall>, message: RegExp): void => {
-    throws(() => backend.attend({ ...call, out, ...change }), message);
-    ok(out.every((value) => value === 7));
-  };
-  refused({ q: new Float32Array(10) }, /"q" expected 3 rows × a multiple of 2 heads × 8/);
-  refused({ q: new Float32Array(3 * 3 * 8) }, /"q" expected/);
-  refused({ q: new Uint16Array(3 * 4 * 8) }, /expected f16 or bf16/);
-  refused({ cuSeqlensQ: Int32Array.of(1, 2, 3) }, /"cuSeqlensQ" expected to begin with 0/);
-  refused({ cuSeqlensQ: Int32Array.of(0, 3, 2) }, /"cuSeqlensQ" expected entries that do not fall/);
-  refused({ seqUsedK: Int32Array.of(5) }, /"seqUsedK" expected one number per sequence \(2\), got 1/);
-  refused({ seqUsedK: Int32Array.of(5, 9) }, /"seqUsedK\[1\]" expected an integer from 0 to 8, got number 9/);
-  refused({ seqUsedK: Int32Array.of(5, -1) }, /"seqUsedK\[1\]"/);
-  refused({ blockTable: Int32Array.of(0, 1, 2) }, /"blockTable" expected 2 rows of equal length/);
-  refused({ blockTable: Int32Array.of(0, 1, 2, 99) }, /"blockTable" expected a page from 0 to 6 for sequence 1, block 1, got 99/);
-  refused({ blockTable: Int32Array.of(-1, 1, 2, 3) }, /"blockTable"/);
-  refused({ sinks: new Float32Array(3) }, /"sinks" expected one number per query head \(4\), got 3/);
-  refused({ softcap: -1 }, /"softcap"/);
-  refused({ softcap: NaN }, /"softcap"/);
-  refused({ softcap: 1e-50 }, /"softcap" expected 0, or a finite f32/);
-  refused({ softmaxScale: '1' as unknown as number }, /"softmaxScale" expected a number, got "1"/);
-  refused({ softmaxScale: NaN }, /"softmaxScale"/);
-  refused({ windowLeft: -2 }, /"windowLeft"/);
-  refused({ windowRight: 1.5 }, /"windowRight"/);
-  refused({ causal: 1 as unknown as boolean }, /"causal"/);
-  refused({ kScale: 2 }, /"kScale" expected to be absent/);
-  refused({ lse: new Float32Array(3) }, /"lse" expected length 12, got 3/);
-  throws(() => backend.attend({ ...call, out: new Float32Array(1) }), /"out" expected length 96, got 1/);
-  throws(() => wasmBackend().attend(call), /"pages" expected pages that this backend created/);
-  cache.pages.dispose();
-  throws(() => backend.attend(call), /disposed of/);
-});
-
-test('out may be q, or overlap it, also where the work goes through in pieces', async () => {
-  const [queryHeads, headDim, rows] = [32, 256, 700];
-  const cache = await fixture(backend, random(83), { kvHeads: 1, headDim, blockSize: 16, kvLens: [rows] });
-  const floats = rows * queryHeads * headDim;
-  const q = random(84).normals(floats);
-  const { out } = backend.attend(callOf(cache, [rows], q));
-  for (const shift of [0, headDim, 8 * headDim]) {
-    const shared = new Float32Array(floats + shift);
-    shared.set(q);
-    const overlapping = backend.attend({ ...callOf(cache, [rows], shared.subarray(0, floats)), out: shared.subarray(shift) });
-    assertSameBits(overlapping.out, out, `shifted by ${shift}`);
-  }
-});
-
-test('a row whose scores are all −∞ is NaN, not a row that sees nothing', () => {
-  const layout = pageLayout({ kvHeads: 1, headDim: 8, blockSize: 1, k: { dtype: 'f32' }, v: { dtype: 'f32' } });
-  const pages = backend.createPages(layout, 1);
-  pages.import({ keyCache: new Float32Array(8).fill(-Infinity), valueCache: new Float32Array(8) });
-  const call = { pages, q: new Float32Array(8).fill(1), blockTable: Int32Array.of(0), cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(1) };
-  const { out, lse } = backend.attend(call);
-  ok(out.every(Number.isNaN) && Number.isNaN(lse[0]));
-  assertSameBits(backend.attend({ ...call, sinks: Float32Array.of(2) }).out, new Float32Array(8));
-});
-
-test('no rows for some heads, with their sinks', async () => {
-  const cache = await fixture(backend, random(82), { kvHeads: 2, headDim: 8, blockSize: 4, kvLens: [3] });
-  is(backend.attend({ ...callOf(cache, [0], new Float32Array(0)), sinks: new Float32Array(4) }).lse.length, 0);
-});
-
-test('no rows, no sequences', async () => {
-  const cache = await fixture(backend, random(81), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [3] });
-  is(backend.attend(callOf(cache, [0], new Float32Array(0))).out.length, 0);
-  const nothing = new Int32Array(0);
-  is(backend.attend({ pages: cache.pages, q: new Float32Array(0), blockTable: nothing, cuSeqlensQ: Int32Array.of(0), seqUsedK: nothing }).out.length, 0);
-});

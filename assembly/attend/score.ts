@@ -9,6 +9,7 @@
  * reading them from the tile, spilled too: 20 instead of 35 GFLOP/s, no better than decoding first.
  */
 import { ROW_BYTES, SCORE_BYTES } from "./memory";
+import { addProduct } from "./product";
 
 /** Lane sums of four accumulators: one result per lane. */
 @inline
@@ -29,10 +30,10 @@ export function scoreRow(q: usize, dim: i32, tile: usize, from: i32, to: i32, sc
     let d = a;
     for (let x: usize = 0; x < bytes; x += 16) {
       const qx = v128.load(q + x);
-      a = f32x4.add(a, f32x4.mul(qx, v128.load(k + x)));
-      b = f32x4.add(b, f32x4.mul(qx, v128.load(k + x, ROW_BYTES)));
-      c = f32x4.add(c, f32x4.mul(qx, v128.load(k + x, 2 * ROW_BYTES)));
-      d = f32x4.add(d, f32x4.mul(qx, v128.load(k + x, 3 * ROW_BYTES)));
+      a = addProduct(a, qx, v128.load(k + x));
+      b = addProduct(b, qx, v128.load(k + x, ROW_BYTES));
+      c = addProduct(c, qx, v128.load(k + x, 2 * ROW_BYTES));
+      d = addProduct(d, qx, v128.load(k + x, 3 * ROW_BYTES));
     }
     v128.store(scores + (<usize>key << 2), sumLanes(a, b, c, d));
   }
@@ -56,17 +57,17 @@ export function scoreTwoRows(q: usize, qBytes: usize, dim: i32, tile: usize, fro
       const q0 = v128.load(q + x);
       const q1 = v128.load(r + x);
       const k0 = v128.load(k + x);
-      a = f32x4.add(a, f32x4.mul(q0, k0));
-      e = f32x4.add(e, f32x4.mul(q1, k0));
+      a = addProduct(a, q0, k0);
+      e = addProduct(e, q1, k0);
       const k1 = v128.load(k + x, ROW_BYTES);
-      b = f32x4.add(b, f32x4.mul(q0, k1));
-      f = f32x4.add(f, f32x4.mul(q1, k1));
+      b = addProduct(b, q0, k1);
+      f = addProduct(f, q1, k1);
       const k2 = v128.load(k + x, 2 * ROW_BYTES);
-      c = f32x4.add(c, f32x4.mul(q0, k2));
-      g = f32x4.add(g, f32x4.mul(q1, k2));
+      c = addProduct(c, q0, k2);
+      g = addProduct(g, q1, k2);
       const k3 = v128.load(k + x, 3 * ROW_BYTES);
-      d = f32x4.add(d, f32x4.mul(q0, k3));
-      h = f32x4.add(h, f32x4.mul(q1, k3));
+      d = addProduct(d, q0, k3);
+      h = addProduct(h, q1, k3);
     }
     const at = scores + (<usize>key << 2);
     v128.store(at, sumLanes(a, b, c, d));

@@ -5,6 +5,7 @@
  * 16 dims at a time, for one row or for two that see the same keys; the order of additions is the same in both.
  */
 import { ROW_BYTES, SCORE_BYTES } from "./memory";
+import { addProduct } from "./product";
 
 /** `dims` is headDim padded to 16: sums and the tile's rows have room for it. */
 export function addValues(p: usize, from: i32, to: i32, tile: usize, dims: i32, rescale: f32, sums: usize): void {
@@ -21,10 +22,10 @@ export function addValues(p: usize, from: i32, to: i32, tile: usize, dims: i32, 
     let v = first + at;
     for (let x = probabilities; x < end; x += 4) {
       const px = v128.load32_splat(x);
-      a = f32x4.add(a, f32x4.mul(px, v128.load(v)));
-      b = f32x4.add(b, f32x4.mul(px, v128.load(v, 16)));
-      c = f32x4.add(c, f32x4.mul(px, v128.load(v, 32)));
-      d = f32x4.add(d, f32x4.mul(px, v128.load(v, 48)));
+      a = addProduct(a, px, v128.load(v));
+      b = addProduct(b, px, v128.load(v, 16));
+      c = addProduct(c, px, v128.load(v, 32));
+      d = addProduct(d, px, v128.load(v, 48));
       v += ROW_BYTES;
     }
     v128.store(sum, a);
@@ -57,17 +58,17 @@ export function addValuesTwoRows(p: usize, from: i32, to: i32, tile: usize, dims
       const p0 = v128.load32_splat(x);
       const p1 = v128.load32_splat(x, SCORE_BYTES);
       const v0 = v128.load(v);
-      a = f32x4.add(a, f32x4.mul(p0, v0));
-      e = f32x4.add(e, f32x4.mul(p1, v0));
+      a = addProduct(a, p0, v0);
+      e = addProduct(e, p1, v0);
       const v1 = v128.load(v, 16);
-      b = f32x4.add(b, f32x4.mul(p0, v1));
-      f = f32x4.add(f, f32x4.mul(p1, v1));
+      b = addProduct(b, p0, v1);
+      f = addProduct(f, p1, v1);
       const v2 = v128.load(v, 32);
-      c = f32x4.add(c, f32x4.mul(p0, v2));
-      g = f32x4.add(g, f32x4.mul(p1, v2));
+      c = addProduct(c, p0, v2);
+      g = addProduct(g, p1, v2);
       const v3 = v128.load(v, 48);
-      d = f32x4.add(d, f32x4.mul(p0, v3));
-      h = f32x4.add(h, f32x4.mul(p1, v3));
+      d = addProduct(d, p0, v3);
+      h = addProduct(h, p1, v3);
       v += ROW_BYTES;
     }
     v128.store(sum, a);

@@ -63,7 +63,7 @@ export const doctor: Command = {
     }
     console.log(`codec         e4m3fn ${found.codec.e4m3fn ? 'exact' : 'WRONG'}, e5m2 ${found.codec.e5m2 ? 'exact' : 'WRONG'} (all 256 codes there and back)`);
     console.log(`speed         encode ${found.gigaValuesPerSecond.encode}, decode ${found.gigaValuesPerSecond.decode} G values/s (e4m3fn, 1 M values, one core)`);
-    console.log('backend       wasm');
+    console.log(`backend       wasm, ${wasm.relaxedSimd ? 'relaxed' : 'baseline'} build`);
     if (!found.ok) console.error('fp8-kv doctor: the codec gives wrong bytes on this machine');
     return found.ok ? 0 : 1;
   },

@@ -1,9 +1,10 @@
 import { planAppend } from '../append.js';
 import { partsOf, planAttention, type AttendPlan, type WorkPart } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
-import { bytesOf, floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
+import { bytesOf, describe, floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
 import { appendParams, attendParams, attendScratch, align16, checkInteger, paramWriter, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
-import { instantiateKernels, type Kernels } from './kernels.js';
+import { wasmFeatures } from './features.js';
+import { instantiateKernels, type Kernels, type SimdBuild } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
 import { WasmPages } from './pages.js';
 import { quantizeRule, type QuantizeRule } from './rule.js';
@@ -28,9 +29,17 @@ function carve(address: number): (bytes: number) => number {
 export class WasmBackend implements Backend {
   readonly kind = 'wasm';
   readonly synchronous = true;
+  /** The build of the kernels that is used. */
+  readonly simd: SimdBuild;
   readonly #memory = new WasmMemory();
-  readonly #kernels: Kernels = instantiateKernels(this.#memory);
+  readonly #kernels: Kernels;
   readonly #scratch = new Scratch(this.#memory, 'working memory');
+
+  /** @internal use `wasmBackend` */
+  constructor(simd: SimdBuild) {
+    this.simd = simd;
+    this.#kernels = instantiateKernels(this.#memory, simd);
+  }
 
   createPages(layout: PageLayout, count: number): WasmPages {
     if (this.#memory.closed) throw new TypeError('"backend" expected to be in use, got one that was disposed of');
@@ -197,7 +206,22 @@ export class WasmBackend implements Backend {
   }
 }
 
-/** A backend on WebAssembly SIMD, which is everywhere. Owns its memory; give it back with `dispose()`. */
-export function wasmBackend(): WasmBackend {
-  return new WasmBackend();
+export interface WasmBackendOptions {
+  /**
+   * `relaxed` fuses attention's products and sums where the engine has relaxed SIMD: faster, with other last bits.
+   * Default: relaxed where there is such a thing, else `baseline`. The bytes in the cache are the same in both.
+   */
+  readonly simd?: SimdBuild;
+}
+
+/**
+ * A backend on WebAssembly SIMD, which is everywhere. Owns its memory; give it back with `dispose()`.
+ * @throws TypeError for a build that is not known, or that this engine cannot run
+ */
+export function wasmBackend(options: WasmBackendOptions = {}): WasmBackend {
+  const { relaxedSimd } = wasmFeatures();
+  const { simd = relaxedSimd ? 'relaxed' : 'baseline' } = options;
+  if (simd !== 'baseline' && simd !== 'relaxed') throw new TypeError(`"simd" expected baseline or relaxed, got ${describe(simd)}`);
+  if (simd === 'relaxed' && !relaxedSimd) throw new TypeError('"simd" expected baseline on this engine, which has no relaxed SIMD, got relaxed');
+  return new WasmBackend(simd);
 }

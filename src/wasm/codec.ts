@@ -17,7 +17,7 @@ let shared: { kernels: Kernels; memory: WasmMemory; scratch: Scratch } | undefin
 function codec(): { kernels: Kernels; memory: WasmMemory; scratch: Scratch } {
   if (shared === undefined) {
     const memory = new WasmMemory();
-    shared = { memory, kernels: instantiateKernels(memory), scratch: new Scratch(memory, 'the codec') };
+    shared = { memory, kernels: instantiateKernels(memory, 'baseline'), scratch: new Scratch(memory, 'the codec') };
   }
   return shared;
 }

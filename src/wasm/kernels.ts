@@ -13,10 +13,13 @@ export interface Kernels extends Record<string, unknown> {
   attend(params: number): void;
 }
 
-let compiled: WebAssembly.Module | undefined;
+/** Builds of one source: with relaxed SIMD, attention's products and sums are fused. Codec and quantization are the same. */
+export type SimdBuild = keyof typeof wasmBase64;
 
-/** The kernels over this memory. The module is compiled once, synchronously, when first asked for. */
-export function instantiateKernels(memory: WasmMemory): Kernels {
-  compiled ??= new WebAssembly.Module(Uint8Array.from(atob(wasmBase64), (character) => character.charCodeAt(0)));
-  return instantiateSync<Kernels>(compiled, { env: { memory: memory.memory } }).exports;
+const compiled: { [build in SimdBuild]?: WebAssembly.Module } = {};
+
+/** The kernels over this memory. Each build is compiled once, synchronously, when first asked for. */
+export function instantiateKernels(memory: WasmMemory, build: SimdBuild): Kernels {
+  compiled[build] ??= new WebAssembly.Module(Uint8Array.from(atob(wasmBase64[build]), (character) => character.charCodeAt(0)));
+  return instantiateSync<Kernels>(compiled[build], { env: { memory: memory.memory } }).exports;
 }
