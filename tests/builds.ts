@@ -1,7 +1,6 @@
 /** Both builds of the kernels, for tests and benches that must hold on each. */
 import { setFlagsFromString } from 'node:v8';
-import { wasmFeatures } from '../src/wasm/features.js';
-import type { SimdBuild } from '../src/wasm/kernels.js';
+import { wasmFeatures, type SimdBuild } from '../src/wasm/features.js';
 
 // Node 20 has relaxed SIMD behind a flag; from 22 on it is there.
 if (!wasmFeatures().relaxedSimd) setFlagsFromString('--experimental-wasm-relaxed-simd');

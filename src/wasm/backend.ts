@@ -3,8 +3,8 @@ import { partsOf, planAttention, type AttendPlan, type WorkPart } from '../atten
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
 import { bytesOf, describe, floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
 import { appendParams, attendParams, attendScratch, align16, checkInteger, paramWriter, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
-import { wasmFeatures } from './features.js';
-import { instantiateKernels, type Kernels, type SimdBuild } from './kernels.js';
+import { wasmFeatures, type SimdBuild } from './features.js';
+import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
 import { WasmPages } from './pages.js';
 import { quantizeRule, type QuantizeRule } from './rule.js';

@@ -1,5 +1,8 @@
 /** What this engine's WebAssembly can do, asked of tiny modules. */
 
+/** Builds of one source: with relaxed SIMD, attention's products and sums are fused. Codec and quantization are the same. */
+export type SimdBuild = 'baseline' | 'relaxed';
+
 const HEADER = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
 /** One function of type [] → [v128]. */
 const V128_FUNCTION = [1, 5, 1, 0x60, 0, 1, 0x7b, 3, 2, 1, 0];

@@ -1,6 +1,7 @@
 /** The compiled kernels: the only file that knows how the module is embedded and instantiated. */
 import { instantiateSync } from '@assemblyscript/loader';
 import { wasmBase64 } from '../generated/wasm.js';
+import type { SimdBuild } from './features.js';
 import type { WasmMemory } from './memory.js';
 
 /** What assembly/index.ts exports. Numbers are addresses unless named otherwise. */
@@ -12,9 +13,6 @@ export interface Kernels extends Record<string, unknown> {
   append(params: number, tokens: number): void;
   attend(params: number): void;
 }
-
-/** Builds of one source: with relaxed SIMD, attention's products and sums are fused. Codec and quantization are the same. */
-export type SimdBuild = keyof typeof wasmBase64;
 
 const compiled: { [build in SimdBuild]?: WebAssembly.Module } = {};
 
