@@ -1,0 +1,53 @@
+/** Timing in alternation: everyone gets turns in the same rounds, so that a machine that slows down slows all. */
+
+/** Milliseconds of each timed run. */
+export type Times = number[];
+type Run = () => void | Promise<void>;
+
+/** Before the first round, until V8 has compiled what it will. */
+const WARM_UP_MS = 400;
+/** Of timed runs in one turn. */
+const TURN_MS = 30;
+/** From here on a run is a turn, */
+const SLOW_MS = 300;
+/** and from here on one that is taken in every fourth round only. */
+const VERY_SLOW_MS = 2000;
+
+/** The garbage of one is not collected in the time of another. */
+const collectGarbage = globalThis.gc as () => void;
+
+async function timed(run: Run): Promise<number> {
+  const start = performance.now();
+  await run();
+  return performance.now() - start;
+}
+
+/** Gives the time of the last run. */
+async function warmUp(run: Run): Promise<number> {
+  let last = 0;
+  for (let spent = 0; spent < WARM_UP_MS; spent += last) last = await timed(run);
+  return last;
+}
+
+/** The first run of a turn finds the processor's caches full of what another left there, and does not count. */
+async function turn(run: Run, times: Times): Promise<void> {
+  collectGarbage();
+  const first = await timed(run);
+  if (first >= SLOW_MS) times.push(first);
+  for (let spent = first >= SLOW_MS ? TURN_MS : 0; spent < TURN_MS; spent += times.at(-1)!) times.push(await timed(run));
+}
+
+export async function race(runs: readonly Run[], rounds: number): Promise<Times[]> {
+  const racers: { run: Run; times: Times; everyFourth: boolean }[] = [];
+  for (const run of runs) racers.push({ run, times: [], everyFourth: (await warmUp(run)) >= VERY_SLOW_MS });
+  for (let round = 0; round < rounds; round++) {
+    // Each round begins with another, so that nobody always comes after the same one.
+    for (let i = 0; i < racers.length; i++) {
+      const { run, times, everyFourth } = racers[(round + i) % racers.length];
+      if (!everyFourth || round % 4 === 0) await turn(run, times);
+    }
+  }
+  return racers.map(({ times }) => times.sort((a, b) => a - b));
+}
+
+export const median = (times: Times): number => times[times.length >> 1];
