@@ -32,7 +32,9 @@ function measure({ name }: Question): Promise<Measured> {
   const child = fork(`${here}measure.ts`, [name], { execArgv: [...process.execArgv, '--expose-gc', ...relaxedSimd] });
   return new Promise((resolve, reject) => {
     child.on('message', resolve);
-    child.on('exit', (code) => reject(new Error(`measuring ${name} ended with exit code ${code}`)));
+    child.on('exit', (code) => {
+      if (code !== 0) reject(new Error(`measuring ${name} ended with exit code ${code}`));
+    });
   });
 }
 
@@ -52,7 +54,7 @@ function print(question: Question, { figures, ceilings }: Measured): void {
     `${Math.round((100 * best) / one.median)} %`,
     one.deviation === undefined ? '–' : one.deviation.toExponential(0),
   ];
-  const head = ['', 'cache', 'median, ms', 'min, ms', 'runs', ...mine.map((one) => `to ${one.name} ${one.cache}`), 'of ceiling', 'off by'];
+  const head = ['', 'cache', 'median, ms', 'min, ms', 'runs', ...mine.map((one) => `÷ ${one.name} ${one.cache}`), 'of ceiling', 'off by'];
   const title = `${name}: ${tokens === 1 ? 'a token' : `${tokens} tokens`} on ${past}, ${queryHeads}/${kvHeads} heads of ${headDim}; ceiling ${(flops(question) / best / 1e9).toFixed(0)} GFLOP/s`;
   console.log(`\n${options.markdown ? '### ' : ''}${title}\n${options.markdown ? '\n' : ''}${table(head, [...figures, ...ceilings].map(row), options.markdown)}`);
 }
