@@ -18,6 +18,8 @@ export interface Figure {
 }
 
 export interface Measured {
+  /** Of ours. */
+  readonly builds: readonly string[];
   readonly figures: readonly Figure[];
   readonly ceilings: readonly Figure[];
 }
@@ -42,6 +44,7 @@ async function measure(question: Question): Promise<Measured> {
   const bare = plainBuilds().map(({ name, module }) => ({ name, run: ceiling(question, module) }));
   const times = await race([...all.map((one) => () => one.run()), ...bare.map(({ run }) => run)], question.rounds);
   return {
+    builds: builds(),
     figures: all.map((one, i) => ({ ...figure(one.name, one.cache, times[i]), deviation: deviation(question, one) })),
     ceilings: bare.map(({ name }, i) => figure(`f32x4 multiply-add, ${name}`, '–', times[all.length + i])),
   };
