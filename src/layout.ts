@@ -40,10 +40,11 @@ export interface PageShape {
 export interface SideLayout {
   readonly format: Format;
   readonly granularity: Granularity;
-  /** Codes of head h, token t start at `codes + h · headStride + t · tokenStride`. */
+  /** The code of head h, token t, dim d is at `codes + h · headStride + t · tokenStride + d · dimStride`. */
   readonly codes: number;
   readonly headStride: number;
   readonly tokenStride: number;
+  readonly dimStride: number;
   /** The scale of head h, token t is at `scales + h · scaleHeadStride + 4 · t`. Both are 0 where the page holds no scales. */
   readonly scales: number;
   readonly scaleHeadStride: number;
@@ -101,10 +102,11 @@ export function pageLayout(shape: PageShape): PageLayout {
   const blockSize = checkInteger(shape.blockSize, 'blockSize', 1, 65536);
   let end = 0;
   const place = (bytes: number): number => (end += bytes) - bytes;
-  const codes = (side: { format: Format }): Pick<SideLayout, 'codes' | 'headStride' | 'tokenStride'> => {
-    const tokenStride = align16(headDim * formats[side.format].bytes);
+  const codes = (side: { format: Format }): Pick<SideLayout, 'codes' | 'headStride' | 'tokenStride' | 'dimStride'> => {
+    const dimStride = formats[side.format].bytes;
+    const tokenStride = align16(headDim * dimStride);
     const headStride = tokenStride * blockSize;
-    return { codes: place(headStride * kvHeads), headStride, tokenStride };
+    return { codes: place(headStride * kvHeads), headStride, tokenStride, dimStride };
   };
   const scales = (side: { granularity: Granularity }): Pick<SideLayout, 'scales' | 'scaleHeadStride'> => {
     if (side.granularity === 'tensor') return { scales: 0, scaleHeadStride: 0 };
@@ -191,6 +193,7 @@ export const attendParams = {
   kCodes: 'i32',
   kHeadStride: 'i32',
   kTokenStride: 'i32',
+  kDimStride: 'i32',
   /** 0: no scales in the page, `kScale` holds for all. */
   kScales: 'i32',
   kScaleHeadStride: 'i32',

@@ -174,6 +174,7 @@ export class WasmBackend implements Backend {
       kCodes: k.codes,
       kHeadStride: k.headStride,
       kTokenStride: k.tokenStride,
+      kDimStride: k.dimStride,
       kScales: k.scales,
       kScaleHeadStride: k.scaleHeadStride,
       kScale: plan.kScale,
