@@ -140,24 +140,24 @@ export function narrowRun(x: usize, dtype: i32, n: i32, halves: usize): void {
 
 /** 4 of 8 spread codes as f32; `special`: there may be NaN, or e5m2's infinities, among them. */
 @inline
-function widenSpread<F>(bits: v128, special: bool): v128 {
-  if (special) return isSigned<F>() ? e5m2.widenSpecial(bits) : e4m3fn.widenSpecial(bits);
-  return f32x4.mul(bits, f32x4.splat(isSigned<F>() ? e5m2.E5M2_UNIT : e4m3fn.E4M3FN_UNIT));
+function widenSpread<F>(bits: v128, unit: v128, special: bool): v128 {
+  if (special) return isSigned<F>() ? e5m2.widenSpecial(bits, unit) : e4m3fn.widenSpecial(bits, unit);
+  return f32x4.mul(bits, unit);
 }
 
 /** 8 codes, sign-extended to i16 → 8 values. */
 @inline
-function decode8<F>(codes: v128, values: usize, special: bool): void {
+function decode8<F>(codes: v128, values: usize, unit: v128, special: bool): void {
   const zero = i16x8.splat(0);
   const bits = isSigned<F>() ? e5m2.spread(codes) : e4m3fn.spread(codes);
-  v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 0, 8, 1, 9, 2, 10, 3, 11), special));
-  v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 4, 12, 5, 13, 6, 14, 7, 15), special), 16);
+  v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 0, 8, 1, 9, 2, 10, 3, 11), unit, special));
+  v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 4, 12, 5, 13, 6, 14, 7, 15), unit, special), 16);
 }
 
 @inline
-function decode16<F>(codes: v128, values: usize, special: bool): void {
-  decode8<F>(i16x8.extend_low_i8x16_s(codes), values, special);
-  decode8<F>(i16x8.extend_high_i8x16_s(codes), values + 32, special);
+function decode16<F>(codes: v128, values: usize, unit: v128, special: bool): void {
+  decode8<F>(i16x8.extend_low_i8x16_s(codes), values, unit, special);
+  decode8<F>(i16x8.extend_high_i8x16_s(codes), values + 32, unit, special);
 }
 
 @inline
@@ -166,25 +166,29 @@ function isSpecial<F>(codes: v128): v128 {
 }
 
 /** 32 codes share one test: a third faster than 16. */
-function decodeLoop<F>(codes: usize, n: i32, values: usize): void {
+function decodeLoop<F>(codes: usize, n: i32, values: usize, by: f32): void {
+  const unit = f32x4.splat(by);
   const end = codes + n;
   for (; codes + 16 < end; codes += 32, values += 128) {
     const first = v128.load(codes);
     const second = v128.load(codes, 16);
     const special = v128.any_true(v128.or(isSpecial<F>(first), isSpecial<F>(second)));
     if (special) {
-      decode16<F>(first, values, true);
-      decode16<F>(second, values + 64, true);
+      decode16<F>(first, values, unit, true);
+      decode16<F>(second, values + 64, unit, true);
     } else {
-      decode16<F>(first, values, false);
-      decode16<F>(second, values + 64, false);
+      decode16<F>(first, values, unit, false);
+      decode16<F>(second, values + 64, unit, false);
     }
   }
-  if (codes < end) decode16<F>(v128.load(codes), values, true);
+  if (codes < end) decode16<F>(v128.load(codes), values, unit, true);
 }
 
-/** n FP8 codes → n f32; codes and values are read and written in whole groups of 16, and of 32 where that many begin. Every NaN is 0x7FC00000. */
-export function decodeRun(codes: usize, n: i32, values: usize, format: i32): void {
-  if (format == FORMAT_E4M3FN) decodeLoop<E4M3FN>(codes, n, values);
-  else decodeLoop<E5M2>(codes, n, values);
+/**
+ * n FP8 codes → n f32; codes and values are read and written in whole groups of 16, and of 32 where that many begin. Every NaN is 0x7FC00000.
+ * @param scale a power of two, 1 … 2^-unit exponent: what finite values are multiplied with
+ */
+export function decodeRun(codes: usize, n: i32, values: usize, format: i32, scale: f32): void {
+  if (format == FORMAT_E4M3FN) decodeLoop<E4M3FN>(codes, n, values, e4m3fn.E4M3FN_UNIT * scale);
+  else decodeLoop<E5M2>(codes, n, values, e5m2.E5M2_UNIT * scale);
 }

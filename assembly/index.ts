@@ -13,7 +13,7 @@ export function encode(x: usize, dtype: i32, n: i32, codes: usize, format: i32, 
 
 /** n codes (rounded up to 16) → f32 at `values`. */
 export function decode(codes: usize, n: i32, values: usize, format: i32): void {
-  decodeRun(codes, n, values, format);
+  decodeRun(codes, n, values, format, 1);
 }
 
 /** n values (a multiple of 4) → f32. */

@@ -7,7 +7,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { floatDtypes, formats } from '../src/formats.js';
-import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, quantizeParams, ROW_FLOATS, ROW_WORDS, TILE_KEYS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
+import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, quantizeParams, ROW_FLOATS, ROW_WORDS, sideParams, TILE_KEYS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
 import { quotients } from '../src/recipe.js';
 
 const MADE_BY = '// Made by scripts/build.ts from src/layout.ts. Do not edit.\n';
@@ -53,6 +53,7 @@ writeFileSync(
     constants(named('QUOTIENT', quotients)),
     paramClass('QuantizeParams', quantizeParams),
     paramClass('AppendParams', appendParams),
+    paramClass('SideParams', sideParams),
     paramClass('AttendParams', attendParams),
   ].join('\n'),
 );

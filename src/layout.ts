@@ -169,6 +169,19 @@ export const appendParams = {
  */
 export const WORK_WORDS = 5;
 
+/** Keys or values as the attention kernel finds them in a page: {@link SideLayout}, and the given scale. */
+export const sideParams = {
+  format: 'i32',
+  codes: 'i32',
+  headStride: 'i32',
+  tokenStride: 'i32',
+  dimStride: 'i32',
+  /** 0: no scales in the page, `scale` holds for all. */
+  scales: 'i32',
+  scaleHeadStride: 'i32',
+  scale: 'f32',
+} as const satisfies ParamRecord;
+
 /** Arguments of the attention kernel: assembly/attend/attend.ts. */
 export const attendParams = {
   /** (items, WORK_WORDS) i32. */
@@ -189,22 +202,9 @@ export const attendParams = {
   pages: 'pointer',
   pageBytes: 'i32',
   blockSize: 'i32',
-  kFormat: 'i32',
-  kCodes: 'i32',
-  kHeadStride: 'i32',
-  kTokenStride: 'i32',
-  kDimStride: 'i32',
-  /** 0: no scales in the page, `kScale` holds for all. */
-  kScales: 'i32',
-  kScaleHeadStride: 'i32',
-  kScale: 'f32',
-  vFormat: 'i32',
-  vCodes: 'i32',
-  vHeadStride: 'i32',
-  vTokenStride: 'i32',
-  vScales: 'i32',
-  vScaleHeadStride: 'i32',
-  vScale: 'f32',
+  /** {@link sideParams} of each side. */
+  k: 'pointer',
+  v: 'pointer',
   softmaxScale: 'f32',
   /** 0: none. */
   softcap: 'f32',
@@ -242,14 +242,16 @@ export function paramWriter<R extends ParamRecord>(record: R): ParamWriter<R> {
 }
 
 /**
- * Keys decoded at a time: at headDim 128 a tile then is half of a 32 KiB L1 cache (64 keys decoded 5 % slower, 16 too).
- * The softmax is renormalized at multiples of this: part of what fixes the results' bits.
+ * Keys of one tile: what is gathered from the pages at a time, and after how many keys the softmax is renormalized. It is
+ * part of what fixes the results' bits. At headDim 128 a decoded tile is half of a 32 KiB L1 cache.
  */
 export const TILE_KEYS = 32;
 /** Keys per cut. Cuts are computed each from nothing and merged in order; a multiple of {@link TILE_KEYS}, and as fixed. */
 export const CUT_KEYS = 2048;
-/** Query rows (token × head of the group) that share one decoded tile. Changes no bit. */
+/** Query rows (token × head of the group) that share one gathered tile. Changes no bit. */
 export const BLOCK_ROWS = 64;
+/** Rows are multiplied in fours: rows that fill up the last four are computed and forgotten. */
+const ROWS = BLOCK_ROWS + 3;
 /**
  * Floats from one row of the kernel's working memory to the next, for any headDim: a constant, so that loads of
  * neighbouring rows differ in their immediate offset only (15 % faster), and not a power of two, so that they fall into
@@ -257,23 +259,27 @@ export const BLOCK_ROWS = 64;
  */
 export const ROW_FLOATS = MAX_HEAD_DIM + 16;
 /** Words per row of the kernel's row records. */
-export const ROW_WORDS = 12;
+export const ROW_WORDS = 14;
 
 /** Working memory of the attention kernel: where each part begins, in bytes. */
 export const attendScratch = (() => {
   let end = 0;
   const place = (floats: number): number => (end += 4 * floats) - 4 * floats;
   return {
-    /** K or V of one tile, decoded: (TILE_KEYS) rows. */
-    tile: place(TILE_KEYS * ROW_FLOATS),
-    /** Scores, then probabilities: (BLOCK_ROWS, TILE_KEYS). */
-    scores: place(BLOCK_ROWS * TILE_KEYS),
+    /** K or V of one tile as it is stored: K as (dim, TILE_KEYS), V as (TILE_KEYS, dim padded to 16). */
+    codes: place(TILE_KEYS * MAX_HEAD_DIM),
+    /** The same, decoded. */
+    tile: place(TILE_KEYS * MAX_HEAD_DIM),
     /** The tile's scales: (TILE_KEYS) each. */
     kScales: place(TILE_KEYS),
     vScales: place(TILE_KEYS),
-    /** Sums of p · v in this cut, and over all cuts: (BLOCK_ROWS) rows each. */
-    cutSums: place(BLOCK_ROWS * ROW_FLOATS),
-    sums: place(BLOCK_ROWS * ROW_FLOATS),
+    /** Queries times a power of two each: (ROWS) rows. */
+    queries: place(ROWS * ROW_FLOATS),
+    /** Scores, then probabilities: (ROWS) rows, of which TILE_KEYS floats are used. */
+    scores: place(ROWS * ROW_FLOATS),
+    /** Sums of p · v in this cut, and over all cuts: (ROWS) rows each. */
+    cutSums: place(ROWS * ROW_FLOATS),
+    sums: place(ROWS * ROW_FLOATS),
     /** What else each row carries: (BLOCK_ROWS) records of ROW_WORDS, see assembly/attend/rows.ts. */
     rows: place(BLOCK_ROWS * ROW_WORDS),
     bytes: end,

@@ -4,58 +4,137 @@
  * out[row] = softmax(softmaxScale · q[row] · Kᵀ, masked) · V; layouts in src/layout.ts (attendParams).
  *
  * For each KV head, up to BLOCK_ROWS rows (query rows × heads of the group) share one pass over the keys they see: a tile
- * of TILE_KEYS keys is decoded once, then scored against all rows; then its values are decoded into the same memory.
+ * of TILE_KEYS keys is gathered once, then multiplied with all rows' queries; then its values with their probabilities. Few
+ * rows multiply FP8 codes as they are, decoding in registers; for many the tile is decoded first. The bits are the same.
  *
  * Order: tiles and cuts begin at fixed keys (multiples of TILE_KEYS and CUT_KEYS), so what a row adds up, and in which
  * order, depends on the row alone: not on its block, batch, chunk or pages.
  */
+import { E4M3FN, E5M2, F32 } from "../types";
 import { finishRow, mergeCut } from "./merge";
-import { Row, rowAt, startRows } from "./rows";
-import { scoreRow, scoreTwoRows } from "./score";
-import { softmaxRow } from "./softmax";
-import { gatherKeys, gatherValues } from "./tile";
-import { addValues, addValuesTwoRows } from "./value";
-import { ROW_BYTES, SCORE_BYTES, scratch } from "./memory";
+import { ROW_BYTES, scratch } from "./memory";
+import { addPanel1, addPanel2, addPanel4 } from "./panel";
+import { scaleQueries } from "./query";
+import { rowAt, startRows } from "./rows";
+import { scalesAreSafe, softmaxRow } from "./softmax";
+import { codeBias, decodeTile, elementBytes, gatherKeys, gatherValues, valueStride } from "./tile";
 import {
-  AttendParams, BLOCK_ROWS, CUT_KEYS, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES, SCRATCH_ROWS, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_TILE, SCRATCH_V_SCALES,
-  TILE_KEYS, WORK_WORDS,
+  AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_F32, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES, SCRATCH_QUERIES, SCRATCH_ROWS,
+  SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SideParams, TILE_KEYS, WORK_WORDS,
 } from "../../build/params";
 
-/** Scores of all rows against the tile's keys, two rows at a time where both see some. */
-function scoreRows(p: AttendParams, rows: usize, n: i32, tile: usize, scores: usize): void {
-  for (let r = 0; r < n; r++) {
-    const row = rowAt(rows, r);
-    if (row.from >= row.to) continue;
-    const at = scores + <usize>r * SCORE_BYTES;
-    const next = rowAt(rows, r + 1);
-    if (r + 1 < n && next.from < next.to) {
-      const from = min(row.from, next.from) & ~3;
-      scoreTwoRows(row.q, next.q - row.q, p.dim, tile, from, (max(row.to, next.to) + 3) & ~3, at);
-      r++;
-    } else {
-      scoreRow(row.q, p.dim, tile, row.from & ~3, (row.to + 3) & ~3, at);
-    }
+/** From this many rows on, decoding a tile once is faster than decoding it for every four rows. */
+const MANY_ROWS = 12;
+/** FP8 values of decoded tiles are left 2^60 too small: far from where factors or products overflow or are denormal. */
+const TILE_BIAS = 60;
+
+/** What the other factor of products with a format is scaled by, see query.ts. */
+@inline
+function biasOf(format: i32, rows: i32): i32 {
+  return rows < MANY_ROWS ? codeBias(format) : min(TILE_BIAS, codeBias(format));
+}
+
+/** Whether that is what undecoded codes need. */
+@inline
+function multipliesCodes(format: i32, bias: i32): bool {
+  return bias != 0 && bias == codeBias(format);
+}
+
+function addPanels<F>(count: i32, factors: usize, n: i32, panel: usize, stride: usize, lanes: i32, laneBytes: usize, sums: usize, fresh: bool): void {
+  if (count > 2) {
+    for (let lane: usize = 0; lane < <usize>lanes; lane += 8) addPanel4<F>(factors, n, panel + lane * laneBytes, stride, sums + (lane << 2), fresh);
+  } else if (count == 2) {
+    for (let lane: usize = 0; lane < <usize>lanes; lane += 16) addPanel2<F>(factors, n, panel + lane * laneBytes, stride, sums + (lane << 2), fresh);
+  } else {
+    for (let lane: usize = 0; lane < <usize>lanes; lane += 16) addPanel1<F>(factors, n, panel + lane * laneBytes, stride, sums + (lane << 2), fresh);
   }
 }
 
-/** Probabilities times values, two rows at a time where both see the same keys. */
-function addRows(rows: usize, n: i32, dims: i32, tile: usize, scores: usize, sums: usize): void {
-  for (let r = 0; r < n; r++) {
-    const row = rowAt(rows, r);
-    if (row.from >= row.to) continue;
-    const at = scores + <usize>r * SCORE_BYTES;
-    const next = rowAt(rows, r + 1);
-    if (r + 1 < n && next.from == row.from && next.to == row.to) {
-      addValuesTwoRows(at, row.from, row.to, tile, dims, row.rescale, next.rescale, sums + <usize>r * ROW_BYTES);
-      r++;
-    } else {
-      addValues(at, row.from, row.to, tile, dims, row.rescale, sums + <usize>r * ROW_BYTES);
+/** A panel of a tile, as codes of `format` (F32: decoded), multiplied with 1 … 4 rows. */
+function multiply(format: i32, count: i32, factors: usize, n: i32, panel: usize, stride: i32, lanes: i32, sums: usize, fresh: bool): void {
+  if (format == FORMAT_F32) addPanels<F32>(count, factors, n, panel, stride << 2, lanes, 4, sums, fresh);
+  else if (format == FORMAT_E4M3FN) addPanels<E4M3FN>(count, factors, n, panel, stride, lanes, 1, sums, fresh);
+  else addPanels<E5M2>(count, factors, n, panel, stride, lanes, 1, sums, fresh);
+}
+
+/** Rows that are multiplied together: fours, and what remains. Three are filled up. */
+@inline
+function rowsTogether(left: i32): i32 {
+  return left > 2 ? min(4, left) : left;
+}
+
+/** Scores of all rows against the keys of the tile that any row beside them sees. */
+function scoreRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i32): void {
+  const queries = scratch(p, SCRATCH_QUERIES);
+  const scores = scratch(p, SCRATCH_SCORES);
+  for (let r = 0; r < n; ) {
+    const count = rowsTogether(n - r);
+    let from = TILE_KEYS;
+    let to = 0;
+    for (let i = r; i < r + count; i++) {
+      const row = rowAt(rows, i);
+      if (row.from >= row.to) continue;
+      from = min(from, row.from);
+      to = max(to, row.to);
     }
+    const at = <usize>r * ROW_BYTES;
+    if (from < to) {
+      from &= ~15;
+      multiply(format, count, queries + at, p.dim, tile + <usize>from * elementBytes(format), TILE_KEYS, to - from, scores + at + (<usize>from << 2), true);
+    }
+    r += count;
   }
 }
 
-/** One tile for all rows of the block. */
-function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32): void {
+/** Keys from … to − 1 of the tile added to `count` rows of sums, from row r on. */
+@inline
+function addKeys(p: AttendParams, r: i32, count: i32, from: i32, to: i32, tile: usize, format: i32, stride: i32): void {
+  if (from >= to) return;
+  const at = <usize>r * ROW_BYTES;
+  const probabilities = scratch(p, SCRATCH_SCORES) + at + (<usize>from << 2);
+  multiply(format, count, probabilities, to - from, tile + <usize>(from * stride) * elementBytes(format), stride, p.dim, scratch(p, SCRATCH_CUT_SUMS) + at, false);
+}
+
+/** A row's sums times a power of two, or whatever it is. */
+function scaleSums(p: AttendParams, r: i32, by: f32): void {
+  if (by == 1) return;
+  const factor = f32x4.splat(by);
+  const sums = scratch(p, SCRATCH_CUT_SUMS) + <usize>r * ROW_BYTES;
+  for (let at: usize = 0; at < <usize>p.dim << 2; at += 16) v128.store(sums + at, f32x4.mul(v128.load(sums + at), factor));
+}
+
+/**
+ * Probabilities times values. A row's sums take in only keys that it sees: a slot that it does not see may hold NaN, and
+ * 0 · NaN would reach them. What rows beside each other all see is multiplied together, the rest for each alone.
+ */
+function addRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i32, stride: i32): void {
+  for (let r = 0; r < n; ) {
+    const count = rowsTogether(n - r);
+    let from = 0;
+    let to = TILE_KEYS;
+    for (let i = r; i < r + count; i++) {
+      const row = rowAt(rows, i);
+      from = max(from, row.from);
+      to = min(to, row.to);
+      if (row.from < row.to) scaleSums(p, i, row.rescale);
+    }
+    if (from >= to) from = to = TILE_KEYS;
+    for (let i = r; i < r + count; i++) {
+      const row = rowAt(rows, i);
+      addKeys(p, i, 1, row.from, min(row.to, from), tile, format, stride);
+    }
+    addKeys(p, r, count, from, to, tile, format, stride);
+    for (let i = r; i < r + count; i++) {
+      const row = rowAt(rows, i);
+      addKeys(p, i, 1, max(row.from, to), row.to, tile, format, stride);
+      if (row.from < row.to) scaleSums(p, i, row.restore);
+    }
+    r += count;
+  }
+}
+
+/** One tile for all rows of the block. `kBias`, `vBias`: what queries and probabilities are scaled by. */
+function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32, kBias: i32, vBias: i32): void {
   let from = TILE_KEYS;
   let to = 0;
   for (let r = 0; r < n; r++) {
@@ -68,18 +147,24 @@ function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, row
     }
   }
   if (from >= to) return;
-  const tile = scratch(p, SCRATCH_TILE);
+  const k = changetype<SideParams>(p.k);
+  const v = changetype<SideParams>(p.v);
+  const codes = scratch(p, SCRATCH_CODES);
+  const kSpecial = gatherKeys(p, blocks, kvHead, first, from, to);
+  if (multipliesCodes(k.format, kBias) && !kSpecial) scoreRows(p, rows, n, codes, k.format);
+  else scoreRows(p, rows, n, decodeTile(p, k.format, 0, p.dim * TILE_KEYS, kBias), FORMAT_F32);
+  const vSpecial = gatherValues(p, blocks, kvHead, first, from, to);
   const scores = scratch(p, SCRATCH_SCORES);
   const kScales = scratch(p, SCRATCH_K_SCALES);
   const vScales = scratch(p, SCRATCH_V_SCALES);
-  gatherKeys(p, blocks, kvHead, first, from, to, tile, kScales);
-  scoreRows(p, rows, n, tile, scores);
-  gatherValues(p, blocks, kvHead, first, from, to, tile, vScales);
+  const safe = scalesAreSafe(vScales, from, to);
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
-    if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * SCORE_BYTES, kScales, vScales);
+    if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * ROW_BYTES, kScales, vScales, vBias, safe);
   }
-  addRows(rows, n, (p.dim + 15) & ~15, tile, scores, scratch(p, SCRATCH_CUT_SUMS));
+  const stride = valueStride(v);
+  if (multipliesCodes(v.format, vBias) && !vSpecial) addRows(p, rows, n, codes, v.format, stride);
+  else addRows(p, rows, n, decodeTile(p, v.format, from * stride, (to - from) * stride, vBias), FORMAT_F32, stride);
 }
 
 function startCut(rows: usize, n: i32, cutSums: usize): void {
@@ -88,13 +173,24 @@ function startCut(rows: usize, n: i32, cutSums: usize): void {
     row.cutMax = -<f32>Infinity;
     row.cutSum = 0;
   }
-  memory.fill(cutSums, 0, <usize>n * ROW_BYTES);
+  memory.fill(cutSums, 0, <usize>((n + 3) & ~3) * ROW_BYTES);
+}
+
+function fillWithOnes(scales: usize): void {
+  for (let key: usize = 0; key < <usize>TILE_KEYS << 2; key += 4) store<f32>(scales + key, 1);
 }
 
 /** Up to BLOCK_ROWS rows of one KV head, from first key to result. */
 function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n: i32): void {
   const cutSums = scratch(p, SCRATCH_CUT_SUMS);
   const sums = scratch(p, SCRATCH_SUMS);
+  const k = changetype<SideParams>(p.k);
+  const v = changetype<SideParams>(p.v);
+  const kBias = biasOf(k.format, n);
+  const vBias = biasOf(v.format, n);
+  scaleQueries(p, rows, n, kBias, k.scale);
+  if (k.scales == 0) fillWithOnes(scratch(p, SCRATCH_K_SCALES));
+  if (v.scales == 0) fillWithOnes(scratch(p, SCRATCH_V_SCALES));
   let first = i32.MAX_VALUE;
   let end = 0;
   for (let r = 0; r < n; r++) {
@@ -107,7 +203,7 @@ function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n
     const cutEnd = min(end, cut + CUT_KEYS);
     startCut(rows, n, cutSums);
     for (let tile = max(cut, first - first % TILE_KEYS); tile < cutEnd; tile += TILE_KEYS) {
-      attendTile(p, blocks, kvHead, tile, rows, n);
+      attendTile(p, blocks, kvHead, tile, rows, n, kBias, vBias);
     }
     for (let r = 0; r < n; r++) {
       const row = rowAt(rows, r);

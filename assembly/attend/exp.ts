@@ -1,38 +1,35 @@
 /**
  * exp, tanh and ln, without a fused multiply-add anywhere: the same bits in every build. Bounded.
  *
- * exp(x) = 2^n · exp(r), n = nearest(x / ln 2), r = x − n · ln 2 in two parts (Cody and Waite), |r| ≤ 0.347,
- * exp(r) by its Taylor polynomial of degree 7: relative error below 2e-7 on [−87, 88]. Below −87 the result is 0.
+ * exp(x) = 2^n · 2^f with x / ln 2 = n + f, |f| ≤ ½, and 2^f by the polynomial of degree 5 that has the least relative error
+ * there with 2^0 = 1: 9e-8, and 2e-7 with its roundings. The rounding of x / ln 2 adds |x| · 6e-8, so that the absolute
+ * error is below 2e-7 for x ≤ 0. Below −87 the result is 0.
  */
 
 @inline
 const LOG2_E: f32 = 1.4426950408889634;
+/** 1.5 · 2^23: adding it rounds to an integer, which is left in the lowest bits. */
 @inline
-const LN2_HIGH: f32 = 0.693359375; // 10 mantissa bits: n · LN2_HIGH is exact
-@inline
-const LN2_LOW: f32 = -2.12194440054690583e-4;
+const ROUND: f32 = 12582912;
 
 @inline
 function multiplyAdd(a: v128, b: v128, c: f32): v128 {
   return f32x4.add(f32x4.mul(a, b), f32x4.splat(c));
 }
 
-/** exp of 4 values of at most 88; NaN stays NaN, −∞ gives exactly 0. */
+/** exp of 4 values of at most 88; NaN stays NaN, −∞ gives exactly 0, 0 exactly 1. */
 @inline
 export function exp4(x: v128): v128 {
-  const n = f32x4.nearest(f32x4.mul(x, f32x4.splat(LOG2_E)));
-  const r = f32x4.sub(f32x4.sub(x, f32x4.mul(n, f32x4.splat(LN2_HIGH))), f32x4.mul(n, f32x4.splat(LN2_LOW)));
-  let y = multiplyAdd(f32x4.splat(1.0 / 5040), r, 1.0 / 720);
-  y = multiplyAdd(y, r, 1.0 / 120);
-  y = multiplyAdd(y, r, 1.0 / 24);
-  y = multiplyAdd(y, r, 1.0 / 6);
-  y = multiplyAdd(y, r, 0.5);
-  y = multiplyAdd(y, r, 1);
-  y = multiplyAdd(y, r, 1);
-  const power = i32x4.shl(i32x4.trunc_sat_f32x4_s(n), 23);
-  return v128.andnot(i32x4.add(y, power), f32x4.lt(x, f32x4.splat(-87)));
+  const t = f32x4.mul(x, f32x4.splat(LOG2_E));
+  const n = f32x4.add(t, f32x4.splat(ROUND));
+  const f = f32x4.sub(t, f32x4.sub(n, f32x4.splat(ROUND)));
+  let y = multiplyAdd(f32x4.splat(0.0013264727219408727), f, 0.00967151264396107);
+  y = multiplyAdd(y, f, 0.055507337431701546);
+  y = multiplyAdd(y, f, 0.2402224208528118);
+  y = multiplyAdd(y, f, 0.6931469775992363);
+  y = multiplyAdd(y, f, 1);
+  return v128.andnot(i32x4.add(y, i32x4.shl(n, 23)), f32x4.lt(x, f32x4.splat(-87)));
 }
-
 /** exp of one value: the same arithmetic as {@link exp4}. */
 export function exp1(x: f32): f32 {
   return f32x4.extract_lane(exp4(f32x4.splat(x)), 0);

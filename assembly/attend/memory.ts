@@ -1,13 +1,9 @@
 /** The kernel's working memory (src/layout.ts), as bytes and addresses. */
-import { AttendParams, ROW_FLOATS, TILE_KEYS } from "../../build/params";
+import { AttendParams, ROW_FLOATS } from "../../build/params";
 
-/** From one row of the tile, or of sums, to the next. */
+/** From one row of queries, scores or sums to the next. */
 @inline
 export const ROW_BYTES: usize = ROW_FLOATS << 2;
-
-/** From one row's scores to the next's. */
-@inline
-export const SCORE_BYTES: usize = TILE_KEYS << 2;
 
 /** A part of the working memory, by one of the SCRATCH constants. */
 @inline

@@ -7,7 +7,7 @@
 import { exp1, ln } from "./exp";
 import { Row } from "./rows";
 import { finiteBase } from "./softmax";
-import { AttendParams } from "../../build/params";
+import { AttendParams, SideParams } from "../../build/params";
 
 /** Joins a cut that the row saw something of into the row's totals; `bytes` of value sums. */
 export function mergeCut(row: Row, cutSums: usize, sums: usize, bytes: usize): void {
@@ -47,7 +47,7 @@ export function finishRow(p: AttendParams, row: Row, sums: usize): void {
   const own = exp1(row.max - base);
   const sum = row.sum * own + exp1(sink - base);
   const share = f32x4.splat(own / sum);
-  const vScale = f32x4.splat(p.vScale);
+  const vScale = f32x4.splat(changetype<SideParams>(p.v).scale);
   for (let at: usize = 0; at < bytes; at += 16) {
     v128.store(out + at, f32x4.mul(f32x4.mul(v128.load(sums + at), share), vScale));
   }

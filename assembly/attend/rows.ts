@@ -13,13 +13,16 @@ export class Row {
   /** The part of them in the current tile, counted from its first key. */
   from: i32;
   to: i32;
+  /** What its scores are multiplied with, beside the keys' scales: see query.ts. */
+  factor: f32;
   /** Largest score and sum of exp(score − largest): in this cut, then over all cuts so far. */
   cutMax: f32;
   cutSum: f32;
   max: f32;
   sum: f32;
-  /** What the cut's sums must be multiplied with before the current tile is added. */
+  /** What the cut's sums must be multiplied with before the current tile is added, and then after it: see softmax.ts. */
   rescale: f32;
+  restore: f32;
   /** 1 once a cut has been merged. */
   merged: i32;
 }

@@ -1,19 +1,27 @@
 /**
  * Online softmax of one row over one tile. Bounded.
  *
- * s = dot · kScale[key] · softmaxScale, then softcap · tanh(s / softcap); keys the row does not see become −∞ by selection.
- * m' = max(m, max s), p = exp(s − m'), sum' = sum · exp(m − m') + Σ p; then p is multiplied by the key's V scale.
- * Σ p: lane l sums keys ≡ l (mod 4) ascending, then (l0 + l2) + (l1 + l3). Masked lanes add exactly 0.
- * NaN passes through max, exp and sums: a row that sees one is NaN.
+ * s = dot · kScale[key] · factor, then softcap · tanh(s / softcap); keys the row does not see become −∞ by selection.
+ * m' = max(m, max s), e = exp(s − m'), sum' = sum · exp(m − m') + Σ e; then p = e · vScale[key] · 2^(bias − shift).
+ * Σ e: lane l sums keys ≡ l (mod 4) ascending, then (l0 + l2) + (l1 + l3). Masked lanes add exactly 0.
+ * A row that sees a NaN is NaN: max leaves NaN out, but exp and the sums keep it.
+ *
+ * shift: where the largest V scale that the row sees passes 2^SAFE, p would overflow with FP8's bias; the tile then is added
+ * 2^shift smaller, to sums that are made so and put right afterwards (row.rescale, row.restore).
  */
 import { exp1, exp4, tanh4 } from "./exp";
+import { powerOfTwo } from "./query";
 import { Row } from "./rows";
 import { AttendParams } from "../../build/params";
 
+/** V scales up to 2^SAFE times 2^120 stay finite, and a few thousand of their products with ±448 · 2^-120 do. */
+@inline
+const SAFE: i32 = 6;
+
 @inline
 function maxOfLanes(x: v128): f32 {
-  const two = f32x4.max(x, v128.shuffle<i32>(x, x, 2, 3, 0, 1));
-  return f32x4.extract_lane(f32x4.max(two, v128.shuffle<i32>(two, two, 1, 0, 3, 2)), 0);
+  const two = f32x4.pmax(x, v128.shuffle<i32>(x, x, 2, 3, 0, 1));
+  return f32x4.extract_lane(f32x4.pmax(two, v128.shuffle<i32>(two, two, 1, 0, 3, 2)), 0);
 }
 
 @inline
@@ -28,40 +36,86 @@ export function finiteBase(max: f32): f32 {
   return max == -<f32>Infinity ? 0 : max;
 }
 
-/** Scales, caps and masks the row's scores of keys row.from … row.to − 1 in place; gives the largest. */
-function scaleScores(p: AttendParams, row: Row, scores: usize, kScales: usize): f32 {
-  const softmaxScale = f32x4.splat(p.softmaxScale);
-  const cap = f32x4.splat(p.softcap);
-  const from = i32x4.splat(row.from);
-  const to = i32x4.splat(row.to);
+/** `inside` for the keys the row sees, `outside` for the other of 4 from `lane` on. */
+@inline
+function select(row: Row, lane: i32, inside: v128, outside: v128): v128 {
+  const lanes = i32x4.add(i32x4.splat(lane), i32x4(0, 1, 2, 3));
+  return v128.bitselect(inside, outside, v128.and(i32x4.ge_s(lanes, i32x4.splat(row.from)), i32x4.lt_s(lanes, i32x4.splat(row.to))));
+}
+
+function capScores(softcap: f32, scores: usize, end: usize): void {
+  const cap = f32x4.splat(softcap);
+  for (; scores < end; scores += 16) v128.store(scores, f32x4.mul(cap, tanh4(f32x4.div(v128.load(scores), cap))));
+}
+
+function maskScores(row: Row, scores: usize): void {
   const nothing = f32x4.splat(-<f32>Infinity);
-  let scale = f32x4.splat(p.kScale);
-  let largest = nothing;
-  let lane = i32x4.add(i32x4.splat(row.from & ~3), i32x4(0, 1, 2, 3));
-  for (let at: usize = (row.from & ~3) << 2; at < <usize>row.to << 2; at += 16) {
-    if (p.kScales != 0) scale = v128.load(kScales + at);
-    let s = f32x4.mul(f32x4.mul(v128.load(scores + at), scale), softmaxScale);
-    if (p.softcap != 0) s = f32x4.mul(cap, tanh4(f32x4.div(s, cap)));
-    s = v128.bitselect(s, nothing, v128.and(i32x4.ge_s(lane, from), i32x4.lt_s(lane, to)));
-    v128.store(scores + at, s);
-    largest = f32x4.max(largest, s);
-    lane = i32x4.add(lane, i32x4.splat(4));
+  for (let lane = row.from & ~3; lane < row.to; lane += 4) {
+    const at = scores + (<usize>lane << 2);
+    v128.store(at, select(row, lane, v128.load(at), nothing));
   }
+}
+
+/** Scales, caps and masks the scores at `scores` … `end` − 1 in place; gives the largest. */
+@inline
+function finishScores(p: AttendParams, row: Row, rowScores: usize, kScales: usize): f32 {
+  const factor = f32x4.splat(row.factor);
+  const begin: usize = (row.from & ~3) << 2;
+  const end: usize = ((row.to + 3) & ~3) << 2;
+  const whole = ((row.from | row.to) & 3) == 0 && p.softcap == 0;
+  let largest = f32x4.splat(-<f32>Infinity);
+  for (let at = begin; at < end; at += 16) {
+    const s = f32x4.mul(f32x4.mul(v128.load(rowScores + at), v128.load(kScales + at)), factor);
+    v128.store(rowScores + at, s);
+    largest = f32x4.pmax(largest, s);
+  }
+  if (whole) return maxOfLanes(largest);
+  if (p.softcap != 0) capScores(p.softcap, rowScores + begin, rowScores + end);
+  maskScores(row, rowScores);
+  largest = f32x4.splat(-<f32>Infinity);
+  for (let at = begin; at < end; at += 16) largest = f32x4.pmax(largest, v128.load(rowScores + at));
   return maxOfLanes(largest);
 }
 
-/** Turns the row's scores of this tile into probabilities times V scale, and carries its max and sum on. */
-export function softmaxRow(p: AttendParams, row: Row, scores: usize, kScales: usize, vScales: usize): void {
-  const largest = max<f32>(row.cutMax, scaleScores(p, row, scores, kScales));
+/** Exponent by which p must be made smaller, from the largest V scale that the row sees. */
+function shiftOf(row: Row, vScales: usize): i32 {
+  const nothing = i32x4.splat(0);
+  let largest = nothing;
+  for (let lane = row.from & ~3; lane < row.to; lane += 4) {
+    const bits = v128.and(v128.load(vScales + (<usize>lane << 2)), i32x4.splat(0x7fffffff));
+    largest = i32x4.max_s(largest, select(row, lane, bits, nothing));
+  }
+  const two = i32x4.max_s(largest, v128.shuffle<i32>(largest, largest, 2, 3, 0, 1));
+  return max(0, (max(i32x4.extract_lane(two, 0), i32x4.extract_lane(two, 1)) >> 23) - 127 - SAFE);
+}
+
+/**
+ * Turns the row's scores of this tile into probabilities times V scale times 2^bias, and carries its max and sum on.
+ * @param safe no V scale of the tile passes 2^SAFE
+ */
+export function softmaxRow(p: AttendParams, row: Row, scores: usize, kScales: usize, vScales: usize, bias: i32, safe: bool): void {
+  const largest = max<f32>(row.cutMax, finishScores(p, row, scores, kScales));
   const base = finiteBase(largest);
   const base4 = f32x4.splat(base);
-  row.rescale = exp1(row.cutMax - base);
+  const shift = safe ? 0 : shiftOf(row, vScales);
+  const unit = f32x4.splat(powerOfTwo(bias - shift));
+  const rescale = exp1(row.cutMax - base);
+  row.rescale = rescale * powerOfTwo(-shift);
+  row.restore = powerOfTwo(shift);
   row.cutMax = largest;
   let sum = f32x4.splat(0);
   for (let at: usize = (row.from & ~3) << 2; at < <usize>row.to << 2; at += 16) {
     const e = exp4(f32x4.sub(v128.load(scores + at), base4));
     sum = f32x4.add(sum, e);
-    v128.store(scores + at, p.vScales != 0 ? f32x4.mul(e, v128.load(vScales + at)) : e);
+    v128.store(scores + at, f32x4.mul(e, f32x4.mul(v128.load(vScales + at), unit)));
   }
-  row.cutSum = row.cutSum * row.rescale + sumOfLanes(sum);
+  row.cutSum = row.cutSum * rescale + sumOfLanes(sum);
+}
+
+/** Whether no V scale of keys from … to − 1 passes 2^SAFE: true of NaN and infinity, too, would be false. */
+export function scalesAreSafe(vScales: usize, from: i32, to: i32): bool {
+  for (let key = from; key < to; key++) {
+    if (!(load<f32>(vScales + (<usize>key << 2)) <= <f32>(1 << SAFE))) return false;
+  }
+  return true;
 }

@@ -22,13 +22,21 @@ export function encodeMagnitude(a: v128): v128 {
   return i32x4.sub(i32x4.add(mantissa, i32x4.shr_u(power, 20)), i32x4.splat((20 << 23) + (121 << 3)));
 }
 
+/** Where {@link spread} puts a code's bits. */
+@inline
+export const SPREAD_SHIFT: i32 = 4;
+@inline
+export const SPREAD_MASK: i32 = 0x87f0;
+
 /** 8 codes, sign-extended to i16, as f32 · 2^-120 bit patterns in the upper half of each i32: the low half is zero. */
 @inline
 export function spread(codes: v128): v128 {
-  return v128.and(i16x8.shl(codes, 4), i16x8.splat(<i16>0x87f0));
+  return v128.and(i16x8.shl(codes, SPREAD_SHIFT), i16x8.splat(<i16>SPREAD_MASK));
 }
 
 /** The power of two that {@link spread} leaves out. */
+@inline
+export const E4M3FN_UNIT_EXPONENT: i32 = 120;
 export const E4M3FN_UNIT: f32 = reinterpret<f32>(0x7b800000); // 2^120
 
 /** Lanes of 16 codes that are NaN. */
@@ -37,9 +45,9 @@ export function isSpecial(codes: v128): v128 {
   return i8x16.eq(v128.and(codes, i8x16.splat(0x7f)), i8x16.splat(0x7f));
 }
 
-/** 4 values as {@link spread} bits → f32, NaN codes included (→ 0x7FC00000). */
+/** 4 values as {@link spread} bits, times a power of two → f32, NaN codes included (→ 0x7FC00000). */
 @inline
-export function widenSpecial(bits: v128): v128 {
+export function widenSpecial(bits: v128, unit: v128): v128 {
   const nan = i32x4.eq(v128.and(bits, i32x4.splat(0x7fffffff)), i32x4.splat(0x7f << 20));
-  return v128.bitselect(i32x4.splat(0x7fc00000), f32x4.mul(bits, f32x4.splat(E4M3FN_UNIT)), nan);
+  return v128.bitselect(i32x4.splat(0x7fc00000), f32x4.mul(bits, unit), nan);
 }

@@ -19,13 +19,21 @@ export function encodeMagnitude(a: v128): v128 {
   return i32x4.sub(i32x4.add(mantissa, i32x4.shr_u(power, 21)), i32x4.splat((21 << 23) + (113 << 2)));
 }
 
+/** Where {@link spread} puts a code's bits. */
+@inline
+export const SPREAD_SHIFT: i32 = 5;
+@inline
+export const SPREAD_MASK: i32 = 0x8fe0;
+
 /** 8 codes, sign-extended to i16, as f32 · 2^-112 bit patterns in the upper half of each i32: the low half is zero. */
 @inline
 export function spread(codes: v128): v128 {
-  return v128.and(i16x8.shl(codes, 5), i16x8.splat(<i16>0x8fe0));
+  return v128.and(i16x8.shl(codes, SPREAD_SHIFT), i16x8.splat(<i16>SPREAD_MASK));
 }
 
 /** The power of two that {@link spread} leaves out. */
+@inline
+export const E5M2_UNIT_EXPONENT: i32 = 112;
 export const E5M2_UNIT: f32 = reinterpret<f32>(0x77800000); // 2^112
 
 /** Lanes of 16 codes that are infinite or NaN. */
@@ -34,13 +42,13 @@ export function isSpecial(codes: v128): v128 {
   return i8x16.gt_u(v128.and(codes, i8x16.splat(0x7f)), i8x16.splat(0x7b));
 }
 
-/** 4 values as {@link spread} bits → f32, infinities and NaN codes (→ 0x7FC00000) included. */
+/** 4 values as {@link spread} bits, times a power of two → f32, infinities and NaN codes (→ 0x7FC00000) included. */
 @inline
-export function widenSpecial(bits: v128): v128 {
+export function widenSpecial(bits: v128, unit: v128): v128 {
   const magnitude = v128.and(bits, i32x4.splat(0x7fffffff));
   const infinity = v128.or(bits, i32x4.splat(0x7f800000)); // the mantissa is zero where this is taken
   const infinite = i32x4.eq(magnitude, i32x4.splat(0x7c << 21));
   const nan = i32x4.gt_s(magnitude, i32x4.splat(0x7c << 21));
-  const finite = f32x4.mul(bits, f32x4.splat(E5M2_UNIT));
+  const finite = f32x4.mul(bits, unit);
   return v128.bitselect(i32x4.splat(0x7fc00000), v128.bitselect(infinity, finite, infinite), nan);
 }

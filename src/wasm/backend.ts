@@ -2,7 +2,7 @@ import { planAppend } from '../append.js';
 import { partsOf, planAttention, type AttendPlan, type WorkPart } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
 import { bytesOf, describe, floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
-import { appendParams, attendParams, attendScratch, align16, checkInteger, paramWriter, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
+import { appendParams, attendParams, attendScratch, align16, checkInteger, paramWriter, sideParams, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
 import { wasmFeatures, type SimdBuild } from './features.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
@@ -11,6 +11,7 @@ import { quantizeRule, type QuantizeRule } from './rule.js';
 
 const appendWriter = paramWriter(appendParams);
 const attendWriter = paramWriter(attendParams);
+const sideWriter = paramWriter(sideParams);
 
 /** Input bytes that append takes in at a time: what has just been copied is still in the L2 cache when it is quantized. */
 const APPEND_CHUNK_BYTES = 65536;
@@ -23,6 +24,11 @@ const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) =>
 function carve(address: number): (bytes: number) => number {
   let end = address;
   return (bytes) => (end += align16(bytes)) - align16(bytes);
+}
+
+function writeSide(view: DataView, at: number, side: SideLayout, scale: number): void {
+  const { codes, headStride, tokenStride, dimStride, scales, scaleHeadStride } = side;
+  sideWriter.write(view, at, { format: formats[side.format].id, codes, headStride, tokenStride, dimStride, scales, scaleHeadStride, scale });
 }
 
 /** The CPU path: everything at once, synchronously, in WebAssembly SIMD. */
@@ -131,7 +137,7 @@ export class WasmBackend implements Backend {
   #sizes({ work, queryHeads, blockTable, dtype }: AttendPlan, headDim: number, rows: number): number[] {
     const values = rows * queryHeads * headDim;
     return [
-      attendWriter.bytes, work.byteLength, values * 4, values * 4, rows * queryHeads * 4,
+      attendWriter.bytes, sideWriter.bytes, sideWriter.bytes, work.byteLength, values * 4, values * 4, rows * queryHeads * 4,
       blockTable.byteLength, queryHeads * 4, attendScratch.bytes, dtype === 'f32' ? 0 : values * floatDtypes[dtype].bytes,
     ];
   }
@@ -144,7 +150,7 @@ export class WasmBackend implements Backend {
     const floats = part.rows * rowFloats;
     const sizes = this.#sizes(plan, headDim, part.rows);
     const place = carve(this.#scratch.reserve(sum(sizes)));
-    const [params, work, q, outAt, lseAt, blockTable, sinks, scratch, narrow] = sizes.map(place);
+    const [params, kAt, vAt, work, q, outAt, lseAt, blockTable, sinks, scratch, narrow] = sizes.map(place);
     const { u8, i32, f32, view } = this.#memory;
     const items = plan.work.subarray(part.first * WORK_WORDS, (part.first + part.items) * WORK_WORDS);
     const firstRow = items[0];
@@ -156,6 +162,8 @@ export class WasmBackend implements Backend {
     if (widens) this.#kernels.widen(narrow, floatDtypes[plan.dtype].id, floats, q);
     i32.set(plan.blockTable, blockTable >>> 2);
     if (plan.sinks) f32.set(plan.sinks, sinks >>> 2);
+    writeSide(view, kAt, k, plan.kScale);
+    writeSide(view, vAt, v, plan.vScale);
     attendWriter.write(view, params, {
       work,
       items: part.items,
@@ -170,21 +178,8 @@ export class WasmBackend implements Backend {
       pages: pages.address,
       pageBytes: layout.bytes,
       blockSize: layout.blockSize,
-      kFormat: formats[k.format].id,
-      kCodes: k.codes,
-      kHeadStride: k.headStride,
-      kTokenStride: k.tokenStride,
-      kDimStride: k.dimStride,
-      kScales: k.scales,
-      kScaleHeadStride: k.scaleHeadStride,
-      kScale: plan.kScale,
-      vFormat: formats[v.format].id,
-      vCodes: v.codes,
-      vHeadStride: v.headStride,
-      vTokenStride: v.tokenStride,
-      vScales: v.scales,
-      vScaleHeadStride: v.scaleHeadStride,
-      vScale: plan.vScale,
+      k: kAt,
+      v: vAt,
       softmaxScale: plan.softmaxScale,
       softcap: plan.softcap,
       causal: plan.causal ? 1 : 0,

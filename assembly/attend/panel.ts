@@ -1,0 +1,153 @@
+/**
+ * sums[row][lane] += Σ_i factor[row][i] · panel[i][lane]: what both products of attention are made of. Bounded.
+ *
+ * scores: factors are a query, i its dims, lanes the tile's keys; values: factors are probabilities, i the keys, lanes dims.
+ * Every sum is added up in ascending i, one product at a time, for any number of rows: a row's bits do not depend on what it
+ * is computed with. FP8 codes are multiplied as `spread` puts them, without the power of two that it leaves out (the factors
+ * carry it): the same bits as from a decoded panel, and decoding costs 5 operations per 8 codes.
+ *
+ * Rows of factors and of sums lie ROW_BYTES apart. 4 rows × 8 lanes: 8 accumulators and what feeds them just fit V8's 15
+ * vector registers on x64. Unrolled once, or 2 rows × 16 lanes, is 5 to 10 % slower.
+ */
+import * as e4m3fn from "../formats/e4m3fn";
+import * as e5m2 from "../formats/e5m2";
+import { ROW_BYTES } from "./memory";
+import { addProduct } from "./product";
+
+/** `spread`'s mask, in a way that keeps it in a register: V8 builds a constant anew in every turn of a loop. */
+@inline
+function maskOf<F>(n: i32): v128 {
+  return i16x8.splat(<i16>((isSigned<F>() ? e5m2.SPREAD_MASK : e4m3fn.SPREAD_MASK) | (n >> 31)));
+}
+
+@inline
+function spread<F>(codes: v128, mask: v128): v128 {
+  return v128.and(i16x8.shl(codes, isSigned<F>() ? e5m2.SPREAD_SHIFT : e4m3fn.SPREAD_SHIFT), mask);
+}
+
+/** The first and the last 4 of 8 spread codes. */
+@inline
+function low(bits: v128): v128 {
+  return v128.shuffle<i16>(i16x8.splat(0), bits, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+
+@inline
+function high(bits: v128): v128 {
+  return v128.shuffle<i16>(i16x8.splat(0), bits, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+/**
+ * Four rows by 8 lanes. F: E4M3FN, E5M2 or F32.
+ * @param n length of the sums
+ * @param stride bytes from panel[i] to panel[i + 1]
+ * @param fresh sums begin at 0 instead of with what is there
+ */
+export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool): void {
+  const zero = f32x4.splat(0);
+  let a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;
+  if (!fresh) {
+    a = v128.load(sums);
+    b = v128.load(sums, 16);
+    c = v128.load(sums, ROW_BYTES);
+    d = v128.load(sums, ROW_BYTES + 16);
+    e = v128.load(sums, 2 * ROW_BYTES);
+    f = v128.load(sums, 2 * ROW_BYTES + 16);
+    g = v128.load(sums, 3 * ROW_BYTES);
+    h = v128.load(sums, 3 * ROW_BYTES + 16);
+  }
+  const mask = maskOf<F>(n);
+  for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
+    const bits = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
+    const x = isFloat<F>() ? v128.load(panel) : low(bits);
+    const y = isFloat<F>() ? v128.load(panel, 16) : high(bits);
+    const row0 = v128.load32_splat(factors);
+    a = addProduct(a, row0, x);
+    b = addProduct(b, row0, y);
+    const row1 = v128.load32_splat(factors, ROW_BYTES);
+    c = addProduct(c, row1, x);
+    d = addProduct(d, row1, y);
+    const row2 = v128.load32_splat(factors, 2 * ROW_BYTES);
+    e = addProduct(e, row2, x);
+    f = addProduct(f, row2, y);
+    const row3 = v128.load32_splat(factors, 3 * ROW_BYTES);
+    g = addProduct(g, row3, x);
+    h = addProduct(h, row3, y);
+  }
+  v128.store(sums, a);
+  v128.store(sums, b, 16);
+  v128.store(sums, c, ROW_BYTES);
+  v128.store(sums, d, ROW_BYTES + 16);
+  v128.store(sums, e, 2 * ROW_BYTES);
+  v128.store(sums, f, 2 * ROW_BYTES + 16);
+  v128.store(sums, g, 3 * ROW_BYTES);
+  v128.store(sums, h, 3 * ROW_BYTES + 16);
+}
+
+/** Two rows by 16 lanes; see {@link addPanel4}. */
+export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool): void {
+  const zero = f32x4.splat(0);
+  let a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;
+  if (!fresh) {
+    a = v128.load(sums);
+    b = v128.load(sums, 16);
+    c = v128.load(sums, 32);
+    d = v128.load(sums, 48);
+    e = v128.load(sums, ROW_BYTES);
+    f = v128.load(sums, ROW_BYTES + 16);
+    g = v128.load(sums, ROW_BYTES + 32);
+    h = v128.load(sums, ROW_BYTES + 48);
+  }
+  const mask = maskOf<F>(n);
+  for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
+    const row0 = v128.load32_splat(factors);
+    const row1 = v128.load32_splat(factors, ROW_BYTES);
+    const first = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
+    const x = isFloat<F>() ? v128.load(panel) : low(first);
+    a = addProduct(a, row0, x);
+    e = addProduct(e, row1, x);
+    const y = isFloat<F>() ? v128.load(panel, 16) : high(first);
+    b = addProduct(b, row0, y);
+    f = addProduct(f, row1, y);
+    const second = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel, 8), mask);
+    const z = isFloat<F>() ? v128.load(panel, 32) : low(second);
+    c = addProduct(c, row0, z);
+    g = addProduct(g, row1, z);
+    const w = isFloat<F>() ? v128.load(panel, 48) : high(second);
+    d = addProduct(d, row0, w);
+    h = addProduct(h, row1, w);
+  }
+  v128.store(sums, a);
+  v128.store(sums, b, 16);
+  v128.store(sums, c, 32);
+  v128.store(sums, d, 48);
+  v128.store(sums, e, ROW_BYTES);
+  v128.store(sums, f, ROW_BYTES + 16);
+  v128.store(sums, g, ROW_BYTES + 32);
+  v128.store(sums, h, ROW_BYTES + 48);
+}
+
+/** One row by 16 lanes; see {@link addPanel4}. */
+export function addPanel1<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool): void {
+  const zero = f32x4.splat(0);
+  let a = zero, b = zero, c = zero, d = zero;
+  if (!fresh) {
+    a = v128.load(sums);
+    b = v128.load(sums, 16);
+    c = v128.load(sums, 32);
+    d = v128.load(sums, 48);
+  }
+  const mask = maskOf<F>(n);
+  for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
+    const row = v128.load32_splat(factors);
+    const first = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
+    const second = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel, 8), mask);
+    a = addProduct(a, row, isFloat<F>() ? v128.load(panel) : low(first));
+    b = addProduct(b, row, isFloat<F>() ? v128.load(panel, 16) : high(first));
+    c = addProduct(c, row, isFloat<F>() ? v128.load(panel, 32) : low(second));
+    d = addProduct(d, row, isFloat<F>() ? v128.load(panel, 48) : high(second));
+  }
+  v128.store(sums, a);
+  v128.store(sums, b, 16);
+  v128.store(sums, c, 32);
+  v128.store(sums, d, 48);
+}
