@@ -1,6 +1,6 @@
-/** Pages ↔ the ecosystem's plain tensors: separate K and V, [blocks, blockSize, kvHeads, headDim]. Bytes are moved, never changed. */
+/** Pages ↔ the ecosystem's plain tensors: separate K and V, [blocks, blockSize, kvHeads, headDim]. Bits are moved, never changed. */
 import type { CodeArray, NhdTensors } from './backend.js';
-import { bytesOf, describe, formats, type Format } from './formats.js';
+import { describe, formats, type Format } from './formats.js';
 import type { PageLayout, SideLayout } from './layout.js';
 
 const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, f16: Uint16Array, f32: Float32Array } as const;
@@ -39,16 +39,22 @@ export function checkNhd(layout: PageLayout, tensors: NhdTensors): number {
   return blocks;
 }
 
-/** Calls `move` for every row of a side: its byte in the plain tensor, its byte in the pages, and its scale's of each. */
+/** Elements as words of `bytes` bytes: moved as floats, signalling NaN would change. */
+function wordsOf({ buffer, byteOffset, byteLength }: ArrayBufferView, bytes: 1 | 2 | 4): Uint8Array | Uint16Array | Uint32Array {
+  if (bytes === 1) return new Uint8Array(buffer, byteOffset, byteLength);
+  return bytes === 2 ? new Uint16Array(buffer, byteOffset, byteLength / 2) : new Uint32Array(buffer, byteOffset, byteLength / 4);
+}
+
+/** Calls `move` for every row of a side: its first element in the plain tensor and in the pages, and the index of its scale in each. */
 function eachRow(layout: PageLayout, side: SideLayout, blocks: number, move: (plain: number, paged: number, plainScale: number, pagedScale: number) => void): void {
-  const rowBytes = layout.headDim * formats[side.format].bytes;
+  const { bytes } = formats[side.format];
   let row = 0;
   for (let block = 0; block < blocks; block++) {
     for (let token = 0; token < layout.blockSize; token++) {
       for (let head = 0; head < layout.kvHeads; head++) {
         const page = block * layout.bytes;
         const codes = page + side.codes + head * side.headStride + token * side.tokenStride;
-        move(row * rowBytes, codes, row * 4, page + side.scales + head * side.scaleHeadStride + token * 4);
+        move(row * layout.headDim, codes / bytes, row, (page + side.scales + head * side.scaleHeadStride) / 4 + token);
         row++;
       }
     }
@@ -56,25 +62,31 @@ function eachRow(layout: PageLayout, side: SideLayout, blocks: number, move: (pl
 }
 
 function packSide(layout: PageLayout, side: SideLayout, blocks: number, codes: CodeArray, scales: Float32Array | undefined, pages: Uint8Array): void {
-  const plain = bytesOf(codes);
-  const plainScales = scales && bytesOf(scales);
-  const rowBytes = layout.headDim * formats[side.format].bytes;
+  const { bytes } = formats[side.format];
+  const plain = wordsOf(codes, bytes);
+  const paged = wordsOf(pages, bytes);
+  const plainScales = scales && wordsOf(scales, 4);
+  const pagedScales = wordsOf(pages, 4);
+  const step = side.dimStride / bytes;
   eachRow(layout, side, blocks, (from, to, fromScale, toScale) => {
-    pages.set(plain.subarray(from, from + rowBytes), to);
-    if (plainScales) pages.set(plainScales.subarray(fromScale, fromScale + 4), toScale);
+    for (let d = 0; d < layout.headDim; d++) paged[to + d * step] = plain[from + d];
+    if (plainScales) pagedScales[toScale] = plainScales[fromScale];
   });
 }
 
 function unpackSide(layout: PageLayout, side: SideLayout, blocks: number, pages: Uint8Array): { codes: CodeArray; scales?: Float32Array } {
+  const { bytes } = formats[side.format];
   const rows = blocks * layout.blockSize * layout.kvHeads;
   const codes = newCodes(side.format, rows * layout.headDim);
   const scales = side.granularity === 'token-head' ? new Float32Array(rows) : undefined;
-  const plain = bytesOf(codes);
-  const plainScales = scales && bytesOf(scales);
-  const rowBytes = layout.headDim * formats[side.format].bytes;
+  const plain = wordsOf(codes, bytes);
+  const paged = wordsOf(pages, bytes);
+  const plainScales = scales && wordsOf(scales, 4);
+  const pagedScales = wordsOf(pages, 4);
+  const step = side.dimStride / bytes;
   eachRow(layout, side, blocks, (to, from, toScale, fromScale) => {
-    plain.set(pages.subarray(from, from + rowBytes), to);
-    plainScales?.set(pages.subarray(fromScale, fromScale + 4), toScale);
+    for (let d = 0; d < layout.headDim; d++) plain[to + d] = paged[from + d * step];
+    if (plainScales) plainScales[toScale] = pagedScales[fromScale];
   });
   return { codes, scales };
 }
