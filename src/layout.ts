@@ -4,16 +4,23 @@
  * A page is one record of `blockSize` tokens of one layer:
  *
  * ```
- * K codes   (head, token, dim)   each row padded to 16 bytes
- * V codes   (head, token, dim)   each row padded to 16 bytes
+ * K codes   (head, dim, token)   where blockSize is a multiple of 8; else (head, token, dim), as V
+ * V codes   (head, token, dim)   each token's row padded to 16 bytes
  * K scales  (head, token)  f32   each head's run padded to 16 bytes; only with granularity token-head
  * V scales  (head, token)  f32   the same
  * ```
+ *
+ * Keys lie dim-major so that attention multiplies one element of q by several keys at a time: their codes are decoded in
+ * registers, and no sum goes across lanes. Values are added up row by row, and stay rows.
  */
 import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
 
 /** Largest head dimension the kernels have room for. */
 const MAX_HEAD_DIM = 256;
+/** Tokens of a dim-major side that append writes together, where their places are one after the other and the first is a multiple of this. */
+export const PANEL_TOKENS = 8;
+/** From one row to the next of those that append turns into a panel: constant, so that loads of 8 rows differ in their offset only. */
+export const PANEL_ROW_BYTES = 4 * MAX_HEAD_DIM + 16;
 
 /** Where scales come from: `tensor` is one given number per call, `token-head` is computed on write and lies in the page. */
 export type Granularity = 'tensor' | 'token-head';
@@ -30,7 +37,7 @@ export interface PageShape {
   readonly kvHeads: number;
   /** A multiple of 8, at most 256; the same for K and V. */
   readonly headDim: number;
-  /** Tokens per page. Any positive integer; multiples of 16 are fastest. */
+  /** Tokens per page. Any positive integer; multiples of 16 are fastest, and those of 8 next. */
   readonly blockSize: number;
   readonly k?: SideOptions;
   readonly v?: SideOptions;
@@ -102,10 +109,11 @@ export function pageLayout(shape: PageShape): PageLayout {
   const blockSize = checkInteger(shape.blockSize, 'blockSize', 1, 65536);
   let end = 0;
   const place = (bytes: number): number => (end += bytes) - bytes;
-  const codes = (side: { format: Format }): Pick<SideLayout, 'codes' | 'headStride' | 'tokenStride' | 'dimStride'> => {
-    const dimStride = formats[side.format].bytes;
-    const tokenStride = align16(headDim * dimStride);
-    const headStride = tokenStride * blockSize;
+  const codes = (side: { format: Format }, dimMajor: boolean): Pick<SideLayout, 'codes' | 'headStride' | 'tokenStride' | 'dimStride'> => {
+    const { bytes } = formats[side.format];
+    const dimStride = dimMajor ? blockSize * bytes : bytes;
+    const tokenStride = dimMajor ? bytes : align16(headDim * bytes);
+    const headStride = dimMajor ? headDim * dimStride : blockSize * tokenStride;
     return { codes: place(headStride * kvHeads), headStride, tokenStride, dimStride };
   };
   const scales = (side: { granularity: Granularity }): Pick<SideLayout, 'scales' | 'scaleHeadStride'> => {
@@ -115,8 +123,8 @@ export function pageLayout(shape: PageShape): PageLayout {
   };
   const k = resolveSide(shape.k, 'k');
   const v = resolveSide(shape.v, 'v');
-  const kCodes = codes(k);
-  const vCodes = codes(v);
+  const kCodes = codes(k, blockSize % PANEL_TOKENS === 0);
+  const vCodes = codes(v, false);
   const kScales = scales(k);
   const vScales = scales(v);
   return { kvHeads, headDim, blockSize, k: { ...k, ...kCodes, ...kScales }, v: { ...v, ...vCodes, ...vScales }, bytes: end };
@@ -145,7 +153,10 @@ export const quantizeParams = {
   quotient: 'i32',
 } as const satisfies ParamRecord;
 
-/** What the append kernel needs beside {@link quantizeParams} (whose x is (tokens, kvHeads, dim)): assembly/append.ts. */
+/**
+ * What the append kernel needs beside {@link quantizeParams}: assembly/append.ts. There x is (tokens, kvHeads, dim), and
+ * `codes` is where rows lie before they are written into a dim-major side: (PANEL_TOKENS) rows, PANEL_ROW_BYTES apart.
+ */
 export const appendParams = {
   ...quantizeParams,
   /** slotMapping: (tokens) i32; negative = skip. */
@@ -158,6 +169,7 @@ export const appendParams = {
   codesOffset: 'i32',
   headStride: 'i32',
   tokenStride: 'i32',
+  dimStride: 'i32',
   /** 0: no scales in the page, the given one is used. */
   scalesOffset: 'i32',
   scaleHeadStride: 'i32',

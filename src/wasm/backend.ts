@@ -2,7 +2,7 @@ import { planAppend } from '../append.js';
 import { partsOf, planAttention, type AttendPlan, type WorkPart } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
 import { bytesOf, describe, floatDtypes, formats, type FloatArray, type FloatDtype } from '../formats.js';
-import { appendParams, attendParams, attendScratch, align16, checkInteger, paramWriter, sideParams, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
+import { align16, appendParams, attendParams, attendScratch, checkInteger, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, sideParams, WORK_WORDS, type PageLayout, type SideLayout } from '../layout.js';
 import { wasmFeatures, type SimdBuild } from './features.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
@@ -73,10 +73,11 @@ export class WasmBackend implements Backend {
     const { layout } = pages;
     const dtype = floatDtypes[inputDtype];
     const tokenBytes = layout.kvHeads * layout.headDim * dtype.bytes;
-    const atOnce = Math.max(1, Math.floor(APPEND_CHUNK_BYTES / tokenBytes));
+    const atOnce = Math.max(PANEL_TOKENS, Math.floor(APPEND_CHUNK_BYTES / tokenBytes));
     const tokens = slotMapping.length;
-    const place = carve(this.#scratch.reserve(appendWriter.bytes + Math.min(tokens, atOnce) * (tokenBytes + 4) + 32));
+    const place = carve(this.#scratch.reserve(appendWriter.bytes + PANEL_TOKENS * PANEL_ROW_BYTES + Math.min(tokens, atOnce) * (tokenBytes + 4) + 32));
     const params = place(appendWriter.bytes);
+    const codes = place(PANEL_TOKENS * PANEL_ROW_BYTES);
     const values = place(Math.min(tokens, atOnce) * tokenBytes);
     const slots = place(Math.min(tokens, atOnce) * 4);
     const { u8, view } = this.#memory;
@@ -87,8 +88,8 @@ export class WasmBackend implements Backend {
       x: values,
       dtype: dtype.id,
       dim: layout.headDim,
-      codes: 0,
-      codesStride: 0,
+      codes,
+      codesStride: PANEL_ROW_BYTES,
       scales: 0,
       slotMapping: slots,
       kvHeads: layout.kvHeads,
@@ -98,11 +99,15 @@ export class WasmBackend implements Backend {
       codesOffset: side.codes,
       headStride: side.headStride,
       tokenStride: side.tokenStride,
+      dimStride: side.dimStride,
       scalesOffset: side.scales,
       scaleHeadStride: side.scaleHeadStride,
     });
-    for (let start = 0; start < tokens; start += atOnce) {
-      const n = Math.min(atOnce, tokens - start);
+    for (let start = 0, n = 0; start < tokens; start += n) {
+      n = Math.min(atOnce, tokens - start);
+      // A piece ends where a panel does: the rest of one, and its beginning, would be written byte by byte.
+      const beyond = (slotMapping[start + n - 1] + 1) & (PANEL_TOKENS - 1);
+      if (start + n < tokens && beyond < n) n -= beyond;
       u8.set(input.subarray(start * tokenBytes, (start + n) * tokenBytes), values);
       u8.set(mapping.subarray(start * 4, (start + n) * 4), slots);
       this.#kernels.append(params, n);
