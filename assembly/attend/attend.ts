@@ -40,27 +40,30 @@ function multipliesCodes(format: i32, bias: i32): bool {
   return bias != 0 && bias == codeBias(format);
 }
 
-function addPanels<F>(count: i32, factors: usize, n: i32, panel: usize, stride: usize, lanes: i32, laneBytes: usize, sums: usize, fresh: bool): void {
-  if (count > 2) {
-    for (let lane: usize = 0; lane < <usize>lanes; lane += 8) addPanel4<F>(factors, n, panel + lane * laneBytes, stride, sums + (lane << 2), fresh);
-  } else if (count == 2) {
-    for (let lane: usize = 0; lane < <usize>lanes; lane += 16) addPanel2<F>(factors, n, panel + lane * laneBytes, stride, sums + (lane << 2), fresh);
-  } else {
-    for (let lane: usize = 0; lane < <usize>lanes; lane += 16) addPanel1<F>(factors, n, panel + lane * laneBytes, stride, sums + (lane << 2), fresh);
-  }
-}
-
-/** A panel of a tile, as codes of `format` (F32: decoded), multiplied with 1 … 4 rows. */
-function multiply(format: i32, count: i32, factors: usize, n: i32, panel: usize, stride: i32, lanes: i32, sums: usize, fresh: bool): void {
-  if (format == FORMAT_F32) addPanels<F32>(count, factors, n, panel, stride << 2, lanes, 4, sums, fresh);
-  else if (format == FORMAT_E4M3FN) addPanels<E4M3FN>(count, factors, n, panel, stride, lanes, 1, sums, fresh);
-  else addPanels<E5M2>(count, factors, n, panel, stride, lanes, 1, sums, fresh);
-}
-
 /** Rows that are multiplied together: fours, and what remains. Three are filled up. */
 @inline
 function rowsTogether(left: i32): i32 {
   return left > 2 ? min(4, left) : left;
+}
+
+/** Scores of 1 … 4 rows against `lanes` keys. */
+function scorePanels<F>(count: i32, queries: usize, dim: i32, tile: usize, lanes: i32, scores: usize): void {
+  const bytes: usize = isFloat<F>() ? 4 : 1;
+  const stride = <usize>TILE_KEYS * bytes;
+  const end = scores + (<usize>lanes << 2);
+  if (count > 2) for (; scores < end; scores += 32, tile += 8 * bytes) addPanel4<F>(queries, dim, tile, stride, scores, true);
+  else if (count == 2) for (; scores < end; scores += 64, tile += 16 * bytes) addPanel2<F>(queries, dim, tile, stride, scores, true);
+  else for (; scores < end; scores += 64, tile += 16 * bytes) addPanel1<F>(queries, dim, tile, stride, scores, true);
+}
+
+/** The products of 1 … 4 rows of probabilities with `keys` values of `dim` elements, added to their sums. */
+function addValues<F>(count: i32, probabilities: usize, keys: i32, tile: usize, elements: i32, dim: i32, sums: usize): void {
+  const bytes: usize = isFloat<F>() ? 4 : 1;
+  const stride = <usize>elements * bytes;
+  const end = sums + (<usize>dim << 2);
+  if (count > 2) for (; sums < end; sums += 32, tile += 8 * bytes) addPanel4<F>(probabilities, keys, tile, stride, sums, false);
+  else if (count == 2) for (; sums < end; sums += 64, tile += 16 * bytes) addPanel2<F>(probabilities, keys, tile, stride, sums, false);
+  else for (; sums < end; sums += 64, tile += 16 * bytes) addPanel1<F>(probabilities, keys, tile, stride, sums, false);
 }
 
 /** Scores of all rows against the keys of the tile that any row beside them sees. */
@@ -80,7 +83,11 @@ function scoreRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i3
     const at = <usize>r * ROW_BYTES;
     if (from < to) {
       from &= ~15;
-      multiply(format, count, queries + at, p.dim, tile + <usize>from * elementBytes(format), TILE_KEYS, to - from, scores + at + (<usize>from << 2), true);
+      const panel = tile + <usize>from * elementBytes(format);
+      const rowScores = scores + at + (<usize>from << 2);
+      if (format == FORMAT_F32) scorePanels<F32>(count, queries + at, p.dim, panel, to - from, rowScores);
+      else if (format == FORMAT_E4M3FN) scorePanels<E4M3FN>(count, queries + at, p.dim, panel, to - from, rowScores);
+      else scorePanels<E5M2>(count, queries + at, p.dim, panel, to - from, rowScores);
     }
     r += count;
   }
@@ -92,7 +99,11 @@ function addKeys(p: AttendParams, r: i32, count: i32, from: i32, to: i32, tile: 
   if (from >= to) return;
   const at = <usize>r * ROW_BYTES;
   const probabilities = scratch(p, SCRATCH_SCORES) + at + (<usize>from << 2);
-  multiply(format, count, probabilities, to - from, tile + <usize>(from * stride) * elementBytes(format), stride, p.dim, scratch(p, SCRATCH_CUT_SUMS) + at, false);
+  const values = tile + <usize>(from * stride) * elementBytes(format);
+  const sums = scratch(p, SCRATCH_CUT_SUMS) + at;
+  if (format == FORMAT_F32) addValues<F32>(count, probabilities, to - from, values, stride, p.dim, sums);
+  else if (format == FORMAT_E4M3FN) addValues<E4M3FN>(count, probabilities, to - from, values, stride, p.dim, sums);
+  else addValues<E5M2>(count, probabilities, to - from, values, stride, p.dim, sums);
 }
 
 /** A row's sums times a power of two, or whatever it is. */
