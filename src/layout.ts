@@ -257,7 +257,7 @@ export function paramWriter<R extends ParamRecord>(record: R): ParamWriter<R> {
  * Keys of one tile: what is gathered from the pages at a time, and after how many keys the softmax is renormalized. It is
  * part of what fixes the results' bits. At headDim 128 a decoded tile is half of a 32 KiB L1 cache.
  */
-export const TILE_KEYS = 32;
+export const TILE_KEYS = 128;
 /** Keys per cut. Cuts are computed each from nothing and merged in order; a multiple of {@link TILE_KEYS}, and as fixed. */
 export const CUT_KEYS = 2048;
 /** Query rows (token × head of the group) that share one gathered tile. Changes no bit. */

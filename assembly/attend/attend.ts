@@ -13,7 +13,7 @@
 import { E4M3FN, E5M2, F32 } from "../types";
 import { finishRow, mergeCut } from "./merge";
 import { ROW_BYTES, scratch } from "./memory";
-import { addPanel1, addPanel2, addPanel4 } from "./panel";
+import { addPanel1, addPanel2, addPanel4, spreadMask } from "./panel";
 import { scaleQueries } from "./query";
 import { rowAt, startRows } from "./rows";
 import { scalesAreSafe, softmaxRow } from "./softmax";
@@ -51,9 +51,10 @@ function scorePanels<F>(count: i32, queries: usize, dim: i32, tile: usize, lanes
   const bytes: usize = isFloat<F>() ? 4 : 1;
   const stride = <usize>TILE_KEYS * bytes;
   const end = scores + (<usize>lanes << 2);
-  if (count > 2) for (; scores < end; scores += 32, tile += 8 * bytes) addPanel4<F>(queries, dim, tile, stride, scores, true);
-  else if (count == 2) for (; scores < end; scores += 64, tile += 16 * bytes) addPanel2<F>(queries, dim, tile, stride, scores, true);
-  else for (; scores < end; scores += 64, tile += 16 * bytes) addPanel1<F>(queries, dim, tile, stride, scores, true);
+  const mask = spreadMask<F>(count);
+  if (count > 2) for (; scores < end; scores += 32, tile += 8 * bytes) addPanel4<F>(queries, dim, tile, stride, scores, true, mask);
+  else if (count == 2) for (; scores < end; scores += 64, tile += 16 * bytes) addPanel2<F>(queries, dim, tile, stride, scores, true, mask);
+  else for (; scores < end; scores += 64, tile += 16 * bytes) addPanel1<F>(queries, dim, tile, stride, scores, true, mask);
 }
 
 /** The products of 1 … 4 rows of probabilities with `keys` values of `dim` elements, added to their sums. */
@@ -61,9 +62,10 @@ function addValues<F>(count: i32, probabilities: usize, keys: i32, tile: usize, 
   const bytes: usize = isFloat<F>() ? 4 : 1;
   const stride = <usize>elements * bytes;
   const end = sums + (<usize>dim << 2);
-  if (count > 2) for (; sums < end; sums += 32, tile += 8 * bytes) addPanel4<F>(probabilities, keys, tile, stride, sums, false);
-  else if (count == 2) for (; sums < end; sums += 64, tile += 16 * bytes) addPanel2<F>(probabilities, keys, tile, stride, sums, false);
-  else for (; sums < end; sums += 64, tile += 16 * bytes) addPanel1<F>(probabilities, keys, tile, stride, sums, false);
+  const mask = spreadMask<F>(count);
+  if (count > 2) for (; sums < end; sums += 32, tile += 8 * bytes) addPanel4<F>(probabilities, keys, tile, stride, sums, false, mask);
+  else if (count == 2) for (; sums < end; sums += 64, tile += 16 * bytes) addPanel2<F>(probabilities, keys, tile, stride, sums, false, mask);
+  else for (; sums < end; sums += 64, tile += 16 * bytes) addPanel1<F>(probabilities, keys, tile, stride, sums, false, mask);
 }
 
 /** Scores of all rows against the keys of the tile that any row beside them sees. */

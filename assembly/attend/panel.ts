@@ -14,10 +14,13 @@ import * as e5m2 from "../formats/e5m2";
 import { ROW_BYTES } from "./memory";
 import { addProduct } from "./product";
 
-/** `spread`'s mask, in a way that keeps it in a register: V8 builds a constant anew in every turn of a loop. */
+/**
+ * `spread`'s mask, which callers pass in: V8 builds a constant, or one computed before the loop, anew in every turn of it.
+ * `count` is not negative, but asc cannot know that and put the constant back.
+ */
 @inline
-function maskOf<F>(n: i32): v128 {
-  return i16x8.splat(<i16>((isSigned<F>() ? e5m2.SPREAD_MASK : e4m3fn.SPREAD_MASK) | (n >> 31)));
+export function spreadMask<F>(count: i32): v128 {
+  return i16x8.splat(<i16>((isSigned<F>() ? e5m2.SPREAD_MASK : e4m3fn.SPREAD_MASK) | (count >> 31)));
 }
 
 @inline
@@ -41,8 +44,9 @@ function high(bits: v128): v128 {
  * @param n length of the sums
  * @param stride bytes from panel[i] to panel[i + 1]
  * @param fresh sums begin at 0 instead of with what is there
+ * @param mask {@link spreadMask}
  */
-export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool): void {
+export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
   const zero = f32x4.splat(0);
   let a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;
   if (!fresh) {
@@ -55,7 +59,6 @@ export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize
     g = v128.load(sums, 3 * ROW_BYTES);
     h = v128.load(sums, 3 * ROW_BYTES + 16);
   }
-  const mask = maskOf<F>(n);
   for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
     const bits = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
     const x = isFloat<F>() ? v128.load(panel) : low(bits);
@@ -84,7 +87,7 @@ export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize
 }
 
 /** Two rows by 16 lanes; see {@link addPanel4}. */
-export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool): void {
+export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
   const zero = f32x4.splat(0);
   let a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;
   if (!fresh) {
@@ -97,7 +100,6 @@ export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize
     g = v128.load(sums, ROW_BYTES + 32);
     h = v128.load(sums, ROW_BYTES + 48);
   }
-  const mask = maskOf<F>(n);
   for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
     const row0 = v128.load32_splat(factors);
     const row1 = v128.load32_splat(factors, ROW_BYTES);
@@ -127,7 +129,7 @@ export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize
 }
 
 /** One row by 16 lanes; see {@link addPanel4}. */
-export function addPanel1<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool): void {
+export function addPanel1<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
   const zero = f32x4.splat(0);
   let a = zero, b = zero, c = zero, d = zero;
   if (!fresh) {
@@ -136,7 +138,6 @@ export function addPanel1<F>(factors: usize, n: i32, panel: usize, stride: usize
     c = v128.load(sums, 32);
     d = v128.load(sums, 48);
   }
-  const mask = maskOf<F>(n);
   for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
     const row = v128.load32_splat(factors);
     const first = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
