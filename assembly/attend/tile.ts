@@ -32,23 +32,75 @@ export function valueStride(v: SideParams): i32 {
   return v.tokenStride / <i32>elementBytes(v.format);
 }
 
-/** `rows` runs of 16 bytes, or of 8. Returns the largest magnitudes (sign bits off) per byte, beside those of `largest`. */
-@inline
-function copyRuns(source: usize, sourceStride: usize, rows: i32, wide: bool, target: usize, targetStride: usize, largest: v128): v128 {
+/**
+ * `bytes` (a multiple of 16) → as many at `target`; four at a time, for V8 unrolls no loop of this size.
+ * @returns the largest magnitudes (sign bits off) per byte, beside those of `largest`
+ */
+function copyRun(source: usize, bytes: i32, target: usize, largest: v128): v128 {
   const positive = i8x16.splat(0x7f);
+  let more = largest;
+  let x = largest;
+  for (; bytes >= 64; bytes -= 64, source += 64, target += 64) {
+    const a = v128.load(source);
+    const b = v128.load(source, 16);
+    const c = v128.load(source, 32);
+    const d = v128.load(source, 48);
+    v128.store(target, a);
+    v128.store(target, b, 16);
+    v128.store(target, c, 32);
+    v128.store(target, d, 48);
+    x = i8x16.max_u(x, i8x16.max_u(v128.and(a, positive), v128.and(b, positive)));
+    more = i8x16.max_u(more, i8x16.max_u(v128.and(c, positive), v128.and(d, positive)));
+  }
+  for (; bytes > 0; bytes -= 16, source += 16, target += 16) {
+    const a = v128.load(source);
+    v128.store(target, a);
+    x = i8x16.max_u(x, v128.and(a, positive));
+  }
+  return i8x16.max_u(x, more);
+}
+
+/** `rows` (a multiple of 4) runs of 16 bytes; see {@link copyRun}. */
+function copyColumns16(source: usize, sourceStride: usize, rows: i32, target: usize, targetStride: usize, largest: v128): v128 {
+  const positive = i8x16.splat(0x7f);
+  let more = largest;
+  for (; rows > 0; rows -= 4) {
+    const a = v128.load(source);
+    source += sourceStride;
+    const b = v128.load(source);
+    source += sourceStride;
+    const c = v128.load(source);
+    source += sourceStride;
+    const d = v128.load(source);
+    source += sourceStride;
+    v128.store(target, a);
+    target += targetStride;
+    v128.store(target, b);
+    target += targetStride;
+    v128.store(target, c);
+    target += targetStride;
+    v128.store(target, d);
+    target += targetStride;
+    largest = i8x16.max_u(largest, i8x16.max_u(v128.and(a, positive), v128.and(b, positive)));
+    more = i8x16.max_u(more, i8x16.max_u(v128.and(c, positive), v128.and(d, positive)));
+  }
+  return i8x16.max_u(largest, more);
+}
+
+/** `rows` runs of 8 bytes. */
+function copyColumns8(source: usize, sourceStride: usize, rows: i32, target: usize, targetStride: usize, largest: v128): v128 {
   for (; rows > 0; rows--, source += sourceStride, target += targetStride) {
-    const codes = wide ? v128.load(source) : v128.load64_zero(source);
-    if (wide) v128.store(target, codes);
-    else v128.store64_lane(target, codes, 0);
-    largest = i8x16.max_u(largest, v128.and(codes, positive));
+    const codes = v128.load64_zero(source);
+    v128.store64_lane(target, codes, 0);
+    largest = i8x16.max_u(largest, v128.and(codes, i8x16.splat(0x7f)));
   }
   return largest;
 }
 
-/** The same for rows of any multiple of 8 bytes. */
+/** Rows of any multiple of 8 bytes. */
 function copyRegion(source: usize, sourceStride: usize, rows: i32, bytes: usize, target: usize, targetStride: usize, largest: v128): v128 {
-  for (; bytes >= 16; bytes -= 16, source += 16, target += 16) largest = copyRuns(source, sourceStride, rows, true, target, targetStride, largest);
-  return bytes > 0 ? copyRuns(source, sourceStride, rows, false, target, targetStride, largest) : largest;
+  for (; bytes >= 16; bytes -= 16, source += 16, target += 16) largest = copyColumns16(source, sourceStride, rows, target, targetStride, largest);
+  return bytes > 0 ? copyColumns8(source, sourceStride, rows, target, targetStride, largest) : largest;
 }
 
 /** One token's key, as it lies in a token-major page, as a column. */
@@ -120,8 +172,8 @@ export function gatherValues(p: AttendParams, blocks: usize, head: i32, first: i
     const place = first + key - block * p.blockSize;
     const run = min(p.blockSize - place, to - key);
     const page = p.pages + <usize>load<i32>(blocks + (<usize>block << 2)) * p.pageBytes;
-    // A page's rows follow each other, as the tile's do: one run of sixteens.
-    largest = copyRuns(codesOf(p, v, page, head, place), 16, (run * v.tokenStride) >> 4, true, codes + <usize>key * v.tokenStride, 16, largest);
+    // A page's rows follow each other, as the tile's do.
+    largest = copyRun(codesOf(p, v, page, head, place), run * v.tokenStride, codes + <usize>key * v.tokenStride, largest);
     if (v.scales != 0) copyScales(v, page, head, place, run, scales + (<usize>key << 2));
     key += run;
   }
