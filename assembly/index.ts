@@ -4,6 +4,7 @@ import { Keep } from "./types";
 
 export { append } from "./append";
 export { attend } from "./attend/attend";
+export { attendUnit, mergeSplit } from "./attend/units";
 export { quantizeRows } from "./quantize";
 
 /** n values (a multiple of 8) at `x` → n codes; see codec.ts. */

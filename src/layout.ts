@@ -194,6 +194,16 @@ export const sideParams = {
   scale: 'f32',
 } as const satisfies ParamRecord;
 
+/**
+ * What one thread does at a time: a block of at most {@link BLOCK_ROWS} rows (query row × head of the group) of one KV
+ * head, over all their keys or over one cut. 32-bit words: work item, KV head, the block's first row, first key of the
+ * cut, cuts (0: all keys at once), offset of the cut's partials in bytes, index of the split that it is a piece of. A
+ * split has the same words: its first cut, how many, and the offset of the first one's partials.
+ */
+export const UNIT_WORDS = 7;
+/** Words that go before a row's value sums in a partial: largest score, sum, and two unused, so that sums are aligned. */
+export const PARTIAL_WORDS = 4;
+
 /** Arguments of the attention kernel: assembly/attend/attend.ts. */
 export const attendParams = {
   /** (items, WORK_WORDS) i32. */
@@ -226,8 +236,13 @@ export const attendParams = {
   windowRight: 'i32',
   /** sinks: (queryHeads) f32; 0: none. */
   sinks: 'pointer',
-  /** Working memory, see {@link attendScratch}. */
+  /** Working memory, see {@link attendScratch}: each thread has its own. */
   scratch: 'pointer',
+  /** What threads take, (units, UNIT_WORDS) i32, and what is to be merged of it, (splits, UNIT_WORDS) i32. */
+  units: 'pointer',
+  splits: 'pointer',
+  /** What cuts hand to the merging thread: PARTIAL_WORDS and `dim` f32 for each row of each cut of each split. */
+  partials: 'pointer',
 } as const satisfies ParamRecord;
 
 /** Writes a kernel's arguments into memory. */

@@ -15,7 +15,7 @@ import { finishRow, mergeCut } from "./merge";
 import { ROW_BYTES, scratch } from "./memory";
 import { addPanel1, addPanel2, addPanel4, spreadMask } from "./panel";
 import { scaleQueries } from "./query";
-import { rowAt, startRows } from "./rows";
+import { rowAt, sees, startRows } from "./rows";
 import { scalesAreSafe, softmaxRow } from "./softmax";
 import { codeBias, decodeTile, elementBytes, gatherKeys, gatherValues, valueStride } from "./tile";
 import {
@@ -193,10 +193,8 @@ function fillWithOnes(scales: usize): void {
   for (let key: usize = 0; key < <usize>TILE_KEYS << 2; key += 4) store<f32>(scales + key, 1);
 }
 
-/** Up to BLOCK_ROWS rows of one KV head, from first key to result. */
-function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n: i32): void {
-  const cutSums = scratch(p, SCRATCH_CUT_SUMS);
-  const sums = scratch(p, SCRATCH_SUMS);
+/** Rows over keys first … end − 1, which begin with a tile and lie in one cut: what they give is left in cutSums. */
+export function attendCut(p: AttendParams, blocks: usize, kvHead: i32, first: i32, end: i32, rows: usize, n: i32): void {
   const k = changetype<SideParams>(p.k);
   const v = changetype<SideParams>(p.v);
   const kBias = biasOf(k.format, n);
@@ -204,6 +202,14 @@ function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n
   scaleQueries(p, rows, n, kBias, k.scale);
   if (k.scales == 0) fillWithOnes(scratch(p, SCRATCH_K_SCALES));
   if (v.scales == 0) fillWithOnes(scratch(p, SCRATCH_V_SCALES));
+  startCut(rows, n, scratch(p, SCRATCH_CUT_SUMS));
+  for (let tile = first; tile < end; tile += TILE_KEYS) attendTile(p, blocks, kvHead, tile, rows, n, kBias, vBias);
+}
+
+/** Up to BLOCK_ROWS rows of one KV head, from first key to result. */
+export function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n: i32): void {
+  const cutSums = scratch(p, SCRATCH_CUT_SUMS);
+  const sums = scratch(p, SCRATCH_SUMS);
   let first = i32.MAX_VALUE;
   let end = 0;
   for (let r = 0; r < n; r++) {
@@ -214,19 +220,16 @@ function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n
   }
   for (let cut = first - first % CUT_KEYS; cut < end; cut += CUT_KEYS) {
     const cutEnd = min(end, cut + CUT_KEYS);
-    startCut(rows, n, cutSums);
-    for (let tile = max(cut, first - first % TILE_KEYS); tile < cutEnd; tile += TILE_KEYS) {
-      attendTile(p, blocks, kvHead, tile, rows, n, kBias, vBias);
-    }
+    attendCut(p, blocks, kvHead, max(cut, first - first % TILE_KEYS), cutEnd, rows, n);
     for (let r = 0; r < n; r++) {
       const row = rowAt(rows, r);
-      if (max(row.first, cut) < min(row.end, cutEnd)) mergeCut(row, cutSums + <usize>r * ROW_BYTES, sums + <usize>r * ROW_BYTES, <usize>p.dim << 2);
+      if (sees(row, cut, cutEnd)) mergeCut(row, cutSums + <usize>r * ROW_BYTES, sums + <usize>r * ROW_BYTES, <usize>p.dim << 2);
     }
   }
   for (let r = 0; r < n; r++) finishRow(p, rowAt(rows, r), sums + <usize>r * ROW_BYTES);
 }
 
-/** All work items. */
+/** All work items, on one thread. */
 export function attend(p: AttendParams): void {
   const rows = scratch(p, SCRATCH_ROWS);
   const group = p.queryHeads / p.kvHeads;

@@ -7,7 +7,7 @@
 import { exp1, ln } from "./exp";
 import { Row } from "./rows";
 import { finiteBase } from "./softmax";
-import { AttendParams, SideParams } from "../../build/params";
+import { AttendParams, PARTIAL_WORDS, SideParams } from "../../build/params";
 
 /** Joins a cut that the row saw something of into the row's totals; `bytes` of value sums. */
 export function mergeCut(row: Row, cutSums: usize, sums: usize, bytes: usize): void {
@@ -29,6 +29,20 @@ export function mergeCut(row: Row, cutSums: usize, sums: usize, bytes: usize): v
   for (let at: usize = 0; at < bytes; at += 16) {
     v128.store(sums + at, f32x4.add(f32x4.mul(v128.load(sums + at), a4), f32x4.mul(v128.load(cutSums + at), b4)));
   }
+}
+
+/** Keeps what a cut gave to a row, for {@link mergePartial}; layout in src/layout.ts (PARTIAL_WORDS). */
+export function keepPartial(row: Row, cutSums: usize, partial: usize, bytes: usize): void {
+  store<f32>(partial, row.cutMax);
+  store<f32>(partial, row.cutSum, 4);
+  memory.copy(partial + (PARTIAL_WORDS << 2), cutSums, bytes);
+}
+
+/** {@link mergeCut} of a cut that may have been computed elsewhere. */
+export function mergePartial(row: Row, partial: usize, sums: usize, bytes: usize): void {
+  row.cutMax = load<f32>(partial);
+  row.cutSum = load<f32>(partial, 4);
+  mergeCut(row, partial + (PARTIAL_WORDS << 2), sums, bytes);
 }
 
 /** Writes out and lse of a row. */

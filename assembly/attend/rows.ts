@@ -32,6 +32,12 @@ export function rowAt(rows: usize, index: i32): Row {
   return changetype<Row>(rows + <usize>index * (ROW_WORDS << 2));
 }
 
+/** Whether the row sees one of the keys from … to − 1. */
+@inline
+export function sees(row: Row, from: i32, to: i32): bool {
+  return max(row.first, from) < min(row.end, to);
+}
+
 /** Sets up rows r0 … r0 + n − 1 of (query row × head of the group), and which keys each sees. */
 export function startRows(p: AttendParams, rows: usize, kvHead: i32, firstRow: i32, position: i32, keys: i32, r0: i32, n: i32): void {
   const group = p.queryHeads / p.kvHeads;

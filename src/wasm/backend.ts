@@ -192,6 +192,9 @@ export class WasmBackend implements Backend {
       windowRight: plan.windowRight,
       sinks: plan.sinks ? sinks : 0,
       scratch,
+      units: 0,
+      splits: 0,
+      partials: 0,
     });
     this.#kernels.attend(params);
     out.set(f32.subarray(outAt >>> 2, (outAt >>> 2) + floats), firstRow * rowFloats);
