@@ -1,11 +1,13 @@
 /**
  * layout.ts → build/params.ts (what the kernels know of it) → asc → build/*.wasm → src/generated/wasm.ts.
- * The modules are embedded as base64: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
+ * src/wasm/threads/worker.ts → src/generated/worker.ts.
+ * The modules are embedded as base64, and the worker as its source: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import ts from 'typescript';
 import { floatDtypes, formats } from '../src/formats.js';
 import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, PANEL_ROW_BYTES, PANEL_TOKENS, PARTIAL_WORDS, quantizeParams, ROW_FLOATS, ROW_WORDS, sideParams, TILE_KEYS, UNIT_WORDS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
 import { quotients } from '../src/recipe.js';
@@ -58,8 +60,33 @@ writeFileSync(
   ].join('\n'),
 );
 compile('--config', 'demo/asconfig.json', '--target', 'demo');
+/** How every module begins its import of memory: with a largest size, and unshared. */
+const MEMORY_IMPORT = Buffer.from('\x03env\x06memory\x02\x01', 'latin1');
+
+/** Where the byte is that says whether the imported memory is shared: that alone tells the two forms of a module apart. */
+function sharedFlag(wasm: Buffer): number {
+  const at = wasm.indexOf(MEMORY_IMPORT);
+  if (at < 0 || wasm.indexOf(MEMORY_IMPORT, at + 1) >= 0) throw new Error('the module does not import its memory as expected');
+  return at + MEMORY_IMPORT.length - 1;
+}
+
 const modules = (['baseline', 'relaxed'] as const).map((build) => {
   compile('--target', build);
-  return `  ${build}:\n    '${readFileSync(`build/${build}.wasm`).toString('base64')}',\n`;
+  const wasm = readFileSync(`build/${build}.wasm`);
+  return `  ${build}: {\n    sharedFlag: ${sharedFlag(wasm)},\n    base64:\n      '${wasm.toString('base64')}',\n  },\n`;
 });
-writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmBase64 = {\n${modules.join('')}};\n`);
+writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmModules = {\n${modules.join('')}};\n`);
+
+/** A module that imports nothing at run time, as a script: what it exports are globals there. */
+function asScript(file: string): string {
+  const { outputText } = ts.transpileModule(readFileSync(file, 'utf8'), {
+    compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext, removeComments: true },
+  });
+  const script = outputText.replaceAll(/^export (?=const|function)/gm, '');
+  if (/^\s*(import|export)\b/m.test(script)) throw new Error(`${file} expected to import nothing, and to export constants and functions only`);
+  return script;
+}
+writeFileSync(
+  'src/generated/worker.ts',
+  `// Made by scripts/build.ts from src/wasm/threads/worker.ts. Do not edit.\nexport const workerSource = ${JSON.stringify(asScript('src/wasm/threads/worker.ts'))};\n`,
+);

@@ -24,3 +24,14 @@ export class FormatError extends Error {
     super(`${file}, byte ${offset}: ${reason}`);
   }
 }
+
+/**
+ * A worker ended while a call was on its way. What the call was to write to `out` and `lse` may be there in part; pages are
+ * as they were, and the next call starts new workers. `cause` is why it ended.
+ */
+export class WorkerLostError extends Error {
+  override readonly name = 'WorkerLostError';
+  constructor(options: { readonly cause: unknown }) {
+    super(`a worker ended while a call was computed (${options.cause instanceof Error ? options.cause.message : String(options.cause)}): the next call starts new ones`, options);
+  }
+}

@@ -1,11 +1,9 @@
 import { is, ok, throws } from 'uvu/assert';
 import { pageLayout, wasmBackend, type AttendCall, type AttentionOptions } from '../src/index.js';
-import { readAttendCase, runAttendCase } from '../src/files/attend-case.js';
 import { ATTENTION_BOUND, attentionError } from '../src/files/compare.js';
 import { assertSameBits } from './bits.js';
 import { builds } from './builds.js';
-import { callOf, fixture, poison, type Fixture, type FixtureOptions } from './fixture.js';
-import { golden, goldenFiles } from './golden.js';
+import { callOf, fixture, type FixtureOptions } from './fixture.js';
 import { random } from './random.js';
 import { referenceAttention } from './reference/attention.js';
 import { suite } from './suite.js';
@@ -15,19 +13,6 @@ for (const simd of builds) testAttention(simd);
 function testAttention(simd: (typeof builds)[number]): void {
   const test = suite(`attend, ${simd}`);
   const backend = wasmBackend({ simd });
-
-  const cases = goldenFiles('attend');
-  test('61 golden cases are here', () => {
-    is(cases.length, 61);
-  });
-  for (const path of cases) {
-    test(path, async () => {
-      const attendCase = readAttendCase(golden(path), path);
-      const error = attentionError(await runAttendCase(backend, attendCase), attendCase.expected, attendCase.layout.headDim);
-      ok(error.out <= ATTENTION_BOUND, `out ${error.out}`);
-      ok(error.lse <= ATTENTION_BOUND, `lse ${error.lse}`);
-    });
-  }
 
   /** Runs rows of every sequence against float64 on the same codes. */
   async function againstReference(seed: number, options: FixtureOptions, qLens: readonly number[], queryHeads: number, attention: AttentionOptions): Promise<void> {
@@ -89,87 +74,6 @@ function testAttention(simd: (typeof builds)[number]): void {
   test('more keys than one cut, against float64', async () => {
     await againstReference(7, { kvHeads: 1, headDim: 16, blockSize: 16, kvLens: [4500, 2048, 2049] }, [3, 2, 1], 2, {});
     await againstReference(8, { kvHeads: 1, headDim: 16, blockSize: 3, kvLens: [4500] }, [3], 2, { windowLeft: 2100, sinks: Float32Array.of(1, -2) });
-  });
-
-  /** The rows from `row` on of a call on one sequence, as if the later keys were not there yet. */
-  function chunk(cache: Fixture, q: Float32Array, rowFloats: number, row: number, rows: number, kvLen: number, attention: AttentionOptions): AttendCall {
-    return { ...callOf(cache, [rows], q.subarray(row * rowFloats, (row + rows) * rowFloats)), ...attention, seqUsedK: Int32Array.of(kvLen) };
-  }
-
-  for (const [name, attention] of [
-    ['plain', {}],
-    // Wider than three tiles, so that rows of one block begin in different tiles.
-    ['window, softcap, sinks', { windowLeft: 101, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }],
-  ] as const) {
-    test(`invariance: one prefill, chunks of 1, 7 and 64, and decode give the same bits (${name})`, async () => {
-      const [kvHeads, queryHeads, headDim, tokens] = [2, 6, 40, 300];
-      const numbers = random(11);
-      const cache = await fixture(backend, numbers, { kvHeads, headDim, blockSize: 16, kvLens: [tokens] });
-      const rowFloats = queryHeads * headDim;
-      const q = numbers.normals(tokens * rowFloats);
-      const whole = backend.attend(chunk(cache, q, rowFloats, 0, tokens, tokens, attention));
-      for (const size of [1, 7, 64]) {
-        for (let row = 0; row < tokens; row += size) {
-          const rows = Math.min(size, tokens - row);
-          const part = backend.attend(chunk(cache, q, rowFloats, row, rows, row + rows, attention));
-          assertSameBits(part.out, whole.out.subarray(row * rowFloats, (row + rows) * rowFloats), `chunk of ${size} at ${row}`);
-          assertSameBits(part.lse, whole.lse.subarray(row * queryHeads, (row + rows) * queryHeads), `lse, chunk of ${size} at ${row}`);
-        }
-      }
-      cache.pages.dispose();
-    });
-  }
-
-  test('invariance over more keys than one cut, with a window that begins in another cut for each row', async () => {
-    const [queryHeads, headDim, tokens, rows] = [2, 8, 4200, 90];
-    const cache = await fixture(backend, random(14), { kvHeads: 1, headDim, blockSize: 16, kvLens: [tokens] });
-    const rowFloats = queryHeads * headDim;
-    const q = random(15).normals(rows * rowFloats);
-    for (const attention of [{}, { windowLeft: 2100 }, { windowLeft: 90 }]) {
-      const whole = backend.attend(chunk(cache, q, rowFloats, 0, rows, tokens, attention));
-      for (let row = 0; row < rows; row++) {
-        const alone = backend.attend(chunk(cache, q, rowFloats, row, 1, tokens - rows + row + 1, attention));
-        assertSameBits(alone.out, whole.out.subarray(row * rowFloats, (row + 1) * rowFloats), `row ${row} ${JSON.stringify(attention)}`);
-      }
-    }
-  });
-
-  test('invariance: alone, in a batch and with permuted pages give the same bits', async () => {
-    const shape = { kvHeads: 2, headDim: 64, blockSize: 16 };
-    const [queryHeads, kvLens, qLens] = [8, [300, 17, 2500, 64], [5, 17, 1, 2]];
-    const rowFloats = queryHeads * shape.headDim;
-    const q = random(13).normals(25 * rowFloats);
-    const first = await fixture(backend, random(12), { ...shape, kvLens });
-    const batch = backend.attend(callOf(first, qLens, q));
-    const permuted = await fixture(backend, random(12), { ...shape, kvLens, sparePages: 50 });
-    ok(!first.blockTable.every((page, i) => page === permuted.blockTable[i]), 'the pages are permuted');
-    // The same values, other pages: the random order of pages is drawn before the values.
-    const moved = backend.createPages(permuted.layout, permuted.pages.count);
-    moved.import(poison(permuted.layout, permuted.pages.count));
-    const source = first.stored;
-    const pageRows = shape.blockSize * shape.kvHeads;
-    for (const [i, page] of first.blockTable.entries()) {
-      if (page < 0) continue;
-      const rows = [page * pageRows, (page + 1) * pageRows] as const;
-      const codes = rows.map((row) => row * shape.headDim);
-      moved.import({
-        keyCache: source.keyCache.slice(...(codes as [number, number])), valueCache: source.valueCache.slice(...(codes as [number, number])),
-        keyScale: source.keyScale!.slice(...rows), valueScale: source.valueScale!.slice(...rows),
-      }, permuted.blockTable[i]);
-    }
-    const other = backend.attend({ ...callOf(permuted, qLens, q), pages: moved });
-    assertSameBits(other.out, batch.out, 'permuted pages');
-    assertSameBits(other.lse, batch.lse, 'permuted pages, lse');
-    let row = 0;
-    for (const [s, rows] of qLens.entries()) {
-      const maxBlocks = first.blockTable.length / kvLens.length;
-      const alone = backend.attend({
-        pages: first.pages, q: q.subarray(row * rowFloats, (row + rows) * rowFloats), cuSeqlensQ: Int32Array.of(0, rows),
-        blockTable: first.blockTable.slice(s * maxBlocks, (s + 1) * maxBlocks), seqUsedK: Int32Array.of(kvLens[s]),
-      });
-      assertSameBits(alone.out, batch.out.subarray(row * rowFloats, (row + rows) * rowFloats), `sequence ${s} alone`);
-      row += rows;
-    }
   });
 
   test('q in f16 and bf16 is widened exactly', async () => {

@@ -123,10 +123,10 @@ export class Step {
 
   /**
    * As {@link attend}, at once.
-   * @throws TypeError on a backend that cannot
+   * @throws TypeError on a backend that cannot: one with threads
    */
   attendSync(layer: number, q: FloatArray, options: StepAttendOptions = {}): AttendResult {
-    if (!this.backend.synchronous) throw new TypeError(`"attendSync" expected a synchronous backend, got ${this.backend.kind}: use attend`);
+    if (!this.backend.synchronous) throw new TypeError(`"attendSync" expected a backend that answers at once, got one (${this.backend.kind}) that gives promises: use attend`);
     return this.#attend(layer, q, options) as AttendResult;
   }
 

@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import type { Backend } from '../backend.js';
-import { wasmBackend } from '../wasm/backend.js';
+import { wasmBackend } from '../wasm/open.js';
 import { parse, readBytes, UsageError, writeBytes } from './command.js';
 
 /** How one case went. */

@@ -1,4 +1,8 @@
-/** One linear memory, handed out in blocks. Views are renewed whenever it has grown: growing detaches them. */
+/**
+ * One linear memory, handed out in blocks. Views are renewed whenever it has grown: growing detaches them, or, where the
+ * memory is shared, leaves them as long as they were. Nothing of it goes to users but copies.
+ */
+import { align16 } from '../layout.js';
 
 const WASM_PAGE = 65536;
 /** 4 GiB: the end of a 32-bit memory. */
@@ -27,9 +31,10 @@ export class WasmMemory {
   #f32!: Float32Array;
   #view!: DataView;
 
-  constructor(initialPages = 1) {
-    this.memory = new WebAssembly.Memory({ initial: initialPages, maximum: MAX_WASM_PAGES });
-    this.#gaps = [{ start: 1024, end: Math.min(initialPages * WASM_PAGE, LAST_END) }];
+  /** @param shared between threads: needs SharedArrayBuffer */
+  constructor(readonly shared = false) {
+    this.memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_WASM_PAGES, shared });
+    this.#gaps = [{ start: 1024, end: WASM_PAGE }];
   }
 
   #renew(): void {
@@ -129,6 +134,12 @@ export class WasmMemory {
   }
 }
 
+/** Carves consecutive 16-byte aligned pieces from an address. */
+export function carve(address: number): (bytes: number) => number {
+  let end = address;
+  return (bytes) => (end += align16(bytes)) - align16(bytes);
+}
+
 /** A block that is enlarged on demand and whose contents do not outlive a call. */
 export class Scratch {
   #start = 0;
@@ -138,6 +149,11 @@ export class Scratch {
     private readonly memory: WasmMemory,
     private readonly purpose: string,
   ) {}
+
+  /** Where it is. */
+  get address(): number {
+    return this.#start;
+  }
 
   /** The address of at least `bytes`. */
   reserve(bytes: number): number {

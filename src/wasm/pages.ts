@@ -4,8 +4,20 @@ import { checkInteger, type PageLayout } from '../layout.js';
 import { checkNhd, packNhd, unpackNhd } from '../nhd.js';
 import type { WasmMemory } from './memory.js';
 
-/** Pages in WebAssembly memory; every operation is synchronous. */
-export class WasmPages implements Pages {
+/** Pages as the kernels see them. */
+export interface PageBytes {
+  readonly layout: PageLayout;
+  /** First byte of page 0. */
+  readonly address: number;
+}
+
+/**
+ * Pages in WebAssembly memory; every operation is synchronous.
+ *
+ * Each has a first step of its own, `prepare…`: it checks, and gives what remains to be done, which a backend with threads
+ * may have to put off.
+ */
+export class WasmPages implements Pages, PageBytes {
   readonly byteLength: number;
   /** @internal finds slots that a call names twice */
   readonly marks: SlotMarks;
@@ -18,6 +30,8 @@ export class WasmPages implements Pages {
     readonly layout: PageLayout,
     readonly count: number,
   ) {
+    if (memory.closed) throw new TypeError('"backend" expected to be in use, got one that was disposed of');
+    checkInteger(count, 'count', 1, Math.floor((2 ** 31 - 1) / layout.blockSize));
     this.byteLength = layout.bytes * count;
     const address = memory.allocateZeroed(this.byteLength, 'pages');
     try {
@@ -36,39 +50,67 @@ export class WasmPages implements Pages {
   }
 
   copyPages(from: ArrayLike<number>, to: ArrayLike<number>): void {
+    this.prepareCopy(from, to)();
+  }
+
+  /** @internal */
+  prepareCopy(from: ArrayLike<number>, to: ArrayLike<number>): () => void {
     if (from.length !== to.length) throw new RangeError(`"to" expected ${from.length} pages, as "from", got ${to.length}`);
     for (let i = 0; i < from.length; i++) {
       checkInteger(from[i], `from[${i}]`, 0, this.count - 1);
       checkInteger(to[i], `to[${i}]`, 0, this.count - 1);
     }
     const { address, layout, memory } = this;
-    for (let i = 0; i < from.length; i++) {
-      const source = address + from[i] * layout.bytes;
-      memory.u8.copyWithin(address + to[i] * layout.bytes, source, source + layout.bytes);
-    }
+    const [sources, targets] = [Int32Array.from(from), Int32Array.from(to)];
+    return () => {
+      for (const [i, page] of sources.entries()) {
+        const source = address + page * layout.bytes;
+        memory.u8.copyWithin(address + targets[i] * layout.bytes, source, source + layout.bytes);
+      }
+    };
   }
 
   import(tensors: NhdTensors, firstPage = 0): void {
+    this.prepareImport(tensors, firstPage)();
+  }
+
+  /** @internal */
+  prepareImport(tensors: NhdTensors, firstPage: number): () => void {
     const blocks = checkNhd(this.layout, tensors);
     checkInteger(firstPage, 'firstPage', 0, this.count - blocks);
-    packNhd(this.layout, tensors, blocks, this.#bytes(firstPage, blocks));
+    const bytes = this.#bytes(firstPage, blocks);
+    return () => packNhd(this.layout, tensors, blocks, bytes());
   }
 
   export(firstPage = 0, count = this.count - firstPage): NhdTensors {
-    checkInteger(firstPage, 'firstPage', 0, this.count);
-    checkInteger(count, 'count', 0, this.count - firstPage);
-    return unpackNhd(this.layout, count, this.#bytes(firstPage, count));
+    return this.prepareExport(firstPage, count)();
   }
 
-  #bytes(firstPage: number, count: number): Uint8Array {
+  /** @internal */
+  prepareExport(firstPage = 0, count = this.count - firstPage): () => NhdTensors {
+    checkInteger(firstPage, 'firstPage', 0, this.count);
+    checkInteger(count, 'count', 0, this.count - firstPage);
+    const bytes = this.#bytes(firstPage, count);
+    return () => unpackNhd(this.layout, count, bytes());
+  }
+
+  /** Some pages, in the view of the moment. */
+  #bytes(firstPage: number, count: number): () => Uint8Array {
     const start = this.address + firstPage * this.layout.bytes;
-    return this.memory.u8.subarray(start, start + count * this.layout.bytes);
+    return () => this.memory.u8.subarray(start, start + count * this.layout.bytes);
   }
 
   dispose(): void {
-    if (this.#address === undefined) return;
-    this.memory.free(this.#address);
+    this.prepareDispose()();
+  }
+
+  /** @internal nobody can use the pages from now on; what remains is to give back their memory */
+  prepareDispose(): () => void {
+    const address = this.#address;
     this.#address = undefined;
+    return () => {
+      if (address !== undefined) this.memory.free(address);
+    };
   }
 
   [Symbol.dispose](): void {

@@ -184,7 +184,7 @@ test('attendSync is refused by name where the backend answers later', () => {
   const cache = new KvCache(later, { ...shape, layers: 1, capacity: 16 });
   const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
   appendToAll(cache, step, tokens(1));
-  refused(() => step.attendSync(0, new Float32Array(32)), TypeError, /"attendSync" expected a synchronous backend, got webgpu: use attend/);
+  refused(() => step.attendSync(0, new Float32Array(32)), TypeError, /"attendSync" expected a backend that answers at once, got one \(webgpu\) that gives promises: use attend/);
   cache.dispose();
 });
 

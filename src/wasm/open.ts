@@ -1,0 +1,61 @@
+import { describe } from '../formats.js';
+import { checkInteger } from '../layout.js';
+import { WasmBackend } from './backend.js';
+import { wasmFeatures, type SimdBuild } from './features.js';
+import { ThreadedBackend } from './threads/backend.js';
+import { hasWorkers } from './threads/spawn.js';
+
+/** More have not been tried. */
+const MAX_THREADS = 64;
+
+export interface WasmBackendOptions {
+  /**
+   * `relaxed` fuses attention's products and sums where the engine has relaxed SIMD: faster, with other last bits.
+   * Default: relaxed where there is such a thing, else `baseline`. The bytes in the cache are the same in both.
+   */
+  readonly simd?: SimdBuild;
+  /**
+   * Threads that compute attention, from 1 (default) to 64. Beyond 1, `attend` gives promises, and workers are started
+   * when first needed: Node's, or a page's where it is cross-origin isolated. The bits are the same for any number.
+   */
+  readonly threads?: number;
+}
+
+/** The options of a backend that computes on the calling thread alone. */
+export interface SynchronousOptions extends WasmBackendOptions {
+  readonly threads?: 1;
+}
+
+/** What keeps this place from having threads. */
+function whyNoThreads(): string | undefined {
+  if (!wasmFeatures().sharedMemory) {
+    return 'there is no SharedArrayBuffer: a page must be cross-origin isolated (headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp)';
+  }
+  return hasWorkers ? undefined : 'there are no workers';
+}
+
+/** As many threads as asked for, or 1 where there can be no more. */
+export function threadsAvailable(threads = 1): number {
+  checkThreads(threads);
+  return whyNoThreads() === undefined ? threads : 1;
+}
+
+const checkThreads = (threads: number): number => checkInteger(threads, 'threads', 1, MAX_THREADS);
+
+/**
+ * A backend on WebAssembly SIMD, which is everywhere. Owns its memory, and its workers where there are `threads`; give
+ * them back with `dispose()`.
+ * @throws TypeError for a build that is not known, or that this engine cannot run, and for threads where there can be none
+ */
+export function wasmBackend(options?: SynchronousOptions): WasmBackend;
+export function wasmBackend(options: WasmBackendOptions): WasmBackend | ThreadedBackend;
+export function wasmBackend(options: WasmBackendOptions = {}): WasmBackend | ThreadedBackend {
+  const { relaxedSimd } = wasmFeatures();
+  const { simd = relaxedSimd ? 'relaxed' : 'baseline', threads = 1 } = options;
+  if (simd !== 'baseline' && simd !== 'relaxed') throw new TypeError(`"simd" expected baseline or relaxed, got ${describe(simd)}`);
+  if (simd === 'relaxed' && !relaxedSimd) throw new TypeError('"simd" expected baseline on this engine, which has no relaxed SIMD, got relaxed');
+  if (checkThreads(threads) === 1) return new WasmBackend(simd);
+  const why = whyNoThreads();
+  if (why !== undefined) throw new TypeError(`"threads" expected 1, because ${why}; got ${threads}`);
+  return new ThreadedBackend(simd, threads);
+}

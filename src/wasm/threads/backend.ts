@@ -1,0 +1,126 @@
+import { planAppend } from '../../append.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../../backend.js';
+import type { PageLayout } from '../../layout.js';
+import { Appender } from '../append.js';
+import { AttendMemory, PARAMS_STRIDE, type OpenCall } from '../attend.js';
+import type { SimdBuild } from '../features.js';
+import { compileKernels, instantiateKernels, type Kernels } from '../kernels.js';
+import { WasmMemory } from '../memory.js';
+import { WasmPages, type PageBytes } from '../pages.js';
+import { ThreadedPages } from './pages.js';
+import { Pool } from './pool.js';
+import { Queue } from './queue.js';
+
+/** Work that is not worth waking others for, in multiplications. */
+const SMALL = 2 ** 20;
+
+/**
+ * The CPU path on several threads: attention is computed by workers, and by the calling thread, in parts that do not
+ * change its bits. On a page's main thread, which may not wait, workers do it alone.
+ *
+ * Operations take effect in the order in which they are called. `append` and `copyPages` return at once also while
+ * attention is on its way; what they are given may be used again. q, tables and results of `attend` belong to the call
+ * until its promise settles.
+ */
+export class ThreadedBackend implements Backend {
+  readonly kind = 'wasm';
+  readonly synchronous = false;
+  /** Threads that compute. */
+  readonly threads: number;
+  /** The build of the kernels that is used. */
+  readonly simd: SimdBuild;
+  readonly #memory = new WasmMemory(true);
+  readonly #kernels: Kernels;
+  readonly #appender: Appender;
+  readonly #attention: AttendMemory;
+  readonly #queue = new Queue();
+  readonly #leastCost: number;
+  /** From the first call on that is large enough. */
+  #pool: Pool | undefined;
+
+  /** @internal use `wasmBackend` */
+  constructor(simd: SimdBuild, threads: number, leastCost = SMALL) {
+    this.simd = simd;
+    this.threads = threads;
+    this.#leastCost = leastCost;
+    this.#kernels = instantiateKernels(this.#memory, simd);
+    this.#appender = new Appender(this.#memory, this.#kernels);
+    this.#attention = new AttendMemory(this.#memory, this.#kernels, threads);
+  }
+
+  createPages(layout: PageLayout, count: number): ThreadedPages {
+    return new ThreadedPages(new WasmPages(this.#memory, layout, count), this.#queue);
+  }
+
+  append(call: AppendCall): AppendStatus {
+    const pages = this.#own(call.pages);
+    const plan = planAppend(call, pages.marks);
+    const { busy } = this.#queue;
+    const [key, value] = busy ? [call.key.slice(), call.value.slice()] : [call.key, call.value];
+    const slotMapping = busy ? plan.slotMapping.slice() : plan.slotMapping;
+    this.#queue.later(this.#appender.prepare(this.#bytes(pages), key, value, { ...plan, slotMapping }));
+    return plan.status;
+  }
+
+  /** The pages as ours, or an error. */
+  #own(threaded: Pages): WasmPages {
+    if (threaded instanceof ThreadedPages) {
+      const { pages } = threaded;
+      if (pages.memory === this.#memory && pages.address > 0) return pages;
+    }
+    throw new TypeError('"pages" expected pages that this backend created');
+  }
+
+  /** Where the pages are, also once they were disposed of: the memory is given back after all calls that came before. */
+  #bytes({ layout, address }: WasmPages): PageBytes {
+    return { layout, address };
+  }
+
+  /**
+   * @throws WorkerLostError (as do all errors, through the promise) when a worker has ended
+   */
+  async attend(call: AttendCall): Promise<AttendResult> {
+    const pages = this.#bytes(this.#own(call.pages));
+    return this.#queue.run(() => this.#attend(call, pages));
+  }
+
+  #attend(call: AttendCall, pages: PageBytes): AttendResult | Promise<AttendResult> {
+    const open = this.#attention.open(call, pages, this.#leastCost);
+    if (open.parts.some(({ units }) => units)) return this.#attendTogether(open);
+    for (const part of open.parts) this.#attention.attendPart(open, part);
+    return this.#attention.close(open);
+  }
+
+  async #attendTogether(open: OpenCall): Promise<AttendResult> {
+    for (const part of open.parts) {
+      if (!part.units) {
+        this.#attention.attendPart(open, part);
+        continue;
+      }
+      const { params, collect } = this.#attention.layOut(open, part);
+      await this.#started().run(part.units, params, PARAMS_STRIDE);
+      collect();
+    }
+    return this.#attention.close(open);
+  }
+
+  #started(): Pool {
+    this.#pool ??= new Pool(this.#kernels, compileKernels(this.simd, true), this.#memory.memory, this.threads, () => {
+      this.#pool = undefined;
+      // A worker that is being ended may still write there.
+      this.#attention.abandon();
+    });
+    return this.#pool;
+  }
+
+  /** Calls that came before are finished, then the workers end. */
+  dispose(): void {
+    if (this.#memory.closed) return;
+    this.#memory.closed = true;
+    this.#queue.later(() => this.#pool?.end());
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
