@@ -195,12 +195,14 @@ export const sideParams = {
 } as const satisfies ParamRecord;
 
 /**
- * What one thread does at a time: a block of at most {@link BLOCK_ROWS} rows (query row × head of the group) of one KV
- * head, over all their keys or over one cut. 32-bit words: work item, KV head, the block's first row, first key of the
- * cut, cuts (0: all keys at once), offset of the cut's partials in bytes, index of the split that it is a piece of. A
- * split has the same words: its first cut, how many, and the offset of the first one's partials.
+ * What one thread does at a time: a block of at most {@link BLOCK_ROWS} rows (query row × head of the group), over all
+ * their keys or over one cut. 32-bit words: work item, first KV head, KV heads, the block's first row, first key of the cut,
+ * cuts (0: all keys at once), offset of the cut's partials in bytes, index of the split that it is a piece of. A split has
+ * the same words: its first cut, how many, and the offset of the first one's partials.
  */
-export const UNIT_WORDS = 7;
+export const UNIT_WORDS = 8;
+/** Which of them is the number of cuts. */
+export const UNIT_CUTS = 5;
 /** Words that go before a row's value sums in a partial: largest score, sum, and two unused, so that sums are aligned. */
 export const PARTIAL_WORDS = 4;
 
@@ -275,16 +277,16 @@ export function paramWriter<R extends ParamRecord>(record: R): ParamWriter<R> {
 export const TILE_KEYS = 128;
 /** Keys per cut. Cuts are computed each from nothing and merged in order; a multiple of {@link TILE_KEYS}, and as fixed. */
 export const CUT_KEYS = 2048;
-/** Query rows (token × head of the group) that share one gathered tile. Changes no bit. */
+/** Query rows (token × head of the group) that are computed together; a multiple of 4. Changes no bit. */
 export const BLOCK_ROWS = 64;
-/** Rows are multiplied in fours: rows that fill up the last four are computed and forgotten. */
-const ROWS = BLOCK_ROWS + 3;
 /**
  * Floats from one row of the kernel's working memory to the next, for any headDim: a constant, so that loads of
  * neighbouring rows differ in their immediate offset only (15 % faster), and not a power of two, so that they fall into
  * different cache sets.
  */
 export const ROW_FLOATS = MAX_HEAD_DIM + 16;
+/** Words of the kernel's record of a block of rows. */
+const BLOCK_WORDS = 4;
 /** Words per row of the kernel's row records. */
 export const ROW_WORDS = 14;
 
@@ -300,15 +302,17 @@ export const attendScratch = (() => {
     /** The tile's scales: (TILE_KEYS) each. */
     kScales: place(TILE_KEYS),
     vScales: place(TILE_KEYS),
-    /** Queries times a power of two each: (ROWS) rows. */
-    queries: place(ROWS * ROW_FLOATS),
-    /** Scores, then probabilities: (ROWS) rows, of which TILE_KEYS floats are used. */
-    scores: place(ROWS * ROW_FLOATS),
-    /** Sums of p · v in this cut, and over all cuts: (ROWS) rows each. */
-    cutSums: place(ROWS * ROW_FLOATS),
-    sums: place(ROWS * ROW_FLOATS),
+    /** Queries times a power of two each: (BLOCK_ROWS) rows. */
+    queries: place(BLOCK_ROWS * ROW_FLOATS),
+    /** Scores, then probabilities: (BLOCK_ROWS) rows, of which TILE_KEYS floats are used. */
+    scores: place(BLOCK_ROWS * ROW_FLOATS),
+    /** Sums of p · v in this cut, and over all cuts: (BLOCK_ROWS) rows each. */
+    cutSums: place(BLOCK_ROWS * ROW_FLOATS),
+    sums: place(BLOCK_ROWS * ROW_FLOATS),
     /** What else each row carries: (BLOCK_ROWS) records of ROW_WORDS, see assembly/attend/rows.ts. */
     rows: place(BLOCK_ROWS * ROW_WORDS),
+    /** Which rows those are: see assembly/attend/rows.ts. */
+    block: place(BLOCK_WORDS),
     bytes: end,
   };
 })();

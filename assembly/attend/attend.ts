@@ -15,12 +15,12 @@ import { finishRow, mergeCut } from "./merge";
 import { ROW_BYTES, scratch } from "./memory";
 import { addPanel1, addPanel2, addPanel4, spreadMask } from "./panel";
 import { scaleQueries } from "./query";
-import { rowAt, sees, startRows } from "./rows";
+import { Block, rowAt, rowOf, rowsOf, rowsPerHead, sees, startBlock, sumsOf } from "./rows";
 import { scalesAreSafe, softmaxRow } from "./softmax";
 import { codeBias, decodeTile, elementBytes, gatherKeys, gatherValues, valueStride } from "./tile";
 import {
-  AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_F32, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES, SCRATCH_QUERIES, SCRATCH_ROWS,
-  SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SideParams, TILE_KEYS, WORK_WORDS,
+  AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_F32, SCRATCH_BLOCK, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES,
+  SCRATCH_QUERIES, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SideParams, TILE_KEYS, WORK_WORDS,
 } from "../../build/params";
 
 /** From this many rows on, decoding a tile once is faster than decoding it for every four rows. */
@@ -69,8 +69,7 @@ function addValues<F>(count: i32, probabilities: usize, keys: i32, tile: usize, 
 }
 
 /** Scores of all rows against the keys of the tile that any row beside them sees. */
-function scoreRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i32): void {
-  const queries = scratch(p, SCRATCH_QUERIES);
+function scoreRows(p: AttendParams, rows: usize, n: i32, queries: usize, tile: usize, format: i32): void {
   const scores = scratch(p, SCRATCH_SCORES);
   for (let r = 0; r < n; ) {
     const count = rowsTogether(n - r);
@@ -97,30 +96,29 @@ function scoreRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i3
 
 /** Keys from … to − 1 of the tile added to `count` rows of sums, from row r on. */
 @inline
-function addKeys(p: AttendParams, r: i32, count: i32, from: i32, to: i32, tile: usize, format: i32, stride: i32): void {
+function addKeys(p: AttendParams, r: i32, count: i32, from: i32, to: i32, tile: usize, format: i32, stride: i32, sums: usize): void {
   if (from >= to) return;
   const at = <usize>r * ROW_BYTES;
   const probabilities = scratch(p, SCRATCH_SCORES) + at + (<usize>from << 2);
   const values = tile + <usize>(from * stride) * elementBytes(format);
-  const sums = scratch(p, SCRATCH_CUT_SUMS) + at;
-  if (format == FORMAT_F32) addValues<F32>(count, probabilities, to - from, values, stride, p.dim, sums);
-  else if (format == FORMAT_E4M3FN) addValues<E4M3FN>(count, probabilities, to - from, values, stride, p.dim, sums);
-  else addValues<E5M2>(count, probabilities, to - from, values, stride, p.dim, sums);
+  if (format == FORMAT_F32) addValues<F32>(count, probabilities, to - from, values, stride, p.dim, sums + at);
+  else if (format == FORMAT_E4M3FN) addValues<E4M3FN>(count, probabilities, to - from, values, stride, p.dim, sums + at);
+  else addValues<E5M2>(count, probabilities, to - from, values, stride, p.dim, sums + at);
 }
 
 /** A row's sums times a power of two, or whatever it is. */
-function scaleSums(p: AttendParams, r: i32, by: f32): void {
+function scaleSums(sums: usize, bytes: usize, by: f32): void {
   if (by == 1) return;
   const factor = f32x4.splat(by);
-  const sums = scratch(p, SCRATCH_CUT_SUMS) + <usize>r * ROW_BYTES;
-  for (let at: usize = 0; at < <usize>p.dim << 2; at += 16) v128.store(sums + at, f32x4.mul(v128.load(sums + at), factor));
+  for (let at: usize = 0; at < bytes; at += 16) v128.store(sums + at, f32x4.mul(v128.load(sums + at), factor));
 }
 
 /**
  * Probabilities times values. A row's sums take in only keys that it sees: a slot that it does not see may hold NaN, and
  * 0 · NaN would reach them. What rows beside each other all see is multiplied together, the rest for each alone.
  */
-function addRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i32, stride: i32): void {
+function addRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i32, stride: i32, sums: usize): void {
+  const bytes = <usize>p.dim << 2;
   for (let r = 0; r < n; ) {
     const count = rowsTogether(n - r);
     let from = 0;
@@ -129,25 +127,28 @@ function addRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i32,
       const row = rowAt(rows, i);
       from = max(from, row.from);
       to = min(to, row.to);
-      if (row.from < row.to) scaleSums(p, i, row.rescale);
+      if (row.from < row.to) scaleSums(sums + <usize>i * ROW_BYTES, bytes, row.rescale);
     }
     if (from >= to) from = to = TILE_KEYS;
     for (let i = r; i < r + count; i++) {
       const row = rowAt(rows, i);
-      addKeys(p, i, 1, row.from, min(row.to, from), tile, format, stride);
+      addKeys(p, i, 1, row.from, min(row.to, from), tile, format, stride, sums);
     }
-    addKeys(p, r, count, from, to, tile, format, stride);
+    addKeys(p, r, count, from, to, tile, format, stride, sums);
     for (let i = r; i < r + count; i++) {
       const row = rowAt(rows, i);
-      addKeys(p, i, 1, max(row.from, to), row.to, tile, format, stride);
-      if (row.from < row.to) scaleSums(p, i, row.restore);
+      addKeys(p, i, 1, max(row.from, to), row.to, tile, format, stride, sums);
+      if (row.from < row.to) scaleSums(sums + <usize>i * ROW_BYTES, bytes, row.restore);
     }
     r += count;
   }
 }
 
-/** One tile for all rows of the block. `kBias`, `vBias`: what queries and probabilities are scaled by. */
-function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32, kBias: i32, vBias: i32): void {
+/**
+ * One tile for n rows of one KV head, whose scaled queries and sums lie at `queries` and `sums`.
+ * @param kBias what queries are scaled by, and vBias what probabilities
+ */
+function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32, queries: usize, sums: usize, kBias: i32, vBias: i32): void {
   let from = TILE_KEYS;
   let to = 0;
   for (let r = 0; r < n; r++) {
@@ -164,8 +165,8 @@ function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, row
   const v = changetype<SideParams>(p.v);
   const codes = scratch(p, SCRATCH_CODES);
   const kSpecial = gatherKeys(p, blocks, kvHead, first, from, to);
-  if (multipliesCodes(k.format, kBias) && !kSpecial) scoreRows(p, rows, n, codes, k.format);
-  else scoreRows(p, rows, n, decodeTile(p, k.format, 0, p.dim * TILE_KEYS, kBias), FORMAT_F32);
+  if (multipliesCodes(k.format, kBias) && !kSpecial) scoreRows(p, rows, n, queries, codes, k.format);
+  else scoreRows(p, rows, n, queries, decodeTile(p, k.format, 0, p.dim * TILE_KEYS, kBias), FORMAT_F32);
   const vSpecial = gatherValues(p, blocks, kvHead, first, from, to);
   const scores = scratch(p, SCRATCH_SCORES);
   const kScales = scratch(p, SCRATCH_K_SCALES);
@@ -176,72 +177,84 @@ function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, row
     if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * ROW_BYTES, kScales, vScales, vBias, safe);
   }
   const stride = valueStride(v);
-  if (multipliesCodes(v.format, vBias) && !vSpecial) addRows(p, rows, n, codes, v.format, stride);
-  else addRows(p, rows, n, decodeTile(p, v.format, from * stride, (to - from) * stride, vBias), FORMAT_F32, stride);
+  if (multipliesCodes(v.format, vBias) && !vSpecial) addRows(p, rows, n, codes, v.format, stride, sums);
+  else addRows(p, rows, n, decodeTile(p, v.format, from * stride, (to - from) * stride, vBias), FORMAT_F32, stride, sums);
 }
 
-function startCut(rows: usize, n: i32, cutSums: usize): void {
+function startCut(rows: usize, n: i32): void {
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
     row.cutMax = -<f32>Infinity;
     row.cutSum = 0;
   }
-  memory.fill(cutSums, 0, <usize>((n + 3) & ~3) * ROW_BYTES);
 }
 
 function fillWithOnes(scales: usize): void {
   for (let key: usize = 0; key < <usize>TILE_KEYS << 2; key += 4) store<f32>(scales + key, 1);
 }
 
-/** Rows over keys first … end − 1, which begin with a tile and lie in one cut: what they give is left in cutSums. */
-export function attendCut(p: AttendParams, blocks: usize, kvHead: i32, first: i32, end: i32, rows: usize, n: i32): void {
+/**
+ * The block's rows over keys first … end − 1, which begin with a tile and lie in one cut: what they give is left in cutSums.
+ * Heads take turns at each tile, because a page holds them one after the other: that is the order in which memory is fast.
+ */
+export function attendCut(p: AttendParams, block: Block, first: i32, end: i32): void {
   const k = changetype<SideParams>(p.k);
   const v = changetype<SideParams>(p.v);
-  const kBias = biasOf(k.format, n);
-  const vBias = biasOf(v.format, n);
-  scaleQueries(p, rows, n, kBias, k.scale);
+  const kBias = biasOf(k.format, block.n);
+  const vBias = biasOf(v.format, block.n);
+  const queries = scratch(p, SCRATCH_QUERIES);
+  const sums = scratch(p, SCRATCH_CUT_SUMS);
+  const step = <usize>rowsPerHead(block.n) * ROW_BYTES;
+  for (let head = 0; head < block.heads; head++) {
+    const rows = rowsOf(p, block, head);
+    scaleQueries(p, rows, block.n, queries + <usize>head * step, kBias, k.scale);
+    startCut(rows, block.n);
+  }
+  memory.fill(sums, 0, <usize>block.heads * step);
   if (k.scales == 0) fillWithOnes(scratch(p, SCRATCH_K_SCALES));
   if (v.scales == 0) fillWithOnes(scratch(p, SCRATCH_V_SCALES));
-  startCut(rows, n, scratch(p, SCRATCH_CUT_SUMS));
-  for (let tile = first; tile < end; tile += TILE_KEYS) attendTile(p, blocks, kvHead, tile, rows, n, kBias, vBias);
+  for (let tile = first; tile < end; tile += TILE_KEYS) {
+    for (let head = 0; head < block.heads; head++) {
+      const at = <usize>head * step;
+      attendTile(p, block.blocks, block.kvHead + head, tile, rowsOf(p, block, head), block.n, queries + at, sums + at, kBias, vBias);
+    }
+  }
 }
 
-/** Up to BLOCK_ROWS rows of one KV head, from first key to result. */
-export function attendBlock(p: AttendParams, blocks: usize, kvHead: i32, rows: usize, n: i32): void {
-  const cutSums = scratch(p, SCRATCH_CUT_SUMS);
-  const sums = scratch(p, SCRATCH_SUMS);
+/** A block from first key to result. */
+export function attendBlock(p: AttendParams, block: Block): void {
+  const bytes = <usize>p.dim << 2;
+  // All heads' rows see the same keys.
   let first = i32.MAX_VALUE;
   let end = 0;
-  for (let r = 0; r < n; r++) {
-    const row = rowAt(rows, r);
+  for (let r = 0; r < block.n; r++) {
+    const row = rowAt(rowsOf(p, block, 0), r);
     if (row.first >= row.end) continue;
     first = min(first, row.first);
     end = max(end, row.end);
   }
   for (let cut = first - first % CUT_KEYS; cut < end; cut += CUT_KEYS) {
     const cutEnd = min(end, cut + CUT_KEYS);
-    attendCut(p, blocks, kvHead, max(cut, first - first % TILE_KEYS), cutEnd, rows, n);
-    for (let r = 0; r < n; r++) {
-      const row = rowAt(rows, r);
-      if (sees(row, cut, cutEnd)) mergeCut(row, cutSums + <usize>r * ROW_BYTES, sums + <usize>r * ROW_BYTES, <usize>p.dim << 2);
+    attendCut(p, block, max(cut, first - first % TILE_KEYS), cutEnd);
+    for (let i = 0; i < block.heads * block.n; i++) {
+      const row = rowOf(p, block, i);
+      if (sees(row, cut, cutEnd)) mergeCut(row, sumsOf(p, SCRATCH_CUT_SUMS, block, i), sumsOf(p, SCRATCH_SUMS, block, i), bytes);
     }
   }
-  for (let r = 0; r < n; r++) finishRow(p, rowAt(rows, r), sums + <usize>r * ROW_BYTES);
+  for (let i = 0; i < block.heads * block.n; i++) finishRow(p, rowOf(p, block, i), sumsOf(p, SCRATCH_SUMS, block, i));
 }
 
 /** All work items, on one thread. */
 export function attend(p: AttendParams): void {
-  const rows = scratch(p, SCRATCH_ROWS);
   const group = p.queryHeads / p.kvHeads;
+  const block = changetype<Block>(scratch(p, SCRATCH_BLOCK));
   for (let item = 0; item < p.items; item++) {
-    const work = p.work + <usize>item * (WORK_WORDS << 2);
-    const count = load<i32>(work, 4) * group;
-    const blocks = p.blockTable + <usize>(load<i32>(work, 16) * p.maxBlocks << 2);
-    for (let kvHead = 0; kvHead < p.kvHeads; kvHead++) {
-      for (let r0 = 0; r0 < count; r0 += BLOCK_ROWS) {
-        const n = min(BLOCK_ROWS, count - r0);
-        startRows(p, rows, kvHead, load<i32>(work), load<i32>(work, 8), load<i32>(work, 12), r0, n);
-        attendBlock(p, blocks, kvHead, rows, n);
+    const count = load<i32>(p.work + <usize>item * (WORK_WORDS << 2), 4) * group;
+    for (let firstRow = 0; firstRow < count; firstRow += BLOCK_ROWS) {
+      const heads = BLOCK_ROWS / rowsPerHead(min(BLOCK_ROWS, count - firstRow));
+      for (let kvHead = 0; kvHead < p.kvHeads; kvHead += heads) {
+        startBlock(p, block, item, kvHead, min(heads, p.kvHeads - kvHead), firstRow);
+        attendBlock(p, block);
       }
     }
   }

@@ -6,9 +6,9 @@
  * product of an FP8 value with an element above 2^-100 of the largest an f32 denormal, which plain SIMD computes eight times
  * slower; what is below is taken for 0. So the products are the same numbers under any bias.
  */
-import { ROW_BYTES, scratch } from "./memory";
+import { ROW_BYTES } from "./memory";
 import { rowAt } from "./rows";
-import { AttendParams, SCRATCH_QUERIES } from "../../build/params";
+import { AttendParams } from "../../build/params";
 
 /** 2^exponent, for exponents of normal numbers. */
 @inline
@@ -38,11 +38,10 @@ function scaleRow(q: usize, bytes: usize, by: f32, least: i32, scaled: usize): v
 }
 
 /**
- * The queries of n rows, into the working memory, with zeros in the rows that fill up the last four.
+ * The queries of n rows, with zeros in the rows that fill up the last four.
  * @param bias 0: K is not FP8, and queries stay as they are
  */
-export function scaleQueries(p: AttendParams, rows: usize, n: i32, bias: i32, kScale: f32): void {
-  const scaled = scratch(p, SCRATCH_QUERIES);
+export function scaleQueries(p: AttendParams, rows: usize, n: i32, scaled: usize, bias: i32, kScale: f32): void {
   const bytes = <usize>p.dim << 2;
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);

@@ -1,6 +1,8 @@
-/** What a query row carries through its tiles and cuts. ROW_WORDS of src/layout.ts is its size. */
-import { AttendParams, ROW_WORDS } from "../../build/params";
+/** Query rows, and the blocks in which they are computed. ROW_WORDS and BLOCK_WORDS of src/layout.ts are their sizes. */
+import { ROW_BYTES, scratch } from "./memory";
+import { AttendParams, BLOCK_ROWS, ROW_WORDS, SCRATCH_ROWS, WORK_WORDS } from "../../build/params";
 
+/** What a query row carries through its tiles and cuts. */
 @unmanaged
 export class Row {
   /** Its query: (dim) f32. */
@@ -38,23 +40,74 @@ export function sees(row: Row, from: i32, to: i32): bool {
   return max(row.first, from) < min(row.end, to);
 }
 
-/** Sets up rows r0 … r0 + n − 1 of (query row × head of the group), and which keys each sees. */
-export function startRows(p: AttendParams, rows: usize, kvHead: i32, firstRow: i32, position: i32, keys: i32, r0: i32, n: i32): void {
+/**
+ * Rows that are computed together: up to BLOCK_ROWS rows (query row × head of the group) of one KV head, or few rows of each
+ * of several KV heads that follow each other. Every head's rows begin at a multiple of 4, so that they fill up its last four.
+ */
+@unmanaged
+export class Block {
+  kvHead: i32;
+  heads: i32;
+  /** Rows of each head. */
+  n: i32;
+  /** The sequence's row of the block table. */
+  blocks: usize;
+}
+
+/** Places that n rows of one head take. */
+@inline
+export function rowsPerHead(n: i32): i32 {
+  return (n + 3) & ~3;
+}
+
+/** The rows of one of the block's heads. */
+@inline
+export function rowsOf(p: AttendParams, block: Block, head: i32): usize {
+  return scratch(p, SCRATCH_ROWS) + <usize>(head * rowsPerHead(block.n)) * (ROW_WORDS << 2);
+}
+
+/** Where the block's i-th row stands among all places. */
+@inline
+function placeOf(block: Block, i: i32): i32 {
+  const head = i / block.n;
+  return head * rowsPerHead(block.n) + i - head * block.n;
+}
+
+@inline
+export function rowOf(p: AttendParams, block: Block, i: i32): Row {
+  return rowAt(scratch(p, SCRATCH_ROWS), placeOf(block, i));
+}
+
+/** The sums of the block's i-th row, in this part of the working memory. */
+@inline
+export function sumsOf(p: AttendParams, part: i32, block: Block, i: i32): usize {
+  return scratch(p, part) + <usize>placeOf(block, i) * ROW_BYTES;
+}
+
+/** Sets up a row, and which keys it sees: the i-th (query row × head of the group) of an item. */
+function startRow(p: AttendParams, row: Row, work: usize, kvHead: i32, i: i32): void {
   const group = p.queryHeads / p.kvHeads;
-  for (let r = 0; r < n; r++) {
-    const row = rowAt(rows, r);
-    const i = (r0 + r) / group;
-    const at = position + i;
-    row.head = kvHead * group + (r0 + r) % group;
-    row.q = p.q + <usize>((firstRow + i) * p.queryHeads + row.head) * (<usize>p.dim << 2);
-    // In 64 bits: a window may be as wide as 2³¹ − 1, and `at` negative.
-    row.first = p.windowLeft < 0 ? 0 : <i32>max<i64>(0, <i64>at - p.windowLeft);
-    let end = keys;
-    if (p.causal) end = min(end, at + 1);
-    if (p.windowRight >= 0) end = <i32>min<i64>(end, <i64>at + p.windowRight + 1);
-    row.end = end;
-    row.merged = 0;
-    row.max = -<f32>Infinity;
-    row.sum = 0;
-  }
+  const queryRow = i / group;
+  const at = load<i32>(work, 8) + queryRow;
+  row.head = kvHead * group + i % group;
+  row.q = p.q + <usize>((load<i32>(work) + queryRow) * p.queryHeads + row.head) * (<usize>p.dim << 2);
+  // In 64 bits: a window may be as wide as 2³¹ − 1, and `at` negative.
+  row.first = p.windowLeft < 0 ? 0 : <i32>max<i64>(0, <i64>at - p.windowLeft);
+  let end = load<i32>(work, 12);
+  if (p.causal) end = min(end, at + 1);
+  if (p.windowRight >= 0) end = <i32>min<i64>(end, <i64>at + p.windowRight + 1);
+  row.end = end;
+  row.merged = 0;
+  row.max = -<f32>Infinity;
+  row.sum = 0;
+}
+
+/** Sets up the rows of an item from `firstRow` on, as many as a block holds, for each of `heads` KV heads. */
+export function startBlock(p: AttendParams, block: Block, item: i32, kvHead: i32, heads: i32, firstRow: i32): void {
+  const work = p.work + <usize>item * (WORK_WORDS << 2);
+  block.kvHead = kvHead;
+  block.heads = heads;
+  block.n = min(BLOCK_ROWS, load<i32>(work, 4) * (p.queryHeads / p.kvHeads) - firstRow);
+  block.blocks = p.blockTable + <usize>(load<i32>(work, 16) * p.maxBlocks << 2);
+  for (let i = 0; i < heads * block.n; i++) startRow(p, rowOf(p, block, i), work, kvHead + i / block.n, firstRow + i % block.n);
 }

@@ -1,6 +1,6 @@
 /** The workers of a backend, and the calling thread's part in a call: publishing, computing along, waiting. */
 import { WorkerLostError } from '../../errors.js';
-import { UNIT_WORDS } from '../../layout.js';
+import { UNIT_CUTS, UNIT_WORDS } from '../../layout.js';
 import { mayWait, spawn, type Thread } from './spawn.js';
 import { maxSplits, type Units } from './units.js';
 import { takeUnits, words, type UnitKernels } from './worker.js';
@@ -46,8 +46,7 @@ export class Pool {
   run({ units, splits }: Units, params: number, stride: number): Promise<void> | undefined {
     const control = this.#control;
     const count = units.length / UNIT_WORDS;
-    // The fifth word of a split is how many cuts it has.
-    for (let split = 0; split * UNIT_WORDS < splits.length; split++) Atomics.store(control, words.splits + split, splits[split * UNIT_WORDS + 4]);
+    for (let split = 0; split * UNIT_WORDS < splits.length; split++) Atomics.store(control, words.splits + split, splits[split * UNIT_WORDS + UNIT_CUTS]);
     Atomics.store(control, words.params, params);
     Atomics.store(control, words.stride, stride);
     Atomics.store(control, words.pending, count);

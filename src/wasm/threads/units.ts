@@ -57,21 +57,27 @@ export function unitsOf(plan: AttendPlan, work: Int32Array, { kvHeads, headDim }
   const blocks = blocksOf(plan, work, plan.queryHeads / kvHeads);
   const scores = kvHeads * blocks.reduce((sum, block) => sum + block.scores, 0);
   const rowBytes = 4 * (PARTIAL_WORDS + headDim);
+  const isLarge = ({ cuts, scores: own }: Block): boolean => cuts > 1 && own * maxSplits(threads) > scores;
+  const pieces = kvHeads * blocks.reduce((sum, block) => sum + (isLarge(block) ? block.cuts : 1), 0);
+  // Heads beside each other are read fastest together; but enough pieces must remain for all threads to end together.
+  const fewHeads = Math.max(1, Math.floor(pieces / maxSplits(threads)));
   const units: number[] = [];
   const splits: number[] = [];
   let partialBytes = 0;
-  for (const { item, firstRow, rows, firstCut, cuts, scores: own } of blocks) {
-    const cutBytes = rows * rowBytes;
-    const isLarge = cuts > 1 && own * maxSplits(threads) > scores;
-    for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
-      if (!isLarge || partialBytes + cuts * cutBytes > MAX_PARTIAL_BYTES) {
-        units.push(item, kvHead, firstRow, 0, 0, 0, 0);
+  for (const block of blocks) {
+    const { item, firstRow, rows, firstCut, cuts } = block;
+    const headsAtOnce = Math.min(fewHeads, Math.floor(BLOCK_ROWS / (4 * Math.ceil(rows / 4))));
+    for (let kvHead = 0; kvHead < kvHeads; kvHead += headsAtOnce) {
+      const heads = Math.min(headsAtOnce, kvHeads - kvHead);
+      const cutBytes = heads * rows * rowBytes;
+      if (!isLarge(block) || partialBytes + cuts * cutBytes > MAX_PARTIAL_BYTES) {
+        units.push(item, kvHead, heads, firstRow, 0, 0, 0, 0);
         continue;
       }
       const split = splits.length / UNIT_WORDS;
-      splits.push(item, kvHead, firstRow, firstCut, cuts, partialBytes, split);
+      splits.push(item, kvHead, heads, firstRow, firstCut, cuts, partialBytes, split);
       for (let cut = 0; cut < cuts; cut++) {
-        units.push(item, kvHead, firstRow, firstCut + cut * CUT_KEYS, 1, partialBytes, split);
+        units.push(item, kvHead, heads, firstRow, firstCut + cut * CUT_KEYS, 1, partialBytes, split);
         partialBytes += cutBytes;
       }
     }
