@@ -2,7 +2,8 @@
  * What a backend can do. It knows pages and slots, not sequences: those are the cache's. Every operation checks all
  * that the host can see before it writes anything; a call that throws has changed nothing.
  *
- * Results may come at once or as a promise. `WasmBackend` narrows every method to the synchronous form.
+ * Results may come at once or as a promise. `WasmBackend` narrows every method to the synchronous form; `ThreadedBackend`
+ * says which give promises. Operations take effect in the order of their calls.
  */
 import type { FloatArray, FloatDtype } from './formats.js';
 import type { PageLayout } from './layout.js';
@@ -24,7 +25,10 @@ export interface Backend {
   /** Quantizes keys and values and writes them into their slots. */
   append(call: AppendCall): Awaitable<AppendStatus>;
 
-  /** Attention of query rows over the pages of their sequences. */
+  /**
+   * Attention of query rows over the pages of their sequences. Where it gives a promise, the arrays of the call must stay
+   * as they are until that settles.
+   */
   attend(call: AttendCall): Awaitable<AttendResult>;
 
   /** Ends the backend and all pages created from it: later calls throw. WebAssembly memory goes back once nothing refers to them. */

@@ -26,8 +26,8 @@ export class FormatError extends Error {
 }
 
 /**
- * A worker ended while a call was on its way. What the call was to write to `out` and `lse` may be there in part; pages are
- * as they were, and the next call starts new workers. `cause` is why it ended.
+ * A worker ended while a call was on its way. `out` and `lse` of the call may be there in part; pages are as they were, and
+ * the next call starts new workers. `cause` is why it ended.
  */
 export class WorkerLostError extends Error {
   override readonly name = 'WorkerLostError';

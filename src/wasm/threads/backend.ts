@@ -11,14 +11,17 @@ import { ThreadedPages } from './pages.js';
 import { Pool } from './pool.js';
 import { Queue } from './queue.js';
 
-/** Work that is not worth waking others for, in multiplications. */
+/**
+ * Multiplications that are not worth waking others for: they take a tenth of a millisecond, and two threads need 0.06 ms
+ * and more to be faster than one (measured on 2 cores of an AMD EPYC, Node 20).
+ */
 const SMALL = 2 ** 20;
 
 /**
  * The CPU path on several threads: attention is computed by workers, and by the calling thread, in parts that do not
  * change its bits. On a page's main thread, which may not wait, workers do it alone.
  *
- * Operations take effect in the order in which they are called. `append` and `copyPages` return at once also while
+ * Operations take effect in the order of their calls. `append` and `copyPages` return at once also while
  * attention is on its way; what they are given may be used again. q, tables and results of `attend` belong to the call
  * until its promise settles.
  */

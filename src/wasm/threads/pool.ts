@@ -6,7 +6,7 @@ import { maxSplits, type Units } from './units.js';
 import { takeUnits, words, type UnitKernels } from './worker.js';
 
 /** How long the caller looks for the last units' end before it waits for a message, which takes a turn of the event loop. */
-const SPIN_MS = 0.25;
+const SPIN_MS = 0.1;
 
 export class Pool {
   readonly #control: Int32Array<SharedArrayBuffer>;

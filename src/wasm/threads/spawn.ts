@@ -42,9 +42,10 @@ export function spawn(start: WorkerStart, onMessage: () => void, onEnd: (reason:
   }
   url ??= URL.createObjectURL(new Blob([`${workerSource}onmessage = ({ data }) => serve(data, () => postMessage(0));`], { type: 'text/javascript' }));
   const worker = new Worker(url, { name: `fp8-kv ${start.thread}` });
-  worker.onmessage = onMessage;
-  worker.onmessageerror = () => onEnd(new Error('what a worker is given did not reach it'));
-  worker.onerror = ({ message }) => onEnd(new Error(message ?? 'the worker did not start: a Content Security Policy must allow worker-src blob:'));
+  worker.addEventListener('message', onMessage);
+  worker.addEventListener('messageerror', () => onEnd(new Error('what it is given did not reach it')));
+  // Without a message it did not start.
+  worker.addEventListener('error', ({ message }) => onEnd(new Error(message || 'a Content Security Policy must allow worker-src blob:')));
   worker.postMessage(start);
   return { keepAlive: () => {}, end: () => worker.terminate() };
 }
