@@ -17,7 +17,7 @@ export interface PageBytes {
  * Each has a first step of its own, `prepare…`: it checks, and gives what remains to be done, which a backend with threads
  * may have to put off.
  */
-export class WasmPages implements Pages, PageBytes {
+export class WasmPages implements Pages {
   readonly byteLength: number;
   /** @internal finds slots that a call names twice */
   readonly marks: SlotMarks;
