@@ -21,9 +21,9 @@ const SMALL = 2 ** 20;
  * The CPU path on several threads: attention is computed by workers, and by the calling thread, in parts that do not
  * change its bits. On a page's main thread, which may not wait, workers do it alone.
  *
- * Operations take effect in the order of their calls. `append` and `copyPages` return at once also while
- * attention is on its way; what they are given may be used again. q, tables and results of `attend` belong to the call
- * until its promise settles.
+ * Operations take effect in the order of their calls. `append` and `copyPages` return at once also while attention is on
+ * its way, and are done with what they were given. q, tables and results of `attend` belong to the call until its promise
+ * settles.
  */
 export class ThreadedBackend implements Backend {
   readonly kind = 'wasm';
@@ -80,7 +80,8 @@ export class ThreadedBackend implements Backend {
   }
 
   /**
-   * @throws WorkerLostError (as do all errors, through the promise) when a worker has ended
+   * As the synchronous one; errors come through the promise.
+   * @throws WorkerLostError when a worker ended on the way: `out` and `lse` may be there in part, pages are as they were
    */
   async attend(call: AttendCall): Promise<AttendResult> {
     const pages = this.#bytes(this.#own(call.pages));
