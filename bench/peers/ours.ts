@@ -1,33 +1,17 @@
 /** Ours: pages of 16 tokens in shuffled order. */
 import { decode, pageLayout, wasmBackend } from '../../src/index.js';
-import { wasmFeatures } from '../../src/wasm/features.js';
-import { random } from '../../tests/random.js';
-import { F32_TOLERANCE, SEED, type Contestant, type Inputs, type Question } from './question.js';
+import type { SimdBuild } from '../../src/wasm/features.js';
+import { BLOCK, shuffledBlocks, slotsOf } from '../pages.js';
+import { F32_TOLERANCE, type Contestant, type Inputs, type Question } from './question.js';
 
-type Build = 'baseline' | 'relaxed';
-/** The builds to be measured. */
-export const builds = (): Build[] => (wasmFeatures().relaxedSimd ? ['baseline', 'relaxed'] : ['baseline']);
-
-const BLOCK = 16;
-
-function shuffled(length: number): Int32Array {
-  const numbers = random(SEED);
-  const order = Int32Array.from({ length }, (_, i) => i);
-  for (let i = length - 1; i > 0; i--) {
-    const j = numbers.integer(i + 1);
-    [order[i], order[j]] = [order[j], order[i]];
-  }
-  return order;
-}
-
-export function ours(question: Question, inputs: Inputs, build: Build, dtype: 'e4m3fn' | 'f32'): Contestant {
+export function ours(question: Question, inputs: Inputs, build: SimdBuild, dtype: 'e4m3fn' | 'f32'): Contestant {
   const { past, tokens, queryHeads, kvHeads, headDim } = question;
   const { q, key, value } = inputs;
   const keys = past + tokens;
   const backend = wasmBackend({ simd: build });
-  const blockTable = shuffled(Math.ceil(keys / BLOCK));
+  const blockTable = shuffledBlocks(keys);
   const pages = backend.createPages(pageLayout({ kvHeads, headDim, blockSize: BLOCK, k: { dtype }, v: { dtype } }), blockTable.length);
-  const slots = Int32Array.from({ length: keys }, (_, token) => blockTable[Math.floor(token / BLOCK)] * BLOCK + (token % BLOCK));
+  const slots = slotsOf(blockTable, keys);
   const split = past * kvHeads * headDim;
   const append = { pages, key: key.subarray(split), value: value.subarray(split), slotMapping: slots.subarray(past) };
   backend.append({ pages, key: key.subarray(0, split), value: value.subarray(0, split), slotMapping: slots.subarray(0, past) });

@@ -1,27 +1,22 @@
 /** What is asked: shapes, and for each the same seeded keys, values and queries for everyone who answers. */
-import { random } from '../../tests/random.js';
-
-export const SEED = 20_26;
+import { normals, SEED } from '../inputs.js';
+import { llama3, qwen2Small, type Shape } from '../shapes.js';
 
 /** `tokens` new tokens come to `past` that are cached already; the answer is their attention. */
-export interface Question {
+export interface Question extends Shape {
   readonly name: string;
   readonly past: number;
   readonly tokens: number;
-  readonly queryHeads: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
   /** Turns that everyone gets; see race.ts for those who take seconds. */
   readonly rounds: number;
 }
 
-const large = { queryHeads: 32, kvHeads: 8, headDim: 128 };
 export const questions: readonly Question[] = [
-  { name: 'decode-4k', past: 4095, tokens: 1, ...large, rounds: 12 },
-  { name: 'decode-16k', past: 16383, tokens: 1, ...large, rounds: 9 },
-  { name: 'decode-2k-small', past: 2047, tokens: 1, queryHeads: 14, kvHeads: 2, headDim: 64, rounds: 12 },
-  { name: 'prefill-1k', past: 0, tokens: 1024, ...large, rounds: 5 },
-  { name: 'chunk-512', past: 512, tokens: 512, ...large, rounds: 5 },
+  { ...llama3, name: 'decode-4k', past: 4095, tokens: 1, rounds: 12 },
+  { ...llama3, name: 'decode-16k', past: 16383, tokens: 1, rounds: 9 },
+  { ...qwen2Small, name: 'decode-2k-small', past: 2047, tokens: 1, rounds: 12 },
+  { ...llama3, name: 'prefill-1k', past: 0, tokens: 1024, rounds: 5 },
+  { ...llama3, name: 'chunk-512', past: 512, tokens: 512, rounds: 5 },
 ];
 
 export interface Inputs {
@@ -31,14 +26,6 @@ export interface Inputs {
   readonly key: Float32Array;
   /** [past + tokens, kvHeads, headDim] */
   readonly value: Float32Array;
-}
-
-/** Normal numbers, again and again a million of them: drawing 33 million would take longer than measuring. No row comes twice. */
-function normals(seed: number, length: number): Float32Array {
-  const source = random(seed).normals(Math.min(length, 1_000_003));
-  const x = new Float32Array(length);
-  for (let at = 0; at < length; at += source.length) x.set(source.subarray(0, length - at), at);
-  return x;
 }
 
 export function inputsOf({ past, tokens, queryHeads, kvHeads, headDim }: Question): Inputs {
@@ -76,9 +63,4 @@ export function headMajor<T extends Float32Array | Uint16Array | Int8Array>(x: T
     }
   }
   return to;
-}
-
-/** Multiply-adds of q · k and of p · v, two each, of the pairs that causality leaves. */
-export function flops({ past, tokens, queryHeads, headDim }: Question): number {
-  return 4 * queryHeads * headDim * (tokens * past + (tokens * (tokens + 1)) / 2);
 }

@@ -7,10 +7,12 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { SEED } from '../inputs.js';
+import { compilePlain } from '../plain/module.js';
+import { flops } from '../shapes.js';
+import { table } from '../table.js';
 import type { Figure, Measured } from './measure.js';
-import { compilePlain } from './plain.js';
-import { flops, questions, SEED, type Question } from './question.js';
-import { table } from './table.js';
+import { questions, type Question } from './question.js';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 const { values: options, positionals } = parseArgs({ options: { json: { type: 'string' }, markdown: { type: 'boolean', default: false } }, allowPositionals: true });
@@ -25,11 +27,8 @@ function installPeers(): void {
   execFileSync('npm', ['ci'], { cwd: here, stdio: 'inherit', shell: process.platform === 'win32' });
 }
 
-/** Node 20 has relaxed SIMD behind a flag; newer versions need none. */
-const relaxedSimd = process.versions.node.startsWith('20.') ? ['--experimental-wasm-relaxed-simd'] : [];
-
 function measure({ name }: Question): Promise<Measured> {
-  const child = fork(`${here}measure.ts`, [name], { execArgv: [...process.execArgv, '--expose-gc', ...relaxedSimd] });
+  const child = fork(`${here}measure.ts`, [name]);
   return new Promise((resolve, reject) => {
     child.on('message', resolve);
     child.on('exit', (code) => {
@@ -55,7 +54,7 @@ function print(question: Question, { figures, ceilings }: Measured): void {
     one.deviation === undefined ? '–' : one.deviation.toExponential(0),
   ];
   const head = ['', 'cache', 'median, ms', 'min, ms', 'runs', ...mine.map((one) => `÷ ${one.name} ${one.cache}`), 'of ceiling', 'off by'];
-  const title = `${name}: ${tokens === 1 ? 'a token' : `${tokens} tokens`} on ${past}, ${queryHeads}/${kvHeads} heads of ${headDim}; ceiling ${(flops(question) / best / 1e9).toFixed(0)} GFLOP/s`;
+  const title = `${name}: ${tokens === 1 ? 'a token' : `${tokens} tokens`} on ${past}, ${queryHeads}/${kvHeads} heads of ${headDim}; ceiling ${(flops(question, past, tokens) / best / 1e9).toFixed(0)} GFLOP/s`;
   console.log(`\n${options.markdown ? '### ' : ''}${title}\n${options.markdown ? '\n' : ''}${table(head, [...figures, ...ceilings].map(row), options.markdown)}`);
 }
 
