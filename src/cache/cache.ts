@@ -6,6 +6,7 @@ import { BlockPool } from './blocks.js';
 import { resolveLayers, type KvCacheOptions, type Layer } from './config.js';
 import { Sequence } from './sequence.js';
 import { Step, type Reservation, type StepEntry } from './step.js';
+import { TableStore } from './tables.js';
 
 /** A slot is an int32. */
 const MAX_SLOTS = 2 ** 31 - 1;
@@ -39,6 +40,7 @@ export class KvCache {
   readonly #layers: readonly Layer[];
   readonly #pages: readonly Pages[];
   readonly #pageCount: number;
+  readonly #tables: TableStore;
 
   /**
    * @param backend stays the caller's: the cache does not dispose of it
@@ -53,6 +55,7 @@ export class KvCache {
     this.#backend = backend;
     this.#pages = createAllPages(backend, this.#layers, this.#pageCount);
     this.pool = new BlockPool(this.#pageCount);
+    this.#tables = new TableStore(this.blockSize);
   }
 
   /** Number of layers. */
@@ -99,7 +102,7 @@ export class KvCache {
     const copies = reservations.filter(({ replaced }) => replaced !== undefined);
     const from = copies.map(({ replaced }) => replaced!);
     const to = copies.map(({ blocks, sequence }) => blocks[sequence.blocks.length - 1]);
-    const step = new Step(this.#backend, this.pool, this.#layers, this.#pages, reservations, this.blockSize);
+    const step = new Step(this.#backend, this.pool, this.#layers, this.#pages, reservations, this.#tables);
     try {
       for (const pages of this.#pages) pages.copyPages(from, to);
     } catch (error) {
@@ -139,8 +142,10 @@ export class KvCache {
     const copies = this.#copiesLast(entry);
     const taken = Array.from({ length: this.#pagesNeeded(entry) }, () => this.pool.take());
     const kept = copies ? sequence.blocks.slice(0, -1) : sequence.blocks;
+    // Most tokens of a decode go into the page of the one before: the list, which may be long, stays the same then.
+    const blocks = taken.length === 0 ? sequence.blocks : [...kept, ...taken];
     sequence.enterStep();
-    return { ...entry, taken, blocks: [...kept, ...taken], replaced: copies ? sequence.blocks.at(-1) : undefined };
+    return { sequence, tokens: entry.tokens, taken, blocks, replaced: copies ? sequence.blocks.at(-1) : undefined };
   }
 
   /** Frees the pages of all layers; the backend stays as it is. */

@@ -50,7 +50,7 @@ function stated<T>(value: T | undefined, argument: string): T {
 }
 
 /** `own` over `base`: what is undefined is not stated. */
-export function override<T extends object>(base: T, own: T): T {
+function override<T extends object>(base: T, own: T): T {
   return { ...base, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) };
 }
 

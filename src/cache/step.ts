@@ -2,8 +2,9 @@ import type { AppendStatus, AttendResult, AttentionOptions, Backend, Pages } fro
 import type { FloatArray, FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { BlockPool } from './blocks.js';
-import { override, type Layer } from './config.js';
+import type { Layer } from './config.js';
 import type { Sequence } from './sequence.js';
+import type { StepTables, TableStore } from './tables.js';
 
 /** A sequence's part in a step. */
 export interface StepEntry {
@@ -37,32 +38,6 @@ export interface StepAttendOptions extends AttentionOptions {
   readonly lse?: Float32Array;
 }
 
-interface StepTables {
-  readonly slotMapping: Int32Array;
-  readonly blockTable: Int32Array;
-  readonly cuSeqlensQ: Int32Array;
-  readonly seqUsedK: Int32Array;
-}
-
-function tablesOf(reservations: readonly Reservation[], blockSize: number): StepTables {
-  const sequences = reservations.length;
-  const maxBlocks = Math.max(0, ...reservations.map(({ blocks }) => blocks.length));
-  const blockTable = new Int32Array(sequences * maxBlocks).fill(-1);
-  const cuSeqlensQ = new Int32Array(sequences + 1);
-  const seqUsedK = new Int32Array(sequences);
-  const slotMapping = new Int32Array(reservations.reduce((sum, { tokens }) => sum + tokens, 0));
-  let row = 0;
-  reservations.forEach(({ sequence, tokens, blocks }, s) => {
-    blockTable.set(blocks, s * maxBlocks);
-    seqUsedK[s] = sequence.length + tokens;
-    for (let token = sequence.length; token < sequence.length + tokens; token++) {
-      slotMapping[row++] = blocks[Math.floor(token / blockSize)] * blockSize + (token % blockSize);
-    }
-    cuSeqlensQ[s + 1] = row;
-  });
-  return { slotMapping, blockTable, cuSeqlensQ, seqUsedK };
-}
-
 /**
  * New tokens of some sequences on their way through the layers. Made by `cache.begin()`, ended by `commit()` or
  * `abort()`; until then the sequences are as they were.
@@ -79,9 +54,9 @@ export class Step {
     private readonly layers: readonly Layer[],
     private readonly pages: readonly Pages[],
     private readonly reservations: readonly Reservation[],
-    blockSize: number,
+    private readonly tables: TableStore,
   ) {
-    this.#tables = tablesOf(reservations, blockSize);
+    this.#tables = tables.take(reservations);
     this.#appended = layers.map(() => false);
   }
 
@@ -137,7 +112,14 @@ export class Step {
     const expected = this.tokens * queryHeads * layout.headDim;
     if (q.length !== expected) throw new RangeError(`"q" expected ${this.tokens} tokens × ${queryHeads} heads × ${layout.headDim} = ${expected} elements, got ${q.length}`);
     const { blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
-    return this.backend.attend({ ...override<StepAttendOptions>(attention, options), pages: this.pages[layer], q, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale });
+    const {
+      causal = attention.causal, windowLeft = attention.windowLeft, windowRight = attention.windowRight,
+      softcap = attention.softcap, sinks = attention.sinks, softmaxScale = attention.softmaxScale, dtype, out, lse,
+    } = options;
+    return this.backend.attend({
+      causal, windowLeft, windowRight, softcap, sinks, softmaxScale, dtype, out, lse,
+      pages: this.pages[layer], q, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale,
+    });
   }
 
   /**
@@ -148,17 +130,23 @@ export class Step {
     this.#assertOpen();
     const missing = this.#appended.flatMap((done, layer) => (done ? [] : [layer]));
     if (missing.length > 0 && this.tokens > 0) throw new Error(`"commit" expected every layer to have been appended to, missing ${missing.join(', ')}`);
-    this.#open = false;
+    this.#end();
     for (const { sequence, tokens, blocks, replaced } of this.reservations) {
       if (replaced !== undefined) this.pool.release(replaced);
       sequence.leaveStep(sequence.length + tokens, blocks);
     }
   }
 
+  #end(): void {
+    this.#open = false;
+    // A backend that answers later may still have to read them.
+    if (this.backend.synchronous) this.tables.give(this.#tables);
+  }
+
   /** Gives back what was reserved: the sequences are as before. Does nothing once the step has ended. */
   abort(): void {
     if (!this.#open) return;
-    this.#open = false;
+    this.#end();
     for (const { sequence, taken } of this.reservations) {
       for (const page of taken) this.pool.release(page);
       sequence.leaveStep();
