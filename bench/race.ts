@@ -9,7 +9,7 @@ export type Run = () => unknown;
 /** Of timed runs in one turn. */
 const TURN_MS = 30;
 /** From here on a run is a turn, */
-const SLOW_MS = 300;
+const SLOW_MS = 100;
 /** and from here on one that is taken in every fourth round only. */
 const VERY_SLOW_MS = 2000;
 

@@ -55,7 +55,7 @@ function print(question: Question, { figures, ceilings }: Measured): void {
   ];
   const head = ['', 'cache', 'median, ms', 'min, ms', 'runs', ...mine.map((one) => `÷ ${one.name} ${one.cache}`), 'of ceiling', 'off by'];
   const title = `${name}: ${tokens === 1 ? 'a token' : `${tokens} tokens`} on ${past}, ${queryHeads}/${kvHeads} heads of ${headDim}; ceiling ${(flops(question, past, tokens) / best / 1e9).toFixed(0)} GFLOP/s`;
-  console.log(`\n${options.markdown ? '### ' : ''}${title}\n${options.markdown ? '\n' : ''}${table(head, [...figures, ...ceilings].map(row), options.markdown)}`);
+  console.log(`\n${options.markdown ? '#### ' : ''}${title}\n${options.markdown ? '\n' : ''}${table(head, [...figures, ...ceilings].map(row), options.markdown)}`);
 }
 
 const unknown = positionals.find((name) => !questions.some((question) => question.name === name));
