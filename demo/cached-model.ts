@@ -43,11 +43,11 @@ export class CachedModel {
   }
 
   /** Feeds tokens and gives their logits: [tokens, vocab], a view until the next call. */
-  feed(tokens: ArrayLike<number>): Float32Array {
+  async feed(tokens: ArrayLike<number>): Promise<Float32Array> {
     using step = this.cache.begin([{ sequence: this.#sequence, tokens: tokens.length }]);
-    const logits = this.runner.forward(tokens, this.length, {
+    const logits = await this.runner.forward(tokens, this.length, {
       append: (layer, key, value) => void step.append(layer, key, value),
-      attend: (layer, q, out) => void step.attendSync(layer, q, { out }),
+      attend: async (layer, q, out) => void (await step.attend(layer, q, { out })),
     });
     step.commit();
     return logits;

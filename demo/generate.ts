@@ -13,18 +13,18 @@ function largest(logits: Float32Array): number {
 }
 
 /** Greedy continuation of a prompt, which begins with the token that begins a sequence; stops at `eos`. */
-export function generate(model: CachedModel, prompt: readonly number[], count: number, eos: number): Generation {
+export async function generate(model: CachedModel, prompt: readonly number[], count: number, eos: number): Promise<Generation> {
   model.restart();
   const tokens: number[] = [];
   const { vocab } = model.runner.config;
-  let logits = model.feed(prompt).subarray(-vocab);
+  let logits = (await model.feed(prompt)).subarray(-vocab);
   const start = performance.now();
   for (;;) {
     const next = largest(logits);
     if (next === eos) break;
     tokens.push(next);
     if (tokens.length === count) break;
-    logits = model.feed([next]);
+    logits = await model.feed([next]);
   }
   return { tokens, tokensPerSecond: (1000 * Math.max(0, tokens.length - 1)) / (performance.now() - start) };
 }

@@ -14,7 +14,7 @@ export interface AttentionCache {
   /** Stores the new tokens' keys (after RoPE) and values: [tokens, kvHeads, headDim]. */
   append(layer: number, key: Float32Array, value: Float32Array): void;
   /** Causal attention of the new tokens' queries over all that is stored; q, out: [tokens, queryHeads, headDim]. */
-  attend(layer: number, q: Float32Array, out: Float32Array): void;
+  attend(layer: number, q: Float32Array, out: Float32Array): void | Promise<void>;
 }
 
 /** Byte addresses. */
@@ -47,18 +47,19 @@ export class LlamaRunner {
   }
 
   /**
+   * One call at a time: activations have one place.
    * @param tokens at most `maxTokens`
    * @param position how many tokens of the sequence came before
    * @returns [tokens, vocab], a view that lasts until the next call
    */
-  forward(tokens: ArrayLike<number>, position: number, cache: AttentionCache): Float32Array {
+  async forward(tokens: ArrayLike<number>, position: number, cache: AttentionCache): Promise<Float32Array> {
     this.check(tokens, position);
     const { kernels, at } = this;
     const { hidden, vocab, normEpsilon } = this.config;
     const count = tokens.length;
     this.embed(tokens);
     for (let layer = 0; layer < this.layers.length; layer++) {
-      this.attention(layer, count, position, cache);
+      await this.attention(layer, count, position, cache);
       this.mlp(this.layers[layer], count);
     }
     kernels.rmsnorm(at.residual, this.finalNorm, at.normed, count, hidden, normEpsilon);
@@ -86,7 +87,7 @@ export class LlamaRunner {
   }
 
   /** residual += attention(rmsnorm(residual)) */
-  private attention(layer: number, count: number, position: number, cache: AttentionCache): void {
+  private async attention(layer: number, count: number, position: number, cache: AttentionCache): Promise<void> {
     const { kernels, at } = this;
     const { hidden, headDim, queryHeads, kvHeads, normEpsilon } = this.config;
     const weights = this.layers[layer];
@@ -100,7 +101,7 @@ export class LlamaRunner {
     kernels.rope(at.query, table, count, queryHeads, headDim);
     kernels.rope(at.key, table, count, kvHeads, headDim);
     cache.append(layer, this.view(at.key, count * kvWidth), this.view(at.value, count * kvWidth));
-    cache.attend(layer, this.view(at.query, count * queryWidth), this.view(at.attended, count * queryWidth));
+    await cache.attend(layer, this.view(at.query, count * queryWidth), this.view(at.attended, count * queryWidth));
     kernels.matmul(at.attended, weights.output, at.projected, count, hidden, queryWidth);
     kernels.add(at.residual, at.projected, count * hidden);
   }

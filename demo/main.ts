@@ -40,12 +40,16 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
 }
 
 /** Continues the prompt through every cache and shows where each leaves the first one's text. */
-function showTexts(models: readonly CachedModel[], tokenizer: Tokenizer): number[] {
+async function showTexts(models: readonly CachedModel[], tokenizer: Tokenizer): Promise<number[]> {
   const prompt = tokenizer.encode(options.prompt);
   const count = Math.min(positive('tokens'), models[0].runner.config.context - prompt.length);
   if (count < 1) throw new RangeError(`--prompt expected fewer than ${models[0].runner.config.context} tokens, got ${prompt.length}`);
   // The first run of each compiles and warms up; the second is timed.
-  const results = models.map((model) => (generate(model, prompt, count, tokenizer.eos), generate(model, prompt, count, tokenizer.eos)));
+  const results = [];
+  for (const model of models) {
+    await generate(model, prompt, count, tokenizer.eos);
+    results.push(await generate(model, prompt, count, tokenizer.eos));
+  }
   const text = (tokens: readonly number[]): string => tokenizer.decode([...prompt, ...tokens]);
   const [first] = results;
   console.log(`\n${variants[0].name}: ${text(first.tokens)}\n`);
@@ -75,7 +79,7 @@ console.log(`model     ${basename(resolve(options.model))}: ${layers} layers, ${
 console.log(`backend   ${backend.kind} (loaded in ${Math.round(performance.now() - started)} ms)`);
 
 const models = variants.map((variant) => new CachedModel(backend, runner, variant));
-const speeds = showTexts(models, tokenizer);
+const speeds = await showTexts(models, tokenizer);
 
 const bytesPerToken = models.map(({ cache }) => cache.memory.bytesPerToken);
 const saved = (i: number): string => `${(bytesPerToken[0] / bytesPerToken[i]).toFixed(2)}×`;
@@ -89,7 +93,7 @@ if (text === undefined) {
   console.log(`\n${ids.length} tokens of text in windows of ${runner.maxTokens}, through ${models.length} caches:`);
   const bar = new SingleBar({ format: '{bar} {percentage} % | {value} of {total} windows | {eta} s left', stopOnComplete: true, clearOnComplete: true });
   bar.start(windows * models.length, 0);
-  const qualities = measure(models, ids, tokenizer.bos, () => bar.increment());
+  const qualities = await measure(models, ids, tokenizer.bos, () => bar.increment());
   bar.stop();
   const rows = qualities.map(({ perplexity, kl, agreement, tokensPerSecond }, i) => [
     variants[i].name, `${bytesPerToken[i]}`, saved(i), perplexity.toFixed(3), i === 0 ? '–' : kl.toExponential(1), `${(100 * agreement).toFixed(2)} %`,

@@ -57,7 +57,7 @@ function divergence(p: Float32Array, pRow: Row, q: Float32Array, qRow: Row): num
  * @param onWindow is called after each window of each model
  * @returns one result per model; the first model is what the others are compared with
  */
-export function measure(models: readonly CachedModel[], ids: readonly number[], bos: number, onWindow: () => void): Quality[] {
+export async function measure(models: readonly CachedModel[], ids: readonly number[], bos: number, onWindow: () => void): Promise<Quality[]> {
   const { vocab } = models[0].runner.config;
   const window = models[0].runner.maxTokens;
   const tallies = models.map(() => new Tally());
@@ -69,7 +69,7 @@ export function measure(models: readonly CachedModel[], ids: readonly number[], 
     for (const [m, model] of models.entries()) {
       const begin = performance.now();
       model.restart();
-      const logits = model.feed(inputs);
+      const logits = await model.feed(inputs);
       tallies[m].milliseconds += performance.now() - begin;
       const rows = targets.map((_, i) => summarize(logits.subarray(i * vocab, (i + 1) * vocab)));
       if (m === 0) {
