@@ -1,5 +1,5 @@
 /** Attention of ours on each build, with each number of threads that the command line names, ready to be raced. */
-import { pageLayout, wasmBackend, type AttendCall, type Format, type Pages, type WasmBackend } from '../src/index.js';
+import { pageLayout, wasmBackend, type AttendCall, type Backend, type Format, type Pages } from '../src/index.js';
 import type { SimdBuild } from '../src/wasm/features.js';
 import { builds } from '../tests/builds.js';
 import { normals, SEED } from './inputs.js';
@@ -13,17 +13,17 @@ export const formats = ['e4m3fn', 'e5m2', 'f16', 'f32'] as const satisfies reado
 export interface Ours {
   readonly build: SimdBuild;
   readonly threads: number;
-  readonly backend: WasmBackend;
+  readonly backend: Backend;
 }
 
 /** One backend each, for all that a bench measures. */
 export function openBackends(): Ours[] {
-  return builds.flatMap((build) => options().threads.map((threads) => ({ build, threads, backend: wasmBackend({ simd: build }) })));
+  return builds.flatMap((build) => options().threads.map((threads) => ({ build, threads, backend: wasmBackend({ simd: build, threads }) })));
 }
 
 /** A sequence in pages of its own. */
 export interface Cached {
-  readonly backend: WasmBackend;
+  readonly backend: Backend;
   readonly shape: Shape;
   readonly pages: Pages;
   readonly blockTable: Int32Array;
@@ -35,7 +35,7 @@ const CHUNK = 2 ** 20;
 const source = normals(SEED, 2 * CHUNK);
 
 /** A cache of that many random tokens. */
-export function fill(backend: WasmBackend, shape: Shape, dtype: Format, tokens: number): Cached {
+export async function fill(backend: Backend, shape: Shape, dtype: Format, tokens: number): Promise<Cached> {
   const { kvHeads, headDim } = shape;
   const blockTable = shuffledBlocks(tokens);
   const pages = backend.createPages(pageLayout({ kvHeads, headDim, blockSize: BLOCK, k: { dtype }, v: { dtype } }), blockTable.length);
@@ -49,7 +49,7 @@ export function fill(backend: WasmBackend, shape: Shape, dtype: Format, tokens: 
   for (let first = 0; first < tokens; first += atOnce) {
     const slotMapping = slots.subarray(first, first + atOnce);
     const length = slotMapping.length * kvHeads * headDim;
-    backend.append({ pages, key: next(length), value: next(length), slotMapping });
+    await backend.append({ pages, key: next(length), value: next(length), slotMapping });
   }
   return { backend, shape, pages, blockTable };
 }

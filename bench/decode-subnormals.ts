@@ -1,10 +1,10 @@
 /** Does a cache with 1 % subnormal codes take longer than one without any? */
-import type { Fp8Format, NhdTensors } from '../src/index.js';
+import type { Fp8Format } from '../src/index.js';
 import { random } from '../tests/random.js';
 import { attention, fill, openBackends } from './attention.js';
-import { figureOf, report } from './harness.js';
+import { figureOf, report, type Contestant } from './harness.js';
 import { SEED } from './inputs.js';
-import { median, race } from './race.js';
+import { median, race, type Run } from './race.js';
 import { llama3 } from './shapes.js';
 
 const KEYS = 4096;
@@ -24,20 +24,21 @@ function withSubnormals(codes: Uint8Array, format: Fp8Format, share: number): Ui
   });
 }
 
-const raced = openBackends().flatMap(({ backend, build, threads }) =>
-  (['e4m3fn', 'e5m2'] as const).flatMap((format) =>
-    [0, SHARE].map((share) => {
-      const cached = fill(backend, llama3, format, KEYS);
-      const tensors = cached.pages.export() as NhdTensors;
-      void cached.pages.import({
+const raced: (Contestant & { readonly run: Run })[] = [];
+for (const { backend, build, threads } of openBackends()) {
+  for (const format of ['e4m3fn', 'e5m2'] as const) {
+    for (const share of [0, SHARE]) {
+      const cached = await fill(backend, llama3, format, KEYS);
+      const tensors = await cached.pages.export();
+      await cached.pages.import({
         ...tensors,
         keyCache: withSubnormals(tensors.keyCache as Uint8Array, format, share),
         valueCache: withSubnormals(tensors.valueCache as Uint8Array, format, share),
       });
-      return { name: `${format}, ${100 * share} % subnormal`, build, threads, run: attention(cached, 1, KEYS) };
-    }),
-  ),
-);
+      raced.push({ name: `${format}, ${100 * share} % subnormal`, build, threads, run: attention(cached, 1, KEYS) });
+    }
+  }
+}
 const times = await race(raced.map(({ run }) => run), ROUNDS, WARM_UP_MS);
 /** Each pair stands together, the one without subnormals first. */
 const figures = raced.map((one, i) => figureOf(one, times[i], () => ({ '÷ without': median(times[i]) / median(times[i - (i % 2)]) })));

@@ -1,9 +1,9 @@
 /** All cache formats on both builds, and the ceiling, in one race for each shape: what decode and prefill ask. */
-import { attention, fill, formats, openBackends } from './attention.js';
-import { figureOf, type Section } from './harness.js';
+import { attention, fill, formats, openBackends, type Cached } from './attention.js';
+import { figureOf, type Contestant, type Section } from './harness.js';
 import { options } from './options.js';
 import { ceiling, compilePlain, plainBuilds } from './plain/module.js';
-import { median, race } from './race.js';
+import { median, race, type Run } from './race.js';
 import { flops, shapes, type NamedShape } from './shapes.js';
 
 /** A few milliseconds of the ceiling. */
@@ -17,12 +17,13 @@ export async function raceFormats(past: number, tokens: number, rounds: number):
   const bare = plainBuilds().map((build) => ({ name: 'f32x4 multiply-add', build: build.name, threads: 1, run: ceiling(build, CEILING_FLOPS) }));
 
   async function section(shape: NamedShape): Promise<Section> {
-    const ours = backends.flatMap(({ backend, build, threads }) =>
-      formats.map((dtype) => {
-        const cached = fill(backend, shape, dtype, past + tokens);
-        return { name: dtype, build, threads, cached, run: attention(cached, tokens, past + tokens) };
-      }),
-    );
+    const ours: (Contestant & { readonly cached: Cached; readonly run: Run })[] = [];
+    for (const { backend, build, threads } of backends) {
+      for (const name of formats) {
+        const cached = await fill(backend, shape, name, past + tokens);
+        ours.push({ name, build, threads, cached, run: attention(cached, tokens, past + tokens) });
+      }
+    }
     const times = await race([...ours, ...bare].map(({ run }) => run), rounds, WARM_UP_MS);
     for (const { cached } of ours) cached.pages.dispose();
     const bareTimes = times.slice(ours.length);

@@ -8,7 +8,7 @@ import { LlamaRunner } from '../demo/llama.js';
 import { readTokenizer } from '../demo/tokenizer.js';
 import { openBackends } from './attention.js';
 import { figureOf, report, type Section } from './harness.js';
-import { median, race, type Run } from './race.js';
+import { median, race } from './race.js';
 
 const GENERATED = 200;
 const ROUNDS = 15;
@@ -24,7 +24,7 @@ const raced = openBackends().flatMap(({ backend, build, threads }) =>
   ['f32', 'e4m3fn, token-head'].map((name) => ({ name, build, threads, model: new CachedModel(backend, runner, variants.find((variant) => variant.name === name)!) })),
 );
 
-async function measure(title: string, tokens: number, run: (model: CachedModel) => ReturnType<Run>): Promise<Section> {
+async function measure(title: string, tokens: number, run: (model: CachedModel) => Promise<unknown>): Promise<Section> {
   const times = await race(raced.map(({ model }) => () => run(model)), ROUNDS);
   const figures = raced.map((one, i) => {
     const f32 = raced.findIndex(({ name, build, threads }) => name === 'f32' && build === one.build && threads === one.threads);
@@ -35,7 +35,7 @@ async function measure(title: string, tokens: number, run: (model: CachedModel) 
 
 const prefill = await measure(`prefill: ${prompt.length} tokens`, prompt.length, (model) => {
   model.restart();
-  model.feed(prompt);
+  return model.feed(prompt);
 });
 // The one token that begins a text costs what each of the others does.
 const decode = await measure(`decode: ${GENERATED} tokens, greedily, from none`, GENERATED, (model) => generate(model, [tokenizer.bos], GENERATED, NO_END));

@@ -12,7 +12,7 @@ function parse() {
     allowPositionals: true,
   });
   const threads = values.threads.split(',').map(Number);
-  if (threads.some((count) => count !== 1)) throw new TypeError(`--threads expected 1: attention has one thread, got ${values.threads}`);
+  if (!threads.every((count) => Number.isInteger(count) && count > 0)) throw new TypeError(`--threads expected numbers of threads, got ${values.threads}`);
   return { ...values, threads, names: positionals };
 }
 
