@@ -162,7 +162,8 @@ export class AttendMemory {
       partials,
     };
     for (let thread = 0; thread < (units ? this.#threads : 1); thread++) {
-      writer.write(view, params + thread * PARAMS_STRIDE, { ...values, scratch: scratch + thread * SCRATCH_STRIDE });
+      values.scratch = scratch + thread * SCRATCH_STRIDE;
+      writer.write(view, params + thread * PARAMS_STRIDE, values);
     }
     const heads = part.rows * plan.queryHeads;
     return {
