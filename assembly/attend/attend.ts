@@ -17,7 +17,7 @@ import { addPanel1, addPanel2, addPanel4, spreadMask } from "./panel";
 import { scaleQueries } from "./query";
 import { Block, rowAt, rowOf, rowsOf, rowsPerHead, sees, startBlock, sumsOf } from "./rows";
 import { scalesAreSafe, softmaxRow } from "./softmax";
-import { codeBias, decodeTile, elementBytes, gatherKeys, gatherValues, valueStride } from "./tile";
+import { anySpecialKey, anySpecialValue, codeBias, codesOf, decodeTile, elementBytes, gatherKeys, gatherScales, gatherValues, isDimMajor, pageOf, valueStride } from "./tile";
 import {
   AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_F32, SCRATCH_BLOCK, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES,
   SCRATCH_QUERIES, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SideParams, TILE_KEYS, WORK_WORDS,
@@ -46,15 +46,28 @@ function rowsTogether(left: i32): i32 {
   return left > 2 ? min(4, left) : left;
 }
 
-/** Scores of 1 … 4 rows against `lanes` keys. */
-function scorePanels<F>(count: i32, queries: usize, dim: i32, tile: usize, lanes: i32, scores: usize): void {
+/** Scores of 1 … 4 rows against `lanes` keys, whose dims lie `stride` bytes apart. */
+function scorePanels<F>(count: i32, queries: usize, dim: i32, keys: usize, stride: usize, lanes: i32, scores: usize): void {
   const bytes: usize = isFloat<F>() ? 4 : 1;
-  const stride = <usize>TILE_KEYS * bytes;
   const end = scores + (<usize>lanes << 2);
   const mask = spreadMask<F>(count);
-  if (count > 2) for (; scores < end; scores += 32, tile += 8 * bytes) addPanel4<F>(queries, dim, tile, stride, scores, true, mask);
-  else if (count == 2) for (; scores < end; scores += 64, tile += 16 * bytes) addPanel2<F>(queries, dim, tile, stride, scores, true, mask);
-  else for (; scores < end; scores += 64, tile += 16 * bytes) addPanel1<F>(queries, dim, tile, stride, scores, true, mask);
+  if (count > 2) for (; scores < end; scores += 32, keys += 8 * bytes) addPanel4<F>(queries, dim, keys, stride, scores, true, mask);
+  else if (count == 2) for (; scores < end; scores += 64, keys += 16 * bytes) addPanel2<F>(queries, dim, keys, stride, scores, true, mask);
+  else for (; scores < end; scores += 64, keys += 16 * bytes) addPanel1<F>(queries, dim, keys, stride, scores, true, mask);
+}
+
+/**
+ * The same against keys from … to − 1 of the tile that begins at key `first`, as they lie in their pages. Sixteen lanes may
+ * pass a page's eight: what then is computed of the bytes behind is written over by the next keys, or masked.
+ */
+function scorePages<F>(p: AttendParams, blocks: usize, kvHead: i32, count: i32, queries: usize, first: i32, from: i32, to: i32, scores: usize): void {
+  const k = changetype<SideParams>(p.k);
+  for (let key = from; key < to; ) {
+    const place = (first + key) % p.blockSize;
+    const run = min(p.blockSize - place, to - key);
+    scorePanels<F>(count, queries, p.dim, codesOf(p, k, pageOf(p, blocks, first + key), kvHead, place), k.dimStride, run, scores + (<usize>key << 2));
+    key += run;
+  }
 }
 
 /** The products of 1 … 4 rows of probabilities with `keys` values of `dim` elements, added to their sums. */
@@ -68,8 +81,12 @@ function addValues<F>(count: i32, probabilities: usize, keys: i32, tile: usize, 
   else for (; sums < end; sums += 64, tile += 16 * bytes) addPanel1<F>(probabilities, keys, tile, stride, sums, false, mask);
 }
 
-/** Scores of all rows against the keys of the tile that any row beside them sees. */
-function scoreRows(p: AttendParams, rows: usize, n: i32, queries: usize, tile: usize, format: i32): void {
+/**
+ * Scores of all rows against the keys of the tile that any row beside them sees.
+ * @param tile the keys as f32, or 0: codes in their pages
+ */
+function scoreRows(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32, queries: usize, tile: usize): void {
+  const format = changetype<SideParams>(p.k).format;
   const scores = scratch(p, SCRATCH_SCORES);
   for (let r = 0; r < n; ) {
     const count = rowsTogether(n - r);
@@ -81,14 +98,16 @@ function scoreRows(p: AttendParams, rows: usize, n: i32, queries: usize, tile: u
       from = min(from, row.from);
       to = max(to, row.to);
     }
+    from &= ~7;
     const at = <usize>r * ROW_BYTES;
-    if (from < to) {
-      from &= ~15;
-      const panel = tile + <usize>from * elementBytes(format);
-      const rowScores = scores + at + (<usize>from << 2);
-      if (format == FORMAT_F32) scorePanels<F32>(count, queries + at, p.dim, panel, to - from, rowScores);
-      else if (format == FORMAT_E4M3FN) scorePanels<E4M3FN>(count, queries + at, p.dim, panel, to - from, rowScores);
-      else scorePanels<E5M2>(count, queries + at, p.dim, panel, to - from, rowScores);
+    if (from >= to) {
+      // None of them sees any.
+    } else if (tile != 0) {
+      scorePanels<F32>(count, queries + at, p.dim, tile + (<usize>from << 2), TILE_KEYS << 2, to - from, scores + at + (<usize>from << 2));
+    } else if (format == FORMAT_E4M3FN) {
+      scorePages<E4M3FN>(p, blocks, kvHead, count, queries + at, first, from, to, scores + at);
+    } else {
+      scorePages<E5M2>(p, blocks, kvHead, count, queries + at, first, from, to, scores + at);
     }
     r += count;
   }
@@ -147,37 +166,34 @@ function addRows(p: AttendParams, rows: usize, n: i32, tile: usize, format: i32,
 /**
  * One tile for n rows of one KV head, whose scaled queries and sums lie at `queries` and `sums`.
  * @param kBias what queries are scaled by, and vBias what probabilities
+ * @param kCodes keys are multiplied as codes, and vCodes values
  */
-function attendTile(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32, queries: usize, sums: usize, kBias: i32, vBias: i32): void {
-  let from = TILE_KEYS;
-  let to = 0;
+function attendTile(
+  p: AttendParams, blocks: usize, kvHead: i32, first: i32, from: i32, to: i32, rows: usize, n: i32, queries: usize, sums: usize,
+  kBias: i32, vBias: i32, kCodes: bool, vCodes: bool,
+): void {
+  const k = changetype<SideParams>(p.k);
+  const v = changetype<SideParams>(p.v);
+  const kScales = scratch(p, SCRATCH_K_SCALES);
+  const vScales = scratch(p, SCRATCH_V_SCALES);
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
     row.from = max(0, row.first - first);
     row.to = min(TILE_KEYS, row.end - first);
-    if (row.from < row.to) {
-      from = min(from, row.from);
-      to = max(to, row.to);
-    }
   }
-  if (from >= to) return;
-  const k = changetype<SideParams>(p.k);
-  const v = changetype<SideParams>(p.v);
-  const codes = scratch(p, SCRATCH_CODES);
-  const kSpecial = gatherKeys(p, blocks, kvHead, first, from, to);
-  if (multipliesCodes(k.format, kBias) && !kSpecial) scoreRows(p, rows, n, queries, codes, k.format);
-  else scoreRows(p, rows, n, queries, decodeTile(p, k.format, 0, p.dim * TILE_KEYS, kBias), FORMAT_F32);
-  const vSpecial = gatherValues(p, blocks, kvHead, first, from, to);
+  if (!kCodes) gatherKeys(p, blocks, kvHead, first, from, to);
+  gatherScales(p, k, blocks, kvHead, first, from, to, kScales);
+  scoreRows(p, blocks, kvHead, first, rows, n, queries, kCodes ? 0 : decodeTile(p, k.format, 0, p.dim * TILE_KEYS, kBias));
+  gatherValues(p, blocks, kvHead, first, from, to);
+  gatherScales(p, v, blocks, kvHead, first, from, to, vScales);
   const scores = scratch(p, SCRATCH_SCORES);
-  const kScales = scratch(p, SCRATCH_K_SCALES);
-  const vScales = scratch(p, SCRATCH_V_SCALES);
   const safe = scalesAreSafe(vScales, from, to);
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
     if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * ROW_BYTES, kScales, vScales, vBias, safe);
   }
   const stride = valueStride(v);
-  if (multipliesCodes(v.format, vBias) && !vSpecial) addRows(p, rows, n, codes, v.format, stride, sums);
+  if (vCodes) addRows(p, rows, n, scratch(p, SCRATCH_CODES), v.format, stride, sums);
   else addRows(p, rows, n, decodeTile(p, v.format, from * stride, (to - from) * stride, vBias), FORMAT_F32, stride, sums);
 }
 
@@ -213,12 +229,42 @@ export function attendCut(p: AttendParams, block: Block, first: i32, end: i32): 
   memory.fill(sums, 0, <usize>block.heads * step);
   if (k.scales == 0) fillWithOnes(scratch(p, SCRATCH_K_SCALES));
   if (v.scales == 0) fillWithOnes(scratch(p, SCRATCH_V_SCALES));
+  const blocks = block.blocks;
+  const kvHead = block.kvHead;
+  const heads = block.heads;
+  const n = block.n;
   for (let tile = first; tile < end; tile += TILE_KEYS) {
-    for (let head = 0; head < block.heads; head++) {
+    // All heads' rows see the same keys.
+    const rows = rowsOf(p, block, 0);
+    const from = firstSeen(rows, n, tile);
+    const to = endSeen(rows, n, tile);
+    if (from >= to) continue;
+    const kCodes = isDimMajor(k) && multipliesCodes(k.format, kBias) && !anySpecialKey(p, blocks, kvHead, heads, tile, from, to);
+    const vCodes = multipliesCodes(v.format, vBias) && !anySpecialValue(p, blocks, kvHead, heads, tile, from, to);
+    for (let head = 0; head < heads; head++) {
       const at = <usize>head * step;
-      attendTile(p, block.blocks, block.kvHead + head, tile, rowsOf(p, block, head), block.n, queries + at, sums + at, kBias, vBias);
+      attendTile(p, blocks, kvHead + head, tile, from, to, rowsOf(p, block, head), n, queries + at, sums + at, kBias, vBias, kCodes, vCodes);
     }
   }
+}
+
+/** The first key of a tile that any of n rows sees, counted from the tile's first, and the end of those. */
+function firstSeen(rows: usize, n: i32, tile: i32): i32 {
+  let from = TILE_KEYS;
+  for (let r = 0; r < n; r++) {
+    const row = rowAt(rows, r);
+    if (sees(row, tile, tile + TILE_KEYS)) from = min(from, max(0, row.first - tile));
+  }
+  return from;
+}
+
+function endSeen(rows: usize, n: i32, tile: i32): i32 {
+  let to = 0;
+  for (let r = 0; r < n; r++) {
+    const row = rowAt(rows, r);
+    if (sees(row, tile, tile + TILE_KEYS)) to = max(to, min(TILE_KEYS, row.end - tile));
+  }
+  return to;
 }
 
 /** A block from first key to result. */

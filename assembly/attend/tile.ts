@@ -10,8 +10,7 @@ import { E5M2_UNIT_EXPONENT } from "../formats/e5m2";
 import { scratch } from "./memory";
 import { powerOfTwo } from "./query";
 import {
-  AttendParams, DTYPE_F16, FORMAT_E4M3FN, FORMAT_E5M2, FORMAT_F16, FORMAT_F32, SCRATCH_CODES, SCRATCH_K_SCALES, SCRATCH_TILE, SCRATCH_V_SCALES,
-  SideParams, TILE_KEYS,
+  AttendParams, DTYPE_F16, FORMAT_E4M3FN, FORMAT_E5M2, FORMAT_F16, FORMAT_F32, SCRATCH_CODES, SCRATCH_TILE, SideParams, TILE_KEYS,
 } from "../../build/params";
 
 /** By which power of two codes are too small when they are multiplied undecoded; 0: the format is not FP8. */
@@ -32,14 +31,8 @@ export function valueStride(v: SideParams): i32 {
   return v.tokenStride / <i32>elementBytes(v.format);
 }
 
-/**
- * `bytes` (a multiple of 16) → as many at `target`; four at a time, for V8 unrolls no loop of this size.
- * @returns the largest magnitudes (sign bits off) per byte, beside those of `largest`
- */
-function copyRun(source: usize, bytes: i32, target: usize, largest: v128): v128 {
-  const positive = i8x16.splat(0x7f);
-  let more = largest;
-  let x = largest;
+/** `bytes` (a multiple of 16) → as many at `target`; four vectors at a time, for V8 unrolls no loop of this size. */
+function copyRun(source: usize, bytes: i32, target: usize): void {
   for (; bytes >= 64; bytes -= 64, source += 64, target += 64) {
     const a = v128.load(source);
     const b = v128.load(source, 16);
@@ -49,58 +42,17 @@ function copyRun(source: usize, bytes: i32, target: usize, largest: v128): v128 
     v128.store(target, b, 16);
     v128.store(target, c, 32);
     v128.store(target, d, 48);
-    x = i8x16.max_u(x, i8x16.max_u(v128.and(a, positive), v128.and(b, positive)));
-    more = i8x16.max_u(more, i8x16.max_u(v128.and(c, positive), v128.and(d, positive)));
   }
-  for (; bytes > 0; bytes -= 16, source += 16, target += 16) {
-    const a = v128.load(source);
-    v128.store(target, a);
-    x = i8x16.max_u(x, v128.and(a, positive));
-  }
-  return i8x16.max_u(x, more);
+  for (; bytes > 0; bytes -= 16, source += 16, target += 16) v128.store(target, v128.load(source));
 }
 
-/** `rows` (a multiple of 4) runs of 16 bytes; see {@link copyRun}. */
-function copyColumns16(source: usize, sourceStride: usize, rows: i32, target: usize, targetStride: usize, largest: v128): v128 {
-  const positive = i8x16.splat(0x7f);
-  let more = largest;
-  for (; rows > 0; rows -= 4) {
-    const a = v128.load(source);
-    source += sourceStride;
-    const b = v128.load(source);
-    source += sourceStride;
-    const c = v128.load(source);
-    source += sourceStride;
-    const d = v128.load(source);
-    source += sourceStride;
-    v128.store(target, a);
-    target += targetStride;
-    v128.store(target, b);
-    target += targetStride;
-    v128.store(target, c);
-    target += targetStride;
-    v128.store(target, d);
-    target += targetStride;
-    largest = i8x16.max_u(largest, i8x16.max_u(v128.and(a, positive), v128.and(b, positive)));
-    more = i8x16.max_u(more, i8x16.max_u(v128.and(c, positive), v128.and(d, positive)));
-  }
-  return i8x16.max_u(largest, more);
-}
-
-/** `rows` runs of 8 bytes. */
-function copyColumns8(source: usize, sourceStride: usize, rows: i32, target: usize, targetStride: usize, largest: v128): v128 {
+/** `rows` rows of a multiple of 8 bytes, `sourceStride` and `targetStride` apart. */
+function copyRegion(source: usize, sourceStride: usize, rows: i32, bytes: usize, target: usize, targetStride: usize): void {
   for (; rows > 0; rows--, source += sourceStride, target += targetStride) {
-    const codes = v128.load64_zero(source);
-    v128.store64_lane(target, codes, 0);
-    largest = i8x16.max_u(largest, v128.and(codes, i8x16.splat(0x7f)));
+    let at: usize = 0;
+    for (; at + 16 <= bytes; at += 16) v128.store(target + at, v128.load(source + at));
+    if (at < bytes) v128.store64_lane(target + at, v128.load64_zero(source + at), 0);
   }
-  return largest;
-}
-
-/** Rows of any multiple of 8 bytes. */
-function copyRegion(source: usize, sourceStride: usize, rows: i32, bytes: usize, target: usize, targetStride: usize, largest: v128): v128 {
-  for (; bytes >= 16; bytes -= 16, source += 16, target += 16) largest = copyColumns16(source, sourceStride, rows, target, targetStride, largest);
-  return bytes > 0 ? copyColumns8(source, sourceStride, rows, target, targetStride, largest) : largest;
 }
 
 /** One token's key, as it lies in a token-major page, as a column. */
@@ -114,70 +66,122 @@ function scatterKey(source: usize, bytes: usize, dim: i32, column: usize): void 
 
 /** Where the codes of a token and head begin. */
 @inline
-function codesOf(p: AttendParams, side: SideParams, page: usize, head: i32, place: i32): usize {
+export function codesOf(p: AttendParams, side: SideParams, page: usize, head: i32, place: i32): usize {
   return page + side.codes + <usize>head * side.headStride + <usize>place * side.tokenStride;
 }
 
-/** `n` scales of one page. */
+/** Whether keys lie so that eight of them can be multiplied where they are. */
 @inline
-function copyScales(side: SideParams, page: usize, head: i32, place: i32, n: i32, scales: usize): void {
-  const source = page + side.scales + <usize>head * side.scaleHeadStride + (<usize>place << 2);
-  for (let i: usize = 0; i < <usize>n << 2; i += 4) store<f32>(scales + i, load<f32>(source + i));
+export function isDimMajor(k: SideParams): bool {
+  return <usize>k.dimStride != elementBytes(k.format);
 }
 
-/** Whether FP8 codes of these magnitudes hold one that is no finite number. */
-function anySpecial(format: i32, largest: v128): bool {
-  if (format == FORMAT_E4M3FN) return v128.any_true(i8x16.eq(largest, i8x16.splat(0x7f)));
-  return format == FORMAT_E5M2 && v128.any_true(i8x16.gt_u(largest, i8x16.splat(0x7b)));
+/** The page that holds a key. */
+@inline
+export function pageOf(p: AttendParams, blocks: usize, key: i32): usize {
+  return p.pages + <usize>load<i32>(blocks + (<usize>(key / p.blockSize) << 2)) * p.pageBytes;
 }
 
-/**
- * Keys from … to − 1 of the tile that begins at key `first`; `blocks` is the sequence's row of the block table.
- * @returns whether there may be codes among them that are no finite number
- */
-export function gatherKeys(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32): bool {
+/** Keys from … to − 1 of the tile that begins at key `first`, as f32 or codes; `blocks` is the sequence's row of the block table. */
+export function gatherKeys(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32): void {
   const k = changetype<SideParams>(p.k);
   const bytes = elementBytes(k.format);
   const columns = scratch(p, SCRATCH_CODES);
-  const scales = scratch(p, SCRATCH_K_SCALES);
-  const tokenMajor = <usize>k.dimStride == bytes;
-  let largest = i8x16.splat(0);
+  const dimMajor = isDimMajor(k);
   // Dim-major pages hold whole eights, and tiles begin at one.
-  for (let key = tokenMajor ? from : from & ~7, end = tokenMajor ? to : (to + 7) & ~7; key < end; ) {
-    const block = (first + key) / p.blockSize;
-    const place = first + key - block * p.blockSize;
+  for (let key = dimMajor ? from & ~7 : from, end = dimMajor ? (to + 7) & ~7 : to; key < end; ) {
+    const place = (first + key) % p.blockSize;
     const run = min(p.blockSize - place, end - key);
-    const page = p.pages + <usize>load<i32>(blocks + (<usize>block << 2)) * p.pageBytes;
-    const source = codesOf(p, k, page, head, place);
+    const source = codesOf(p, k, pageOf(p, blocks, first + key), head, place);
     const column = columns + <usize>key * bytes;
-    if (tokenMajor) {
-      for (let i = 0; i < run; i++) scatterKey(source + <usize>i * k.tokenStride, bytes, p.dim, column + <usize>i * bytes);
-    } else {
-      largest = copyRegion(source, k.dimStride, p.dim, <usize>run * bytes, column, <usize>TILE_KEYS * bytes, largest);
-    }
-    if (k.scales != 0) copyScales(k, page, head, place, run, scales + (<usize>key << 2));
+    if (dimMajor) copyRegion(source, k.dimStride, p.dim, <usize>run * bytes, column, <usize>TILE_KEYS * bytes);
+    else for (let i = 0; i < run; i++) scatterKey(source + <usize>i * k.tokenStride, bytes, p.dim, column + <usize>i * bytes);
     key += run;
   }
-  return tokenMajor ? k.format < FORMAT_F16 : anySpecial(k.format, largest);
 }
 
 /** The same for values. */
-export function gatherValues(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32): bool {
+export function gatherValues(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32): void {
   const v = changetype<SideParams>(p.v);
   const codes = scratch(p, SCRATCH_CODES);
-  const scales = scratch(p, SCRATCH_V_SCALES);
-  let largest = i8x16.splat(0);
   for (let key = from; key < to; ) {
-    const block = (first + key) / p.blockSize;
-    const place = first + key - block * p.blockSize;
+    const place = (first + key) % p.blockSize;
     const run = min(p.blockSize - place, to - key);
-    const page = p.pages + <usize>load<i32>(blocks + (<usize>block << 2)) * p.pageBytes;
     // A page's rows follow each other, as the tile's do.
-    largest = copyRun(codesOf(p, v, page, head, place), run * v.tokenStride, codes + <usize>key * v.tokenStride, largest);
-    if (v.scales != 0) copyScales(v, page, head, place, run, scales + (<usize>key << 2));
+    copyRun(codesOf(p, v, pageOf(p, blocks, first + key), head, place), run * v.tokenStride, codes + <usize>(key * v.tokenStride));
     key += run;
   }
-  return anySpecial(v.format, largest);
+}
+
+/** The scales of the same keys; nothing where pages hold none. */
+export function gatherScales(p: AttendParams, side: SideParams, blocks: usize, head: i32, first: i32, from: i32, to: i32, scales: usize): void {
+  if (side.scales == 0) return;
+  for (let key = from; key < to; ) {
+    const place = (first + key) % p.blockSize;
+    const run = min(p.blockSize - place, to - key);
+    const source = pageOf(p, blocks, first + key) + side.scales + <usize>head * side.scaleHeadStride + (<usize>place << 2);
+    const target = scales + (<usize>key << 2);
+    const bytes = <usize>run << 2;
+    let at: usize = 0;
+    for (; at + 16 <= bytes; at += 16) v128.store(target + at, v128.load(source + at));
+    for (; at < bytes; at += 4) store<f32>(target + at, load<f32>(source + at));
+    key += run;
+  }
+}
+
+/** The largest of `bytes` (a multiple of 8) codes without their signs, twice as large, per lane and beside `largest`. */
+function largestOf(codes: usize, bytes: usize, largest: v128): v128 {
+  const end = codes + bytes;
+  let more = largest;
+  for (; codes + 64 <= end; codes += 64) {
+    const a = v128.load(codes);
+    const b = v128.load(codes, 16);
+    const c = v128.load(codes, 32);
+    const d = v128.load(codes, 48);
+    largest = i8x16.max_u(largest, i8x16.max_u(i8x16.add(a, a), i8x16.add(b, b)));
+    more = i8x16.max_u(more, i8x16.max_u(i8x16.add(c, c), i8x16.add(d, d)));
+  }
+  for (; codes < end; codes += 8) {
+    const a = v128.load64_zero(codes);
+    more = i8x16.max_u(more, i8x16.add(a, a));
+  }
+  return i8x16.max_u(largest, more);
+}
+
+/**
+ * Whether codes of these keys may hold one that is no finite number, in any of `heads` heads from `head` on. Whole pages are
+ * read from their first byte to their last, which is also what brings a long cache into the processor's own.
+ * @param rows `run` codes each: of K the dims, of V none
+ */
+function anySpecial(p: AttendParams, side: SideParams, rows: i32, blocks: usize, head: i32, heads: i32, first: i32, from: i32, to: i32): bool {
+  let largest = i8x16.splat(0);
+  for (let key = from; key < to; ) {
+    const place = (first + key) % p.blockSize;
+    const run = min(p.blockSize - place, to - key);
+    const page = pageOf(p, blocks, first + key);
+    if (run == p.blockSize) {
+      largest = largestOf(codesOf(p, side, page, head, 0), <usize>(heads * side.headStride), largest);
+    } else {
+      for (let h = head; h < head + heads; h++) {
+        const codes = codesOf(p, side, page, h, place);
+        if (rows == 0) largest = largestOf(codes, <usize>(run * side.tokenStride), largest);
+        else for (let row = 0; row < rows; row++) largest = largestOf(codes + <usize>(row * side.dimStride), run, largest);
+      }
+    }
+    key += run;
+  }
+  const limit = i8x16.splat(side.format == FORMAT_E4M3FN ? <i8>(2 * 0x7e) : <i8>(2 * 0x7b));
+  return v128.any_true(i8x16.gt_u(largest, limit));
+}
+
+/** Whether a dim-major side's FP8 keys may hold one that is no finite number; see {@link anySpecial}. */
+export function anySpecialKey(p: AttendParams, blocks: usize, head: i32, heads: i32, first: i32, from: i32, to: i32): bool {
+  return anySpecial(p, changetype<SideParams>(p.k), p.dim, blocks, head, heads, first, from & ~7, (to + 7) & ~7);
+}
+
+/** The same for values. */
+export function anySpecialValue(p: AttendParams, blocks: usize, head: i32, heads: i32, first: i32, from: i32, to: i32): bool {
+  return anySpecial(p, changetype<SideParams>(p.v), 0, blocks, head, heads, first, from, to);
 }
 
 /**
