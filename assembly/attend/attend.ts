@@ -17,7 +17,7 @@ import { addPanel1, addPanel2, addPanel4, spreadMask } from "./panel";
 import { scaleQueries } from "./query";
 import { Block, rowAt, rowOf, rowsOf, rowsPerHead, sees, startBlock, sumsOf } from "./rows";
 import { scalesAreSafe, softmaxRow } from "./softmax";
-import { anySpecialKey, anySpecialValue, codeBias, codesOf, decodeTile, elementBytes, gatherKeys, gatherScales, gatherValues, isDimMajor, pageOf, valueStride } from "./tile";
+import { anySpecialKey, anySpecialValue, codeBias, codesOf, decodeTile, elementBytes, entryOf, gatherKeys, gatherScales, gatherValues, isDimMajor, pageAt, valueStride } from "./tile";
 import {
   AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_F32, SCRATCH_BLOCK, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES,
   SCRATCH_QUERIES, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SideParams, TILE_KEYS, WORK_WORDS,
@@ -62,10 +62,11 @@ function scorePanels<F>(count: i32, queries: usize, dim: i32, keys: usize, strid
  */
 function scorePages<F>(p: AttendParams, blocks: usize, kvHead: i32, count: i32, queries: usize, first: i32, from: i32, to: i32, scores: usize): void {
   const k = changetype<SideParams>(p.k);
-  for (let key = from; key < to; ) {
-    const place = (first + key) % p.blockSize;
+  let place = (first + from) % p.blockSize;
+  let entry = entryOf(p, blocks, first + from);
+  for (let key = from; key < to; place = 0, entry += 4) {
     const run = min(p.blockSize - place, to - key);
-    scorePanels<F>(count, queries, p.dim, codesOf(p, k, pageOf(p, blocks, first + key), kvHead, place), k.dimStride, run, scores + (<usize>key << 2));
+    scorePanels<F>(count, queries, p.dim, codesOf(p, k, pageAt(p, entry), kvHead, place), k.dimStride, run, scores + (<usize>key << 2));
     key += run;
   }
 }

@@ -76,10 +76,16 @@ export function isDimMajor(k: SideParams): bool {
   return <usize>k.dimStride != elementBytes(k.format);
 }
 
-/** The page that holds a key. */
+/** The entry of the block table that a key belongs to; the next block's follows. */
 @inline
-export function pageOf(p: AttendParams, blocks: usize, key: i32): usize {
-  return p.pages + <usize>load<i32>(blocks + (<usize>(key / p.blockSize) << 2)) * p.pageBytes;
+export function entryOf(p: AttendParams, blocks: usize, key: i32): usize {
+  return blocks + (<usize>(key / p.blockSize) << 2);
+}
+
+/** The page that an entry names. */
+@inline
+export function pageAt(p: AttendParams, entry: usize): usize {
+  return p.pages + <usize>load<i32>(entry) * p.pageBytes;
 }
 
 /** Keys from … to − 1 of the tile that begins at key `first`, as f32 or codes; `blocks` is the sequence's row of the block table. */
@@ -89,10 +95,15 @@ export function gatherKeys(p: AttendParams, blocks: usize, head: i32, first: i32
   const columns = scratch(p, SCRATCH_CODES);
   const dimMajor = isDimMajor(k);
   // Dim-major pages hold whole eights, and tiles begin at one.
-  for (let key = dimMajor ? from & ~7 : from, end = dimMajor ? (to + 7) & ~7 : to; key < end; ) {
-    const place = (first + key) % p.blockSize;
-    const run = min(p.blockSize - place, end - key);
-    const source = codesOf(p, k, pageOf(p, blocks, first + key), head, place);
+  if (dimMajor) {
+    from &= ~7;
+    to = (to + 7) & ~7;
+  }
+  let place = (first + from) % p.blockSize;
+  let entry = entryOf(p, blocks, first + from);
+  for (let key = from; key < to; place = 0, entry += 4) {
+    const run = min(p.blockSize - place, to - key);
+    const source = codesOf(p, k, pageAt(p, entry), head, place);
     const column = columns + <usize>key * bytes;
     if (dimMajor) copyRegion(source, k.dimStride, p.dim, <usize>run * bytes, column, <usize>TILE_KEYS * bytes);
     else for (let i = 0; i < run; i++) scatterKey(source + <usize>i * k.tokenStride, bytes, p.dim, column + <usize>i * bytes);
@@ -104,11 +115,12 @@ export function gatherKeys(p: AttendParams, blocks: usize, head: i32, first: i32
 export function gatherValues(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32): void {
   const v = changetype<SideParams>(p.v);
   const codes = scratch(p, SCRATCH_CODES);
-  for (let key = from; key < to; ) {
-    const place = (first + key) % p.blockSize;
+  let place = (first + from) % p.blockSize;
+  let entry = entryOf(p, blocks, first + from);
+  for (let key = from; key < to; place = 0, entry += 4) {
     const run = min(p.blockSize - place, to - key);
     // A page's rows follow each other, as the tile's do.
-    copyRun(codesOf(p, v, pageOf(p, blocks, first + key), head, place), run * v.tokenStride, codes + <usize>(key * v.tokenStride));
+    copyRun(codesOf(p, v, pageAt(p, entry), head, place), run * v.tokenStride, codes + <usize>(key * v.tokenStride));
     key += run;
   }
 }
@@ -116,10 +128,11 @@ export function gatherValues(p: AttendParams, blocks: usize, head: i32, first: i
 /** The scales of the same keys; nothing where pages hold none. */
 export function gatherScales(p: AttendParams, side: SideParams, blocks: usize, head: i32, first: i32, from: i32, to: i32, scales: usize): void {
   if (side.scales == 0) return;
-  for (let key = from; key < to; ) {
-    const place = (first + key) % p.blockSize;
+  let place = (first + from) % p.blockSize;
+  let entry = entryOf(p, blocks, first + from);
+  for (let key = from; key < to; place = 0, entry += 4) {
     const run = min(p.blockSize - place, to - key);
-    const source = pageOf(p, blocks, first + key) + side.scales + <usize>head * side.scaleHeadStride + (<usize>place << 2);
+    const source = pageAt(p, entry) + side.scales + <usize>head * side.scaleHeadStride + (<usize>place << 2);
     const target = scales + (<usize>key << 2);
     const bytes = <usize>run << 2;
     let at: usize = 0;
@@ -155,10 +168,11 @@ function largestOf(codes: usize, bytes: usize, largest: v128): v128 {
  */
 function anySpecial(p: AttendParams, side: SideParams, rows: i32, blocks: usize, head: i32, heads: i32, first: i32, from: i32, to: i32): bool {
   let largest = i8x16.splat(0);
-  for (let key = from; key < to; ) {
-    const place = (first + key) % p.blockSize;
+  let place = (first + from) % p.blockSize;
+  let entry = entryOf(p, blocks, first + from);
+  for (let key = from; key < to; place = 0, entry += 4) {
     const run = min(p.blockSize - place, to - key);
-    const page = pageOf(p, blocks, first + key);
+    const page = pageAt(p, entry);
     if (run == p.blockSize) {
       largest = largestOf(codesOf(p, side, page, head, 0), <usize>(heads * side.headStride), largest);
     } else {
