@@ -13,7 +13,7 @@
 import { E4M3FN, E5M2, F32 } from "../types";
 import { finishRow, mergeCut } from "./merge";
 import { ROW_BYTES, scratch } from "./memory";
-import { addPanel1, addPanel2, addPanel4, spreadMask } from "./panel";
+import { addPanel1, addPanel2, addPanel4, PANEL2_LANES, spreadMask } from "./panel";
 import { scaleQueries } from "./query";
 import { Block, rowAt, rowOf, rowsOf, rowsPerHead, sees, startBlock, sumsOf } from "./rows";
 import { scalesAreSafe, softmaxRow } from "./softmax";
@@ -52,7 +52,7 @@ function scorePanels<F>(count: i32, queries: usize, dim: i32, keys: usize, strid
   const end = scores + (<usize>lanes << 2);
   const mask = spreadMask<F>(count);
   if (count > 2) for (; scores < end; scores += 32, keys += 8 * bytes) addPanel4<F>(queries, dim, keys, stride, scores, true, mask);
-  else if (count == 2) for (; scores < end; scores += 64, keys += 16 * bytes) addPanel2<F>(queries, dim, keys, stride, scores, true, mask);
+  else if (count == 2) for (; scores < end; scores += PANEL2_LANES << 2, keys += PANEL2_LANES * bytes) addPanel2<F>(queries, dim, keys, stride, scores, true, mask);
   else for (; scores < end; scores += 64, keys += 16 * bytes) addPanel1<F>(queries, dim, keys, stride, scores, true, mask);
 }
 
@@ -78,7 +78,7 @@ function addValues<F>(count: i32, probabilities: usize, keys: i32, tile: usize, 
   const end = sums + (<usize>dim << 2);
   const mask = spreadMask<F>(count);
   if (count > 2) for (; sums < end; sums += 32, tile += 8 * bytes) addPanel4<F>(probabilities, keys, tile, stride, sums, false, mask);
-  else if (count == 2) for (; sums < end; sums += 64, tile += 16 * bytes) addPanel2<F>(probabilities, keys, tile, stride, sums, false, mask);
+  else if (count == 2) for (; sums < end; sums += PANEL2_LANES << 2, tile += PANEL2_LANES * bytes) addPanel2<F>(probabilities, keys, tile, stride, sums, false, mask);
   else for (; sums < end; sums += 64, tile += 16 * bytes) addPanel1<F>(probabilities, keys, tile, stride, sums, false, mask);
 }
 

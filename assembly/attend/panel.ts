@@ -7,7 +7,7 @@
  * carry it): the same bits as from a decoded panel, and decoding costs 5 operations per 8 codes.
  *
  * Rows of factors and of sums lie ROW_BYTES apart. 4 rows × 8 lanes: 8 accumulators and what feeds them just fit V8's 15
- * vector registers on x64. Unrolled once, or 2 rows × 16 lanes, is 5 to 10 % slower.
+ * vector registers on x64: unrolled once it spills, and is a third slower.
  */
 import * as e4m3fn from "../formats/e4m3fn";
 import * as e5m2 from "../formats/e5m2";
@@ -86,8 +86,35 @@ export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize
   v128.store(sums, h, 3 * ROW_BYTES + 16);
 }
 
+/** Two rows by 8 lanes; see {@link addPanel4}. */
+function addPanel2x8<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
+  const zero = f32x4.splat(0);
+  let a = zero, b = zero, c = zero, d = zero;
+  if (!fresh) {
+    a = v128.load(sums);
+    b = v128.load(sums, 16);
+    c = v128.load(sums, ROW_BYTES);
+    d = v128.load(sums, ROW_BYTES + 16);
+  }
+  for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
+    const bits = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
+    const x = isFloat<F>() ? v128.load(panel) : low(bits);
+    const y = isFloat<F>() ? v128.load(panel, 16) : high(bits);
+    const row0 = v128.load32_splat(factors);
+    a = addProduct(a, row0, x);
+    b = addProduct(b, row0, y);
+    const row1 = v128.load32_splat(factors, ROW_BYTES);
+    c = addProduct(c, row1, x);
+    d = addProduct(d, row1, y);
+  }
+  v128.store(sums, a);
+  v128.store(sums, b, 16);
+  v128.store(sums, c, ROW_BYTES);
+  v128.store(sums, d, ROW_BYTES + 16);
+}
+
 /** Two rows by 16 lanes; see {@link addPanel4}. */
-export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
+function addPanel2x16<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
   const zero = f32x4.splat(0);
   let a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;
   if (!fresh) {
@@ -126,6 +153,20 @@ export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize
   v128.store(sums, f, ROW_BYTES + 16);
   v128.store(sums, g, ROW_BYTES + 32);
   v128.store(sums, h, ROW_BYTES + 48);
+}
+
+/**
+ * Lanes that two rows are multiplied with at a time: 16 for fused products, which wait long for each other; without them,
+ * where every product needs a register of its own, 16 spilled and took a quarter longer than 8.
+ */
+@inline
+export const PANEL2_LANES: usize = ASC_FEATURE_RELAXED_SIMD ? 16 : 8;
+
+/** Two rows by PANEL2_LANES; see {@link addPanel4}. */
+@inline
+export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
+  if (ASC_FEATURE_RELAXED_SIMD) addPanel2x16<F>(factors, n, panel, stride, sums, fresh, mask);
+  else addPanel2x8<F>(factors, n, panel, stride, sums, fresh, mask);
 }
 
 /** One row by 16 lanes; see {@link addPanel4}. */
