@@ -4,6 +4,7 @@
  * rows   (PANEL_TOKENS, dim)   PANEL_ROW_BYTES apart
  * codes  (dim, token)          dims `dimStride` bytes apart
  */
+import { zipHigh, zipLow } from "./zip";
 import { PANEL_ROW_BYTES } from "../build/params";
 
 @inline
@@ -29,21 +30,6 @@ export function gatherRow(codes: usize, dim: i32, dimStride: usize, elementBytes
   if (elementBytes == 1) gather<u8>(codes, dim, dimStride, row);
   else if (elementBytes == 2) gather<u16>(codes, dim, dimStride, row);
   else gather<u32>(codes, dim, dimStride, row);
-}
-
-/** Elements of a and b in turn, of the lower and of the upper halves. */
-@inline
-function zipLow<T>(a: v128, b: v128): v128 {
-  if (sizeof<T>() == 1) return v128.shuffle<i8>(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  if (sizeof<T>() == 2) return v128.shuffle<i16>(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-  return v128.shuffle<i32>(a, b, 0, 4, 1, 5);
-}
-
-@inline
-function zipHigh<T>(a: v128, b: v128): v128 {
-  if (sizeof<T>() == 1) return v128.shuffle<i8>(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  if (sizeof<T>() == 2) return v128.shuffle<i16>(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-  return v128.shuffle<i32>(a, b, 2, 6, 3, 7);
 }
 
 /** 8 dims at a time; the registers hold dims × tokens as said. */
