@@ -1,15 +1,16 @@
 /** What the module exports. Addresses are in the imported memory; src/wasm/ lays it out. */
-import { decodeRun, encodeRun, widenRun } from "./codec";
-import { Keep } from "./types";
+import { decodeRun, widenRun } from "./codec";
+import { encodeRun } from "./encode";
+import * as quantize from "./quantize";
+import { QuantizeParams } from "../build/params";
 
 export { append } from "./append";
 export { attend } from "./attend/attend";
 export { attendUnit, mergeSplit } from "./attend/units";
-export { quantizeRows } from "./quantize";
 
-/** n values (a multiple of 8) at `x` → n codes; see codec.ts. */
+/** n values (a multiple of 16, not 0) at `x` → n codes; see encode.ts. */
 export function encode(x: usize, dtype: i32, n: i32, codes: usize, format: i32, saturate: bool): void {
-  encodeRun<Keep>(x, dtype, n, codes, format, saturate, 1);
+  encodeRun(x, dtype, n, codes, format, saturate);
 }
 
 /** n codes (rounded up to 16) → f32 at `values`. */
@@ -20,4 +21,9 @@ export function decode(codes: usize, n: i32, values: usize, format: i32): void {
 /** n values (a multiple of 4) → f32. */
 export function widen(x: usize, dtype: i32, n: i32, values: usize): void {
   widenRun(x, dtype, n, values);
+}
+
+/** The first `rows` contiguous rows at p.x, without pages. */
+export function quantizeRows(p: QuantizeParams, rows: i32): void {
+  quantize.quantizeRows(p, rows, p.x, quantize.rowBytes(p), p.codes, p.codesStride, p.scales, 4);
 }

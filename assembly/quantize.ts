@@ -1,14 +1,18 @@
 /**
  * Rows of values → codes and one scale per row, by recipe (src/recipe.ts). Exact: every step is one IEEE f32 operation.
  *
- * amax  = max |x|, NaN left out: for f32, pmax(acc, |x|) keeps acc when the comparison with NaN fails
+ * amax  = max |x|, NaN left out
  * scale = amax / max, bounded and replaced as the recipe says
  * code  = encode(x / scale), or by a factor: encode(x · factor)
  */
-import { encodeRun } from "./codec";
-import { widenBF16, widenF16 } from "./formats/half";
-import { BF16, Divide, F16, Multiply } from "./types";
-import { DTYPE_F16, DTYPE_F32, QuantizeParams, QUOTIENT_DIVIDE, QUOTIENT_RECIPROCAL } from "../build/params";
+import { encodeQuotients } from "./encode";
+import { F16_UNIT } from "./formats/half";
+import { BF16, Divide, F16, F32, Multiply } from "./types";
+import { DTYPE_F16, DTYPE_F32, QuantizeParams, QUOTIENT_DIVIDE, QUOTIENT_RECIPROCAL, ROWS_AT_ONCE } from "../build/params";
+
+const INFINITY_BITS: i32 = 0x7f800000;
+/** 2^100: far below where encoding without tests goes wrong. */
+const ORDINARY_BITS: u32 = 0x71800000;
 
 /** Bytes of a row of the input. */
 @inline
@@ -16,73 +20,121 @@ export function rowBytes(p: QuantizeParams): usize {
   return (<usize>p.dim) << (p.dtype == DTYPE_F32 ? 2 : 1);
 }
 
-/** Of f32. */
-function amaxWords(x: usize, n: i32): f32 {
-  const positive = i32x4.splat(0x7fffffff);
-  let even = f32x4.splat(0);
-  let odd = f32x4.splat(0);
-  for (const end = x + (<usize>n << 2); x < end; x += 32) {
-    even = f32x4.pmax(even, v128.and(v128.load(x), positive));
-    odd = f32x4.pmax(odd, v128.and(v128.load(x, 16), positive));
-  }
-  const four = f32x4.pmax(even, odd);
-  const two = f32x4.pmax(four, v128.shuffle<i32>(four, four, 2, 3, 0, 1));
-  return f32x4.extract_lane(f32x4.pmax(two, v128.shuffle<i32>(two, two, 1, 0, 3, 2)), 0);
+/** Bits of an infinity of dtype T. */
+@inline
+function infinityOf<T>(): i32 {
+  if (isFloat<T>()) return INFINITY_BITS;
+  return isSigned<T>() ? 0x7f80 : 0x7c00;
 }
 
-/** Of f16 or bf16, whose magnitudes are in the order of their bits; what is above `infinity` is NaN. One result, as f32. */
+/** Bits of the largest magnitude, which are in the order of the magnitudes; NaN are above infinity. */
 @inline
-function amaxHalves<T>(x: usize, n: i32, infinity: i16): f32 {
+function largestWord(x: usize, n: i32): i32 {
+  const positive = i32x4.splat(0x7fffffff);
+  let even = i32x4.splat(0);
+  let odd = i32x4.splat(0);
+  const end = x + (<usize>n << 2);
+  do {
+    even = i32x4.max_s(even, v128.and(v128.load(x), positive));
+    odd = i32x4.max_s(odd, v128.and(v128.load(x, 16), positive));
+    x += 32;
+  } while (x < end);
+  const four = i32x4.max_s(even, odd);
+  const two = i32x4.max_s(four, v128.shuffle<i32>(four, four, 2, 3, 0, 1));
+  return i32x4.extract_lane(i32x4.max_s(two, v128.shuffle<i32>(two, two, 1, 0, 3, 2)), 0);
+}
+
+@inline
+function largestHalf(x: usize, n: i32): i32 {
   const positive = i16x8.splat(0x7fff);
-  const largest = i16x8.splat(infinity);
   let eight = i16x8.splat(0);
-  for (const end = x + (<usize>n << 1); x < end; x += 16) {
-    const magnitude = v128.and(v128.load(x), positive);
-    eight = i16x8.max_s(eight, v128.andnot(magnitude, i16x8.gt_s(magnitude, largest)));
-  }
+  const end = x + (<usize>n << 1);
+  do {
+    eight = i16x8.max_s(eight, v128.and(v128.load(x), positive));
+    x += 16;
+  } while (x < end);
   const four = i16x8.max_s(eight, v128.shuffle<i32>(eight, eight, 2, 3, 0, 1));
   const two = i16x8.max_s(four, v128.shuffle<i32>(four, four, 1, 0, 3, 2));
-  const one = i32x4.splat(max(i16x8.extract_lane_s(two, 0), i16x8.extract_lane_s(two, 1)));
-  return f32x4.extract_lane(isSigned<T>() ? widenBF16(one) : widenF16(one), 0);
+  return max(i16x8.extract_lane_s(two, 0), i16x8.extract_lane_s(two, 1));
 }
 
-function amaxOf(x: usize, dtype: i32, n: i32): f32 {
-  if (dtype == DTYPE_F32) return amaxWords(x, n);
-  return dtype == DTYPE_F16 ? amaxHalves<F16>(x, n, 0x7c00) : amaxHalves<BF16>(x, n, 0x7f80);
-}
-
-/** One row with the given scale. */
-export function quantizeRowGiven(p: QuantizeParams, x: usize, codes: usize): void {
-  if (p.quotient == QUOTIENT_DIVIDE) encodeRun<Divide>(x, p.dtype, p.dim, codes, p.format, true, p.givenScale);
-  else encodeRun<Multiply>(x, p.dtype, p.dim, codes, p.format, true, 1 / p.givenScale);
-}
-
-/** One row with a scale of its own, which is stored at `scaleAt`. */
-export function quantizeRow(p: QuantizeParams, x: usize, codes: usize, scaleAt: usize): void {
-  let amax = amaxOf(x, p.dtype, p.dim);
-  if (amax < p.amaxFloor) amax = p.amaxFloor;
-  let scale = amax / p.max;
-  if (scale < p.scaleFloor) scale = p.scaleFloor;
-  const replaced = scale == 0 && p.scaleIfZero != 0;
-  if (replaced) scale = p.scaleIfZero;
-  store<f32>(scaleAt, scale);
-  if (p.quotient == QUOTIENT_DIVIDE) {
-    encodeRun<Divide>(x, p.dtype, p.dim, codes, p.format, true, scale);
-  } else {
-    const factor: f32 = p.quotient == QUOTIENT_RECIPROCAL ? 1 / scale : replaced ? 1 : p.max / amax;
-    encodeRun<Multiply>(x, p.dtype, p.dim, codes, p.format, true, factor);
+/** As above with NaN left out: one by one, since rows with NaN are rare. */
+@inline
+function largestBesideNaN<T>(x: usize, n: i32): i32 {
+  let largest = 0;
+  for (const end = x + <usize>n * sizeof<T>(); x < end; x += sizeof<T>()) {
+    const magnitude: i32 = isFloat<T>() ? load<i32>(x) & 0x7fffffff : <i32>load<u16>(x) & 0x7fff;
+    if (magnitude <= infinityOf<T>()) largest = max(largest, magnitude);
   }
+  return largest;
 }
 
-/** The first `rows` contiguous rows at p.x, without pages: what `quantize` calls. */
-export function quantizeRows(p: QuantizeParams, rows: i32): void {
-  const bytes = rowBytes(p);
-  let x = p.x;
-  let codes = p.codes;
+/** Bits of dtype T → f32; NaN stays above infinity. */
+@inline
+function widenBits<T>(bits: i32): i32 {
+  if (isFloat<T>()) return bits;
+  if (isSigned<T>()) return bits << 16;
+  return bits < infinityOf<T>() ? reinterpret<i32>(reinterpret<f32>(bits << 13) * F16_UNIT) : bits - infinityOf<T>() + INFINITY_BITS;
+}
+
+/** Bits, as f32, of the largest magnitude of a row; `besideNaN`: of those that are no NaN, else NaN is the largest. */
+@inline
+function largestBits<T>(x: usize, n: i32, besideNaN: bool): i32 {
+  if (besideNaN) return widenBits<T>(largestBesideNaN<T>(x, n));
+  return widenBits<T>(isFloat<T>() ? largestWord(x, n) : largestHalf(x, n));
+}
+
+/**
+ * What each row is divided by or multiplied with → p.operands, and its scale, where it has one of its own, → `scales`.
+ * @returns whether all quotients are numbers below 2^100
+ */
+@inline
+function measureRows<T>(p: QuantizeParams, x: usize, xStride: usize, rows: i32, scales: usize, scaleStride: usize): bool {
+  const divides = p.quotient == QUOTIENT_DIVIDE;
+  let ordinary = true;
   for (let row = 0; row < rows; row++) {
-    if (p.scales == 0) quantizeRowGiven(p, x, codes);
-    else quantizeRow(p, x, codes, p.scales + (<usize>row << 2));
-    x += bytes;
-    codes += p.codesStride;
+    const largest = largestBits<T>(x, p.dim, false);
+    let operand: f32;
+    if (scales == 0) {
+      operand = divides ? p.givenScale : 1 / p.givenScale;
+    } else {
+      let amax = reinterpret<f32>(largest <= INFINITY_BITS ? largest : largestBits<T>(x, p.dim, true));
+      if (amax < p.amaxFloor) amax = p.amaxFloor;
+      let scale = amax / p.max;
+      if (scale < p.scaleFloor) scale = p.scaleFloor;
+      const replaced = scale == 0 && p.scaleIfZero != 0;
+      if (replaced) scale = p.scaleIfZero;
+      store<f32>(scales, scale);
+      scales += scaleStride;
+      if (divides) operand = scale;
+      else if (p.quotient == QUOTIENT_RECIPROCAL) operand = 1 / scale;
+      else operand = replaced ? 1 : p.max / amax;
+    }
+    store<f32>(p.operands + (<usize>row << 2), operand);
+    const quotient = divides ? reinterpret<f32>(largest) / operand : reinterpret<f32>(largest) * operand;
+    // As bits, NaN of either sign is above all numbers.
+    ordinary = ordinary && reinterpret<u32>(quotient) < ORDINARY_BITS;
+    x += xStride;
+  }
+  return ordinary;
+}
+
+/** Up to ROWS_AT_ONCE rows: all are measured, then encoded, so that what a row's scale waits for overlaps with other rows. */
+function quantizeFew<T>(p: QuantizeParams, rows: i32, x: usize, xStride: usize, codes: usize, codesStride: usize, scales: usize, scaleStride: usize): void {
+  const ordinary = measureRows<T>(p, x, xStride, rows, scales, scaleStride);
+  if (p.quotient == QUOTIENT_DIVIDE) encodeQuotients<T, Divide>(x, xStride, rows, p.dim, codes, codesStride, p.operands, ordinary, p.format);
+  else encodeQuotients<T, Multiply>(x, xStride, rows, p.dim, codes, codesStride, p.operands, ordinary, p.format);
+}
+
+/** `rows` rows at x, their codes, and their scales, each so many bytes apart. scales = 0: the given scale is used. */
+export function quantizeRows(p: QuantizeParams, rows: i32, x: usize, xStride: usize, codes: usize, codesStride: usize, scales: usize, scaleStride: usize): void {
+  for (; rows > 0; rows -= ROWS_AT_ONCE) {
+    const n = min(rows, ROWS_AT_ONCE);
+    if (p.dtype == DTYPE_F32) quantizeFew<F32>(p, n, x, xStride, codes, codesStride, scales, scaleStride);
+    else if (p.dtype == DTYPE_F16) quantizeFew<F16>(p, n, x, xStride, codes, codesStride, scales, scaleStride);
+    else quantizeFew<BF16>(p, n, x, xStride, codes, codesStride, scales, scaleStride);
+    x += ROWS_AT_ONCE * xStride;
+    codes += ROWS_AT_ONCE * codesStride;
+    if (scales != 0) scales += ROWS_AT_ONCE * scaleStride;
   }
 }

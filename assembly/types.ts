@@ -12,7 +12,8 @@ export type F32 = f32;
 export type F16 = u16;
 export type BF16 = i16;
 
-/** What happens to a value before it is encoded: told apart by sizeof. */
+/** What happens to numbers on the way: told apart by sizeof. */
 export type Keep = u8;
 export type Divide = u16;
 export type Multiply = u32;
+export type Clamp = u64;

@@ -9,7 +9,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import ts from 'typescript';
 import { floatDtypes, formats } from '../src/formats.js';
-import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, PANEL_ROW_BYTES, PANEL_TOKENS, PARTIAL_WORDS, quantizeParams, ROW_FLOATS, ROW_WORDS, sideParams, TILE_KEYS, UNIT_WORDS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
+import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, PANEL_ROW_BYTES, PANEL_TOKENS, PARTIAL_WORDS, quantizeParams, ROW_FLOATS, ROW_WORDS, ROWS_AT_ONCE, sideParams, TILE_KEYS, UNIT_WORDS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
 import { quotients } from '../src/recipe.js';
 
 const MADE_BY = '// Made by scripts/build.ts from src/layout.ts. Do not edit.\n';
@@ -48,7 +48,7 @@ writeFileSync(
   'build/params.ts',
   [
     MADE_BY,
-    constants({ PANEL_TOKENS, PANEL_ROW_BYTES, TILE_KEYS, CUT_KEYS, BLOCK_ROWS, ROW_FLOATS, ROW_WORDS, WORK_WORDS, UNIT_WORDS, PARTIAL_WORDS }),
+    constants({ ROWS_AT_ONCE, PANEL_TOKENS, PANEL_ROW_BYTES, TILE_KEYS, CUT_KEYS, BLOCK_ROWS, ROW_FLOATS, ROW_WORDS, WORK_WORDS, UNIT_WORDS, PARTIAL_WORDS }),
     constants(named('SCRATCH', attendScratch)),
     constants(named('FORMAT', idsOf(formats))),
     constants(named('DTYPE', idsOf(floatDtypes))),

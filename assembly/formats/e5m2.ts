@@ -9,14 +9,22 @@
 /** What |x| is bounded by: saturating, 57344; else 65536, the value that 0x7C (infinity) would have. */
 export const E5M2_MAX: f32 = 57344;
 export const E5M2_OVERFLOW: f32 = 65536;
+/** The largest finite code: 57344. */
+export const E5M2_LARGEST: i16 = 0x7b;
 
-/** Codes (0…0x7C) of 4 values in [0, 65536], one per i32 lane. */
+/** 32 times the codes of 4 values, one per i32 lane, plus 32 times the code that an exponent of 113 + 21 would have. */
 @inline
-export function encodeMagnitude(a: v128): v128 {
+function thirtyTwofold(a: v128): v128 {
   const power = i32x4.max_s(v128.and(a, i32x4.splat(0x7f800000)), i32x4.splat(113 << 23)); // 2^-14
   const rounded = f32x4.add(a, i32x4.add(power, i32x4.splat(21 << 23)));
-  const mantissa = i32x4.sub(rounded, power);
-  return i32x4.sub(i32x4.add(mantissa, i32x4.shr_u(power, 21)), i32x4.splat((21 << 23) + (113 << 2)));
+  return i32x4.dot_i16x8_s(rounded, i32x4.splat((1 << 16) | 32));
+}
+
+/** Codes (0…0x7C) of 8 values in [0, 65536], one per i16 lane; up to 2^100, more than 0x7B for all that is too large. */
+@inline
+export function encodeMagnitudes(a: v128, b: v128): v128 {
+  const both = i16x8.narrow_i32x4_s(thirtyTwofold(a), thirtyTwofold(b));
+  return i16x8.shr_u(i16x8.sub(both, i16x8.splat((113 + 21) << 7)), 5);
 }
 
 /** Where {@link spread} puts a code's bits. */

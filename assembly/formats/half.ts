@@ -3,12 +3,8 @@
  * f32 → f16 rounds to nearest, ties to even, overflow to infinity, every NaN to 0x7E00.
  */
 
-/** 4 finite f16, sign-extended to i32 lanes → f32. */
-@inline
-export function widenF16Finite(h: v128): v128 {
-  const bits = v128.and(i32x4.shl(h, 13), i32x4.splat(0x8fffe000));
-  return f32x4.mul(bits, f32x4.splat(reinterpret<f32>(0x77800000))); // 2^112: the biases' difference
-}
+/** What a finite f16 is multiplied by once its bits lie where an f32's do: 2^112, the biases' difference. */
+export const F16_UNIT: f32 = reinterpret<f32>(0x77800000);
 
 /** 4 f16 of any kind, sign-extended to i32 lanes → f32. */
 @inline
@@ -16,13 +12,8 @@ export function widenF16(h: v128): v128 {
   const magnitude = v128.and(i32x4.shl(h, 13), i32x4.splat(0x0fffe000));
   const special = i32x4.gt_s(magnitude, i32x4.splat((0x7c00 << 13) - 1));
   const sign = v128.and(h, i32x4.splat(0x80000000));
-  return v128.bitselect(v128.or(sign, v128.or(magnitude, i32x4.splat(0x7f800000))), widenF16Finite(h), special);
-}
-
-/** Whether one of 8 f16 is infinite or NaN. */
-@inline
-export function anySpecialF16(h: v128): bool {
-  return v128.any_true(i16x8.gt_s(v128.and(h, i16x8.splat(0x7fff)), i16x8.splat(0x7bff)));
+  const finite = f32x4.mul(v128.or(sign, magnitude), f32x4.splat(F16_UNIT));
+  return v128.bitselect(v128.or(sign, v128.or(magnitude, i32x4.splat(0x7f800000))), finite, special);
 }
 
 /** 4 bf16, extended to i32 lanes → f32. */

@@ -1,7 +1,7 @@
 /** Append on WebAssembly: the input goes through working memory in pieces, and is quantized into pages. */
 import type { AppendPlan } from '../append.js';
 import { bytesOf, floatDtypes, type FloatArray } from '../formats.js';
-import { align16, appendParams, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, type SideLayout } from '../layout.js';
+import { align16, appendParams, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, ROWS_AT_ONCE, type SideLayout } from '../layout.js';
 import type { Kernels } from './kernels.js';
 import { carve, Scratch, type WasmMemory } from './memory.js';
 import type { PageBytes } from './pages.js';
@@ -32,7 +32,7 @@ export class Appender {
     const { k, v, kvHeads, headDim } = pages.layout;
     const tokenBytes = kvHeads * headDim * floatDtypes[plan.dtype].bytes;
     const atOnce = Math.min(plan.slotMapping.length, Math.max(PANEL_TOKENS, Math.floor(CHUNK_BYTES / tokenBytes)));
-    this.#scratch.reserve(writer.bytes + PANEL_TOKENS * PANEL_ROW_BYTES + align16(atOnce * tokenBytes) + atOnce * 4);
+    this.#scratch.reserve(writer.bytes + ROWS_AT_ONCE * 4 + PANEL_TOKENS * PANEL_ROW_BYTES + align16(atOnce * tokenBytes) + atOnce * 4);
     return () => {
       this.#write(pages, k, key, plan, atOnce, quantizeRule(k, plan.kRecipe, plan.kScale));
       this.#write(pages, v, value, plan, atOnce, quantizeRule(v, plan.vRecipe, plan.vScale));
@@ -45,6 +45,7 @@ export class Appender {
     const tokens = slotMapping.length;
     const place = carve(this.#scratch.address);
     const params = place(writer.bytes);
+    const operands = place(ROWS_AT_ONCE * 4);
     const codes = place(PANEL_TOKENS * PANEL_ROW_BYTES);
     const values = place(atOnce * tokenBytes);
     const slots = place(atOnce * 4);
@@ -66,6 +67,7 @@ export class Appender {
       codes,
       codesStride: PANEL_ROW_BYTES,
       scales: 0,
+      operands,
       slotMapping: slots,
       kvHeads,
       blockSize,

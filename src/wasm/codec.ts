@@ -1,6 +1,6 @@
 /** The codec as plain functions: values ↔ codes, and rows → codes and scales. Synchronous, exact, no backend needed. */
 import { bytesOf, describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
-import { paramWriter, quantizeParams } from '../layout.js';
+import { paramWriter, quantizeParams, ROWS_AT_ONCE } from '../layout.js';
 import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkScale } from '../scale.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
@@ -59,7 +59,7 @@ export function encode(x: FloatArray, format: FormatName, options: EncodeOptions
   for (let start = 0; start < x.length; start += CHUNK) {
     const n = Math.min(CHUNK, x.length - start);
     u8.set(input.subarray(start * dtype.bytes, (start + n) * dtype.bytes), at);
-    kernels.encode(at, dtype.id, (n + 7) & ~7, codes, id, options.saturate === false ? 0 : 1);
+    kernels.encode(at, dtype.id, (n + 15) & ~15, codes, id, options.saturate === false ? 0 : 1);
     out.set(u8.subarray(codes, codes + n), start);
   }
   return out;
@@ -146,13 +146,14 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
   const scales = given === undefined ? new Float32Array(rows) : Float32Array.of(given);
   const rowsAtOnce = Math.max(1, Math.floor(CHUNK / dim));
   const { kernels, memory, scratch } = codec();
-  const params = scratch.reserve(writer.bytes + rowsAtOnce * (dim * 5 + 4) + 8);
-  const values = params + writer.bytes;
+  const params = scratch.reserve(writer.bytes + ROWS_AT_ONCE * 4 + rowsAtOnce * (dim * 5 + 4) + 8);
+  const operands = params + writer.bytes;
+  const values = operands + ROWS_AT_ONCE * 4;
   const input = bytesOf(x);
   const { u8, f32, view } = memory;
   const scalesAt = values + rowsAtOnce * dim * dtype.bytes;
   const codes = scalesAt + rowsAtOnce * 4;
-  writer.write(view, params, { ...rule, x: values, dtype: dtype.id, dim, codes, codesStride: dim, scales: given === undefined ? scalesAt : 0 });
+  writer.write(view, params, { ...rule, x: values, dtype: dtype.id, dim, codes, codesStride: dim, scales: given === undefined ? scalesAt : 0, operands });
   for (let start = 0; start < rows; start += rowsAtOnce) {
     const n = Math.min(rowsAtOnce, rows - start);
     u8.set(input.subarray(start * dim * dtype.bytes, (start + n) * dim * dtype.bytes), values);
