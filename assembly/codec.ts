@@ -2,7 +2,8 @@
 import * as e4m3fn from "./formats/e4m3fn";
 import * as e5m2 from "./formats/e5m2";
 import { narrowF16, widenBF16, widenF16 } from "./formats/half";
-import { BF16, E4M3FN, E5M2, F16, F32 } from "./types";
+import { BF16, E4M3FN, E5M2, F16, F32, Keep, Multiply } from "./types";
+import { zipHigh, zipLow } from "./zip";
 import { DTYPE_F16, DTYPE_F32, FORMAT_E4M3FN } from "../build/params";
 
 /** 4 values of dtype T at `x` as f32. */
@@ -40,50 +41,70 @@ export function narrowRun(x: usize, dtype: i32, n: i32, halves: usize): void {
   else narrowLoop<BF16>(x, n, halves);
 }
 
-/** 4 of 8 spread codes as f32; `special`: there may be NaN, or e5m2's infinities, among them. */
-@inline
-function widenSpread<F>(bits: v128, unit: v128, special: bool): v128 {
-  if (special) return isSigned<F>() ? e5m2.widenSpecial(bits, unit) : e4m3fn.widenSpecial(bits, unit);
-  return f32x4.mul(bits, unit);
-}
-
-/** 8 codes, sign-extended to i16 → 8 values. */
-@inline
-function decode8<F>(codes: v128, values: usize, unit: v128, special: bool): void {
+/** Codes of any kind, 8 at a time. */
+function decodeCarefully<F>(codes: usize, n: i32, values: usize, scale: f32): void {
   const zero = i16x8.splat(0);
-  const bits = isSigned<F>() ? e5m2.spread(codes) : e4m3fn.spread(codes);
-  v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 0, 8, 1, 9, 2, 10, 3, 11), unit, special));
-  v128.store(values, widenSpread<F>(v128.shuffle<i16>(zero, bits, 4, 12, 5, 13, 6, 14, 7, 15), unit, special), 16);
-}
-
-@inline
-function decode16<F>(codes: v128, values: usize, unit: v128, special: bool): void {
-  decode8<F>(i16x8.extend_low_i8x16_s(codes), values, unit, special);
-  decode8<F>(i16x8.extend_high_i8x16_s(codes), values + 32, unit, special);
-}
-
-@inline
-function isSpecial<F>(codes: v128): v128 {
-  return isSigned<F>() ? e5m2.isSpecial(codes) : e4m3fn.isSpecial(codes);
-}
-
-/** 32 codes share one test: a third faster than 16. */
-function decodeLoop<F>(codes: usize, n: i32, values: usize, by: f32): void {
-  const unit = f32x4.splat(by);
-  const end = codes + n;
-  for (; codes + 16 < end; codes += 32, values += 128) {
-    const first = v128.load(codes);
-    const second = v128.load(codes, 16);
-    const special = v128.any_true(v128.or(isSpecial<F>(first), isSpecial<F>(second)));
-    if (special) {
-      decode16<F>(first, values, unit, true);
-      decode16<F>(second, values + 64, unit, true);
-    } else {
-      decode16<F>(first, values, unit, false);
-      decode16<F>(second, values + 64, unit, false);
-    }
+  const unit = f32x4.splat(scale * (isSigned<F>() ? e5m2.E5M2_UNIT : e4m3fn.E4M3FN_UNIT));
+  for (const end = codes + n; codes < end; codes += 8, values += 32) {
+    const eight = v128.load8x8_s(codes);
+    const bits = isSigned<F>() ? e5m2.spread(eight) : e4m3fn.spread(eight);
+    const low = zipLow<u16>(zero, bits);
+    const high = zipHigh<u16>(zero, bits);
+    v128.store(values, isSigned<F>() ? e5m2.widenSpecial(low, unit) : e4m3fn.widenSpecial(low, unit));
+    v128.store(values, isSigned<F>() ? e5m2.widenSpecial(high, unit) : e4m3fn.widenSpecial(high, unit), 16);
   }
-  if (codes < end) decode16<F>(v128.load(codes), values, unit, true);
+}
+
+/** 8 codes in the upper bytes of i16 lanes, and what makes f32 of them → 8 values. */
+@inline
+function decode8<F, Op>(codes: v128, offsets: v128, values: usize, by: v128): void {
+  const zero = i16x8.splat(0);
+  const shifted = i16x8.shr_s(codes, 8 - (isSigned<F>() ? e5m2.SPREAD_SHIFT : e4m3fn.SPREAD_SHIFT));
+  const spread = v128.and(shifted, i16x8.splat(<i16>(isSigned<F>() ? e5m2.SPREAD_MASK : e4m3fn.SPREAD_MASK)));
+  const bits = i16x8.add(spread, offsets);
+  const low = zipLow<u16>(zero, bits);
+  const high = zipHigh<u16>(zero, bits);
+  v128.store(values, sizeof<Op>() == sizeof<Multiply>() ? f32x4.mul(low, by) : low);
+  v128.store(values, sizeof<Op>() == sizeof<Multiply>() ? f32x4.mul(high, by) : high, 16);
+}
+
+/** 16 codes that are finite. @returns their magnitudes */
+@inline
+function decode16<F, Op>(codes: usize, values: usize, by: v128): v128 {
+  const zero = i8x16.splat(0);
+  const sixteen = v128.load(codes);
+  const magnitudes = v128.and(sixteen, i8x16.splat(0x7f));
+  const index = i8x16.min_u(magnitudes, i8x16.splat(isSigned<F>() ? e5m2.E5M2_NORMAL : e4m3fn.E4M3FN_NORMAL));
+  const lower = isSigned<F>() ? e5m2.lowerOffsets(index) : e4m3fn.lowerOffsets(index);
+  const upper = isSigned<F>() ? e5m2.upperOffsets(index) : e4m3fn.upperOffsets(index);
+  decode8<F, Op>(zipLow<u8>(zero, sixteen), zipLow<u8>(lower, upper), values, by);
+  decode8<F, Op>(zipHigh<u8>(zero, sixteen), zipHigh<u8>(lower, upper), values + 32, by);
+  return magnitudes;
+}
+
+@inline
+function anySpecial<F>(codes: v128): bool {
+  return v128.any_true(isSigned<F>() ? e5m2.isSpecial(codes) : e4m3fn.isSpecial(codes));
+}
+
+/** 32 codes share one test. Op: whether there is a scale (Multiply) or none (Keep). */
+function decodeLoop<F, Op>(codes: usize, n: i32, values: usize, scale: f32): void {
+  const by = f32x4.splat(scale);
+  const end = codes + n;
+  if (n > 16) {
+    do {
+      const magnitudes = i8x16.max_s(decode16<F, Op>(codes, values, by), decode16<F, Op>(codes + 16, values + 64, by));
+      if (anySpecial<F>(magnitudes)) decodeCarefully<F>(codes, 32, values, scale);
+      codes += 32;
+      values += 128;
+    } while (codes + 16 < end);
+  }
+  if (codes < end) decodeCarefully<F>(codes, 16, values, scale);
+}
+
+function decodeFormat<F>(codes: usize, n: i32, values: usize, scale: f32): void {
+  if (scale == 1) decodeLoop<F, Keep>(codes, n, values, scale);
+  else decodeLoop<F, Multiply>(codes, n, values, scale);
 }
 
 /**
@@ -91,6 +112,6 @@ function decodeLoop<F>(codes: usize, n: i32, values: usize, by: f32): void {
  * @param scale a power of two, 1 … 2^-unit exponent: what finite values are multiplied with
  */
 export function decodeRun(codes: usize, n: i32, values: usize, format: i32, scale: f32): void {
-  if (format == FORMAT_E4M3FN) decodeLoop<E4M3FN>(codes, n, values, e4m3fn.E4M3FN_UNIT * scale);
-  else decodeLoop<E5M2>(codes, n, values, e5m2.E5M2_UNIT * scale);
+  if (format == FORMAT_E4M3FN) decodeFormat<E4M3FN>(codes, n, values, scale);
+  else decodeFormat<E5M2>(codes, n, values, scale);
 }

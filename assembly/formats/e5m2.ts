@@ -39,6 +39,20 @@ export function spread(codes: v128): v128 {
   return v128.and(i16x8.shl(codes, SPREAD_SHIFT), i16x8.splat(<i16>SPREAD_MASK));
 }
 
+/** As in e4m3fn.ts. */
+export const E5M2_NORMAL: i8 = 4;
+
+/** As in e4m3fn.ts: 0, 0x3760, 0x37c0, 0x37e0; 0x3800, which is 112 in the exponent. */
+@inline
+export function lowerOffsets(index: v128): v128 {
+  return i8x16.swizzle(i8x16(0, 0x60, <i8>0xc0, <i8>0xe0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), index);
+}
+
+@inline
+export function upperOffsets(index: v128): v128 {
+  return i8x16.swizzle(i8x16(0, 0x37, 0x37, 0x37, 0x38, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), index);
+}
+
 /** The power of two that {@link spread} leaves out. */
 @inline
 export const E5M2_UNIT_EXPONENT: i32 = 112;
@@ -47,7 +61,7 @@ export const E5M2_UNIT: f32 = reinterpret<f32>(0x77800000); // 2^112
 /** Lanes of 16 codes that are infinite or NaN. */
 @inline
 export function isSpecial(codes: v128): v128 {
-  return i8x16.gt_u(v128.and(codes, i8x16.splat(0x7f)), i8x16.splat(0x7b));
+  return i8x16.gt_s(v128.and(codes, i8x16.splat(0x7f)), i8x16.splat(0x7b));
 }
 
 /** 4 values as {@link spread} bits, times a power of two → f32, infinities and NaN codes (→ 0x7FC00000) included. */
