@@ -306,6 +306,8 @@ export const attendScratch = (() => {
     /** The tile's scales: (TILE_KEYS) each. */
     kScales: place(TILE_KEYS),
     vScales: place(TILE_KEYS),
+    /** V scales times a power of two: what probabilities are multiplied with. */
+    weights: place(TILE_KEYS),
     /** Queries times a power of two each: (BLOCK_ROWS) rows. */
     queries: place(BLOCK_ROWS * ROW_FLOATS),
     /** Scores, then probabilities: (BLOCK_ROWS) rows, of which TILE_KEYS floats are used. */

@@ -16,11 +16,11 @@ import { ROW_BYTES, scratch } from "./memory";
 import { addPanel1, addPanel2, addPanel4, PANEL2_LANES, spreadMask } from "./panel";
 import { scaleQueries } from "./query";
 import { Block, rowAt, rowOf, rowsOf, rowsPerHead, sees, startBlock, sumsOf } from "./rows";
-import { scalesAreSafe, softmaxRow } from "./softmax";
+import { softmaxRow, weigh } from "./softmax";
 import { anySpecialKey, anySpecialValue, codeBias, codesOf, decodeTile, elementBytes, entryOf, gatherKeys, gatherScales, gatherValues, isDimMajor, pageAt, valueStride } from "./tile";
 import {
   AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_F32, SCRATCH_BLOCK, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES,
-  SCRATCH_QUERIES, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SideParams, TILE_KEYS, WORK_WORDS,
+  SCRATCH_QUERIES, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SCRATCH_WEIGHTS, SideParams, TILE_KEYS, WORK_WORDS,
 } from "../../build/params";
 
 /** From this many rows on, decoding a tile once is faster than decoding it for every four rows. */
@@ -188,10 +188,11 @@ function attendTile(
   gatherValues(p, blocks, kvHead, first, from, to);
   gatherScales(p, v, blocks, kvHead, first, from, to, vScales);
   const scores = scratch(p, SCRATCH_SCORES);
-  const safe = scalesAreSafe(vScales, from, to);
+  const weights = scratch(p, SCRATCH_WEIGHTS);
+  const safe = weigh(vScales, from, to, vBias, weights);
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
-    if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * ROW_BYTES, kScales, vScales, vBias, safe);
+    if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * ROW_BYTES, kScales, vScales, weights, vBias, safe);
   }
   const stride = valueStride(v);
   if (vCodes) addRows(p, rows, n, scratch(p, SCRATCH_CODES), v.format, stride, sums);

@@ -23,11 +23,12 @@ export function exp4(x: v128): v128 {
   const t = f32x4.mul(x, f32x4.splat(LOG2_E));
   const n = f32x4.add(t, f32x4.splat(ROUND));
   const f = f32x4.sub(t, f32x4.sub(n, f32x4.splat(ROUND)));
-  let y = multiplyAdd(f32x4.splat(0.0013264727219408727), f, 0.00967151264396107);
-  y = multiplyAdd(y, f, 0.055507337431701546);
-  y = multiplyAdd(y, f, 0.2402224208528118);
-  y = multiplyAdd(y, f, 0.6931469775992363);
-  y = multiplyAdd(y, f, 1);
+  // In pairs, not one coefficient after the other: the polynomial is what the loop around it waits for.
+  const f2 = f32x4.mul(f, f);
+  const high = multiplyAdd(f32x4.splat(0.0013264727219408727), f, 0.00967151264396107);
+  const middle = multiplyAdd(f32x4.splat(0.055507337431701546), f, 0.2402224208528118);
+  const low = multiplyAdd(f32x4.splat(0.6931469775992363), f, 1);
+  const y = f32x4.add(f32x4.mul(f32x4.add(f32x4.mul(high, f2), middle), f2), low);
   return v128.andnot(i32x4.add(y, i32x4.shl(n, 23)), f32x4.lt(x, f32x4.splat(-87)));
 }
 /** exp of one value: the same arithmetic as {@link exp4}. */

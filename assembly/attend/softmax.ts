@@ -2,7 +2,7 @@
  * Online softmax of one row over one tile. Bounded.
  *
  * s = dot · kScale[key] · factor, then softcap · tanh(s / softcap); keys the row does not see become −∞ by selection.
- * m' = max(m, max s), e = exp(s − m'), sum' = sum · exp(m − m') + Σ e; then p = e · vScale[key] · 2^(bias − shift).
+ * m' = max(m, max s), e = exp(s − m'), sum' = sum · exp(m − m') + Σ e; then p = e · weight[key], weight = vScale · 2^(bias − shift).
  * Σ e: lane l sums keys ≡ l (mod 4) ascending, then (l0 + l2) + (l1 + l3). Masked lanes add exactly 0.
  * A row that sees a NaN is NaN: max leaves NaN out, but exp and the sums keep it.
  *
@@ -14,7 +14,7 @@ import { powerOfTwo } from "./query";
 import { Row } from "./rows";
 import { AttendParams } from "../../build/params";
 
-/** V scales up to 2^SAFE times 2^120 stay finite, and a few thousand of their products with ±448 · 2^-120 do. */
+/** V scales below 2^SAFE, times 2^120, stay finite, and so do sums of their products with ±448 · 2^-120. */
 @inline
 const SAFE: i32 = 6;
 
@@ -28,6 +28,13 @@ function maxOfLanes(x: v128): f32 {
 function sumOfLanes(x: v128): f32 {
   const two = f32x4.add(x, v128.shuffle<i32>(x, x, 2, 3, 0, 1));
   return f32x4.extract_lane(f32x4.add(two, v128.shuffle<i32>(two, two, 1, 0, 3, 2)), 0);
+}
+
+/** The exponent field of the largest lane, of f32 without their signs. */
+@inline
+function largestExponentOf(bits: v128): i32 {
+  const two = i32x4.max_s(bits, v128.shuffle<i32>(bits, bits, 2, 3, 0, 1));
+  return max(i32x4.extract_lane(two, 0), i32x4.extract_lane(two, 1)) >> 23;
 }
 
 /** Where nothing larger than −∞ was seen, exp needs a finite base: exp(−∞ − 0) = 0. */
@@ -77,7 +84,7 @@ function finishScores(p: AttendParams, row: Row, rowScores: usize, kScales: usiz
   return maxOfLanes(largest);
 }
 
-/** Exponent by which p must be made smaller, from the largest V scale that the row sees. */
+/** The largest V scale that the row sees passes 2^SAFE by this exponent, or 0. */
 function shiftOf(row: Row, vScales: usize): i32 {
   const nothing = i32x4.splat(0);
   let largest = nothing;
@@ -85,37 +92,47 @@ function shiftOf(row: Row, vScales: usize): i32 {
     const bits = v128.and(v128.load(vScales + (<usize>lane << 2)), i32x4.splat(0x7fffffff));
     largest = i32x4.max_s(largest, select(row, lane, bits, nothing));
   }
-  const two = i32x4.max_s(largest, v128.shuffle<i32>(largest, largest, 2, 3, 0, 1));
-  return max(0, (max(i32x4.extract_lane(two, 0), i32x4.extract_lane(two, 1)) >> 23) - 127 - SAFE);
+  return max(0, largestExponentOf(largest) - 127 - SAFE);
+}
+
+/**
+ * weights[key] = vScale[key] · 2^exponent, for keys from … to − 1.
+ * @returns whether none of the scales passes 2^SAFE
+ */
+export function weigh(vScales: usize, from: i32, to: i32, exponent: i32, weights: usize): bool {
+  const unit = f32x4.splat(powerOfTwo(exponent));
+  let largest = i32x4.splat(0);
+  for (let at: usize = (from & ~3) << 2, end = <usize>to << 2; at < end; at += 16) {
+    const scale = v128.load(vScales + at);
+    largest = i32x4.max_s(largest, v128.and(scale, i32x4.splat(0x7fffffff)));
+    v128.store(weights + at, f32x4.mul(scale, unit));
+  }
+  return largestExponentOf(largest) < 127 + SAFE;
 }
 
 /**
  * Turns the row's scores of this tile into probabilities times V scale times 2^bias, and carries its max and sum on.
- * @param safe no V scale of the tile passes 2^SAFE
+ * @param weights what {@link weigh} gave for the tile and 2^bias, and `safe` what it returned
  */
-export function softmaxRow(p: AttendParams, row: Row, scores: usize, kScales: usize, vScales: usize, bias: i32, safe: bool): void {
+export function softmaxRow(p: AttendParams, row: Row, scores: usize, kScales: usize, vScales: usize, weights: usize, bias: i32, safe: bool): void {
   const largest = max<f32>(row.cutMax, finishScores(p, row, scores, kScales));
   const base = finiteBase(largest);
   const base4 = f32x4.splat(base);
-  const shift = safe ? 0 : shiftOf(row, vScales);
-  const unit = f32x4.splat(powerOfTwo(bias - shift));
   const rescale = exp1(row.cutMax - base);
-  row.rescale = rescale * powerOfTwo(-shift);
-  row.restore = powerOfTwo(shift);
   row.cutMax = largest;
+  row.rescale = rescale;
+  row.restore = 1;
+  if (!safe) {
+    const shift = shiftOf(row, vScales);
+    weigh(vScales, row.from, row.to, bias - shift, weights);
+    row.rescale = rescale * powerOfTwo(-shift);
+    row.restore = powerOfTwo(shift);
+  }
   let sum = f32x4.splat(0);
-  for (let at: usize = (row.from & ~3) << 2; at < <usize>row.to << 2; at += 16) {
+  for (let at: usize = (row.from & ~3) << 2, end = <usize>row.to << 2; at < end; at += 16) {
     const e = exp4(f32x4.sub(v128.load(scores + at), base4));
     sum = f32x4.add(sum, e);
-    v128.store(scores + at, f32x4.mul(e, f32x4.mul(v128.load(vScales + at), unit)));
+    v128.store(scores + at, f32x4.mul(e, v128.load(weights + at)));
   }
   row.cutSum = row.cutSum * rescale + sumOfLanes(sum);
-}
-
-/** Whether no V scale of keys from … to − 1 passes 2^SAFE: true of NaN and infinity, too, would be false. */
-export function scalesAreSafe(vScales: usize, from: i32, to: i32): bool {
-  for (let key = from; key < to; key++) {
-    if (!(load<f32>(vScales + (<usize>key << 2)) <= <f32>(1 << SAFE))) return false;
-  }
-  return true;
 }
