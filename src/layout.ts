@@ -276,7 +276,8 @@ export function paramWriter<R extends ParamRecord>(record: R): ParamWriter<R> {
 
 /**
  * Keys of one tile: what is gathered from the pages at a time, and after how many keys the softmax is renormalized. It is
- * part of what fixes the results' bits. At headDim 128 a decoded tile is half of a 32 KiB L1 cache.
+ * part of what fixes the results' bits. At headDim 128 a tile's values, as FP8, are half of a 32 KiB L1 cache; tiles of 32
+ * keys were 3 % slower, of 64 one.
  */
 export const TILE_KEYS = 128;
 /** Keys per cut. Cuts are computed each from nothing and merged in order; a multiple of {@link TILE_KEYS}, and as fixed. */

@@ -24,7 +24,7 @@ import {
 } from "../../build/params";
 
 /** From this many rows on, decoding a tile once is faster than decoding it for every four rows. */
-const MANY_ROWS = 12;
+const MANY_ROWS: i32 = ASC_FEATURE_RELAXED_SIMD ? 24 : 12;
 /** FP8 values of decoded tiles are left 2^60 too small: far from where factors or products overflow or are denormal. */
 const TILE_BIAS = 60;
 
