@@ -144,9 +144,9 @@ export function gatherScales(p: AttendParams, side: SideParams, blocks: usize, h
 
 /** The largest of `bytes` (a multiple of 8) codes without their signs, twice as large, per lane and beside `largest`. */
 function largestOf(codes: usize, bytes: usize, largest: v128): v128 {
-  const end = codes + bytes;
   let more = largest;
-  for (; codes + 64 <= end; codes += 64) {
+  // Bytes are counted, for 64 behind the end of the last block that memory has is address 0.
+  for (; bytes >= 64; bytes -= 64, codes += 64) {
     const a = v128.load(codes);
     const b = v128.load(codes, 16);
     const c = v128.load(codes, 32);
@@ -154,7 +154,7 @@ function largestOf(codes: usize, bytes: usize, largest: v128): v128 {
     largest = i8x16.max_u(largest, i8x16.max_u(i8x16.add(a, a), i8x16.add(b, b)));
     more = i8x16.max_u(more, i8x16.max_u(i8x16.add(c, c), i8x16.add(d, d)));
   }
-  for (; codes < end; codes += 8) {
+  for (; bytes > 0; bytes -= 8, codes += 8) {
     const a = v128.load64_zero(codes);
     more = i8x16.max_u(more, i8x16.add(a, a));
   }
