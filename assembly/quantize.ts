@@ -133,8 +133,8 @@ export function quantizeRows(p: QuantizeParams, rows: i32, x: usize, xStride: us
     if (p.dtype == DTYPE_F32) quantizeFew<F32>(p, n, x, xStride, codes, codesStride, scales, scaleStride);
     else if (p.dtype == DTYPE_F16) quantizeFew<F16>(p, n, x, xStride, codes, codesStride, scales, scaleStride);
     else quantizeFew<BF16>(p, n, x, xStride, codes, codesStride, scales, scaleStride);
-    x += ROWS_AT_ONCE * xStride;
-    codes += ROWS_AT_ONCE * codesStride;
-    if (scales != 0) scales += ROWS_AT_ONCE * scaleStride;
+    x += <usize>ROWS_AT_ONCE * xStride;
+    codes += <usize>ROWS_AT_ONCE * codesStride;
+    if (scales != 0) scales += <usize>ROWS_AT_ONCE * scaleStride;
   }
 }
