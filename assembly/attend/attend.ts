@@ -3,9 +3,9 @@
  *
  * out[row] = softmax(softmaxScale · q[row] · Kᵀ, masked) · V; layouts in src/layout.ts (attendParams).
  *
- * For each KV head, up to BLOCK_ROWS rows (query rows × heads of the group) share one pass over the keys they see: a tile
- * of TILE_KEYS keys is gathered once, then multiplied with all rows' queries; then its values with their probabilities. Few
- * rows multiply FP8 codes as they are, decoding in registers; for many the tile is decoded first. The bits are the same.
+ * Up to BLOCK_ROWS rows (query rows × heads of the group) share one pass over the keys they see, a tile of TILE_KEYS keys at
+ * a time: queries times keys, softmax, probabilities times values. Few rows multiply FP8 codes as they are, decoding in
+ * registers, keys where they lie in their pages; for many rows the tile is gathered and decoded first. The bits are the same.
  *
  * Order: tiles and cuts begin at fixed keys (multiples of TILE_KEYS and CUT_KEYS), so what a row adds up, and in which
  * order, depends on the row alone: not on its block, batch, chunk or pages.
