@@ -1,6 +1,6 @@
 /** Attention's golden cases, and what its bits may depend on: the row alone, on both builds and with any number of threads. */
 import { is, ok } from 'uvu/assert';
-import { wasmBackend, type AttendCall, type AttentionOptions, type Backend } from '../src/index.js';
+import { pageLayout, wasmBackend, type AttendCall, type AttentionOptions, type Backend, type Pages } from '../src/index.js';
 import { readAttendCase, runAttendCase } from '../src/files/attend-case.js';
 import { ATTENTION_BOUND, attentionError } from '../src/files/compare.js';
 import { ThreadedBackend } from '../src/wasm/threads/backend.js';
@@ -42,7 +42,7 @@ function testBits(name: string, open: () => Backend): void {
 
   for (const [name, attention] of [
     ['plain', {}],
-    // Wider than three tiles, so that rows of one block begin in different tiles.
+    // Rows of one block then begin in different tiles.
     ['window, softcap, sinks', { windowLeft: 101, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }],
   ] as const) {
     test(`invariance: one prefill, chunks of 1, 7 and 64, and decode give the same bits (${name})`, async () => {
@@ -76,6 +76,54 @@ function testBits(name: string, open: () => Backend): void {
         assertSameBits(alone.out, whole.out.subarray(row * rowFloats, (row + 1) * rowFloats), `row ${row} ${JSON.stringify(attention)}`);
       }
     }
+  });
+
+  /** 300 tokens of one sequence, values times powers of two. */
+  async function scaledCache(values: (token: number) => number): Promise<{ pages: Pages; call: (q: Float32Array, kvLen: number) => AttendCall }> {
+    const [kvHeads, headDim, tokens] = [1, 24, 300];
+    const numbers = random(16);
+    const pages = backend.createPages(pageLayout({ kvHeads, headDim, blockSize: 16 }), 19);
+    const key = numbers.normals(tokens * headDim);
+    const value = numbers.normals(tokens * headDim).map((x, i) => x * values(Math.floor(i / headDim)));
+    await backend.append({ pages, key, value, slotMapping: Int32Array.from({ length: tokens }, (_, i) => i) });
+    const blockTable = Int32Array.from({ length: 19 }, (_, i) => i);
+    const call = (q: Float32Array, kvLen: number): AttendCall => ({
+      pages, q, blockTable, cuSeqlensQ: Int32Array.of(0, q.length / (2 * headDim)), seqUsedK: Int32Array.of(kvLen),
+    });
+    return { pages, call };
+  }
+
+  const times = (x: Float32Array, by: number): Float32Array => x.map((value) => value * by);
+
+  test('queries and values of any size give the same bits, times a power of two', async () => {
+    const small = await scaledCache(() => 1);
+    const large = await scaledCache(() => 2 ** 100);
+    // Few rows multiply codes as they are, many a decoded tile.
+    for (const rows of [1, 40]) {
+      const q = random(17).normals(rows * 2 * 24);
+      const expected = await backend.attend(small.call(q, 300));
+      for (const exponent of [90, -90]) {
+        const scaled = await backend.attend({ ...small.call(times(q, 2 ** exponent), 300), softmaxScale: 2 ** -exponent / Math.sqrt(24) });
+        assertSameBits(scaled.out, expected.out, `${rows} rows of q times 2^${exponent}`);
+        assertSameBits(scaled.lse, expected.lse);
+      }
+      assertSameBits((await backend.attend(large.call(q, 300))).out, times(expected.out, 2 ** 100), `${rows} rows, values times 2^100`);
+    }
+    small.pages.dispose();
+    large.pages.dispose();
+  });
+
+  test('invariance where some values are huge, and seen by some rows only', async () => {
+    const cache = await scaledCache((token) => (token % 90 === 80 ? 2 ** 110 : token % 7 === 0 ? 2 ** -90 : 1));
+    const rowFloats = 2 * 24;
+    const q = random(18).normals(300 * rowFloats);
+    const whole = await backend.attend(cache.call(q, 300));
+    for (let row = 0; row < 300; row += 3) {
+      const alone = await backend.attend(cache.call(q.subarray(row * rowFloats, (row + 1) * rowFloats), row + 1));
+      assertSameBits(alone.out, whole.out.subarray(row * rowFloats, (row + 1) * rowFloats), `row ${row}`);
+    }
+    ok(whole.out.every(Number.isFinite));
+    cache.pages.dispose();
   });
 
   test('invariance: alone, in a batch and with permuted pages give the same bits', async () => {
