@@ -21,17 +21,6 @@ export function scatterRow(row: usize, dim: i32, codes: usize, dimStride: usize,
   else scatter<u32>(row, dim, codes, dimStride);
 }
 
-function gather<T>(codes: usize, dim: i32, dimStride: usize, row: usize): void {
-  for (const end = row + <usize>dim * sizeof<T>(); row < end; row += sizeof<T>(), codes += dimStride) store<T>(row, load<T>(codes));
-}
-
-/** The way back: one row of codes from its places. */
-export function gatherRow(codes: usize, dim: i32, dimStride: usize, elementBytes: i32, row: usize): void {
-  if (elementBytes == 1) gather<u8>(codes, dim, dimStride, row);
-  else if (elementBytes == 2) gather<u16>(codes, dim, dimStride, row);
-  else gather<u32>(codes, dim, dimStride, row);
-}
-
 /** 8 dims at a time; the registers hold dims × tokens as said. */
 function transposeBytes(rows: usize, dim: i32, codes: usize, dimStride: usize): void {
   for (const end = rows + dim; rows < end; rows += 8, codes += 8 * dimStride) {

@@ -291,7 +291,7 @@ export const BLOCK_ROWS = 64;
  */
 export const ROW_FLOATS = MAX_HEAD_DIM + 16;
 /** Words of the kernel's record of a block of rows. */
-const BLOCK_WORDS = 4;
+const BLOCK_WORDS = 6;
 /** Words per row of the kernel's row records. */
 export const ROW_WORDS = 14;
 

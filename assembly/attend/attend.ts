@@ -84,7 +84,7 @@ function addValues<F>(count: i32, probabilities: usize, keys: i32, tile: usize, 
 
 /**
  * Scores of all rows against the keys of the tile that any row beside them sees.
- * @param tile the keys as f32, or 0: codes in their pages
+ * @param tile the keys as f32, or 0: as codes in their pages
  */
 function scoreRows(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows: usize, n: i32, queries: usize, tile: usize): void {
   const format = changetype<SideParams>(p.k).format;
@@ -236,10 +236,8 @@ export function attendCut(p: AttendParams, block: Block, first: i32, end: i32): 
   const heads = block.heads;
   const n = block.n;
   for (let tile = first; tile < end; tile += TILE_KEYS) {
-    // All heads' rows see the same keys.
-    const rows = rowsOf(p, block, 0);
-    const from = firstSeen(rows, n, tile);
-    const to = endSeen(rows, n, tile);
+    const from = max(0, block.first - tile);
+    const to = min(TILE_KEYS, block.end - tile);
     if (from >= to) continue;
     const kCodes = isDimMajor(k) && multipliesCodes(k.format, kBias) && !anySpecialKey(p, blocks, kvHead, heads, tile, from, to);
     const vCodes = multipliesCodes(v.format, vBias) && !anySpecialValue(p, blocks, kvHead, heads, tile, from, to);
@@ -250,37 +248,11 @@ export function attendCut(p: AttendParams, block: Block, first: i32, end: i32): 
   }
 }
 
-/** The first key of a tile that any of n rows sees, counted from the tile's first, and the end of those. */
-function firstSeen(rows: usize, n: i32, tile: i32): i32 {
-  let from = TILE_KEYS;
-  for (let r = 0; r < n; r++) {
-    const row = rowAt(rows, r);
-    if (sees(row, tile, tile + TILE_KEYS)) from = min(from, max(0, row.first - tile));
-  }
-  return from;
-}
-
-function endSeen(rows: usize, n: i32, tile: i32): i32 {
-  let to = 0;
-  for (let r = 0; r < n; r++) {
-    const row = rowAt(rows, r);
-    if (sees(row, tile, tile + TILE_KEYS)) to = max(to, min(TILE_KEYS, row.end - tile));
-  }
-  return to;
-}
-
 /** A block from first key to result. */
 export function attendBlock(p: AttendParams, block: Block): void {
   const bytes = <usize>p.dim << 2;
-  // All heads' rows see the same keys.
-  let first = i32.MAX_VALUE;
-  let end = 0;
-  for (let r = 0; r < block.n; r++) {
-    const row = rowAt(rowsOf(p, block, 0), r);
-    if (row.first >= row.end) continue;
-    first = min(first, row.first);
-    end = max(end, row.end);
-  }
+  const first = block.first;
+  const end = block.end;
   for (let cut = first - first % CUT_KEYS; cut < end; cut += CUT_KEYS) {
     const cutEnd = min(end, cut + CUT_KEYS);
     attendCut(p, block, max(cut, first - first % TILE_KEYS), cutEnd);

@@ -11,6 +11,7 @@
  */
 import * as e4m3fn from "../formats/e4m3fn";
 import * as e5m2 from "../formats/e5m2";
+import { zipHigh, zipLow } from "../zip";
 import { ROW_BYTES } from "./memory";
 import { addProduct } from "./product";
 
@@ -26,17 +27,6 @@ export function spreadMask<F>(count: i32): v128 {
 @inline
 function spread<F>(codes: v128, mask: v128): v128 {
   return v128.and(i16x8.shl(codes, isSigned<F>() ? e5m2.SPREAD_SHIFT : e4m3fn.SPREAD_SHIFT), mask);
-}
-
-/** The first and the last 4 of 8 spread codes. */
-@inline
-function low(bits: v128): v128 {
-  return v128.shuffle<i16>(i16x8.splat(0), bits, 0, 8, 1, 9, 2, 10, 3, 11);
-}
-
-@inline
-function high(bits: v128): v128 {
-  return v128.shuffle<i16>(i16x8.splat(0), bits, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 
 /**
@@ -61,8 +51,8 @@ export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize
   }
   for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
     const bits = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
-    const x = isFloat<F>() ? v128.load(panel) : low(bits);
-    const y = isFloat<F>() ? v128.load(panel, 16) : high(bits);
+    const x = isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, bits);
+    const y = isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, bits);
     const row0 = v128.load32_splat(factors);
     a = addProduct(a, row0, x);
     b = addProduct(b, row0, y);
@@ -98,8 +88,8 @@ function addPanel2x8<F>(factors: usize, n: i32, panel: usize, stride: usize, sum
   }
   for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
     const bits = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
-    const x = isFloat<F>() ? v128.load(panel) : low(bits);
-    const y = isFloat<F>() ? v128.load(panel, 16) : high(bits);
+    const x = isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, bits);
+    const y = isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, bits);
     const row0 = v128.load32_splat(factors);
     a = addProduct(a, row0, x);
     b = addProduct(b, row0, y);
@@ -131,17 +121,17 @@ function addPanel2x16<F>(factors: usize, n: i32, panel: usize, stride: usize, su
     const row0 = v128.load32_splat(factors);
     const row1 = v128.load32_splat(factors, ROW_BYTES);
     const first = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
-    const x = isFloat<F>() ? v128.load(panel) : low(first);
+    const x = isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, first);
     a = addProduct(a, row0, x);
     e = addProduct(e, row1, x);
-    const y = isFloat<F>() ? v128.load(panel, 16) : high(first);
+    const y = isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, first);
     b = addProduct(b, row0, y);
     f = addProduct(f, row1, y);
     const second = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel, 8), mask);
-    const z = isFloat<F>() ? v128.load(panel, 32) : low(second);
+    const z = isFloat<F>() ? v128.load(panel, 32) : zipLow<u16>(zero, second);
     c = addProduct(c, row0, z);
     g = addProduct(g, row1, z);
-    const w = isFloat<F>() ? v128.load(panel, 48) : high(second);
+    const w = isFloat<F>() ? v128.load(panel, 48) : zipHigh<u16>(zero, second);
     d = addProduct(d, row0, w);
     h = addProduct(h, row1, w);
   }
@@ -183,10 +173,10 @@ export function addPanel1<F>(factors: usize, n: i32, panel: usize, stride: usize
     const row = v128.load32_splat(factors);
     const first = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
     const second = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel, 8), mask);
-    a = addProduct(a, row, isFloat<F>() ? v128.load(panel) : low(first));
-    b = addProduct(b, row, isFloat<F>() ? v128.load(panel, 16) : high(first));
-    c = addProduct(c, row, isFloat<F>() ? v128.load(panel, 32) : low(second));
-    d = addProduct(d, row, isFloat<F>() ? v128.load(panel, 48) : high(second));
+    a = addProduct(a, row, isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, first));
+    b = addProduct(b, row, isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, first));
+    c = addProduct(c, row, isFloat<F>() ? v128.load(panel, 32) : zipLow<u16>(zero, second));
+    d = addProduct(d, row, isFloat<F>() ? v128.load(panel, 48) : zipHigh<u16>(zero, second));
   }
   v128.store(sums, a);
   v128.store(sums, b, 16);

@@ -16,13 +16,19 @@ export function powerOfTwo(exponent: i32): f32 {
   return reinterpret<f32>((exponent + 127) << 23);
 }
 
+/** The exponent field of the largest lane, of f32 without their signs. */
+@inline
+export function largestExponentOf(bits: v128): i32 {
+  const two = i32x4.max_s(bits, v128.shuffle<i32>(bits, bits, 2, 3, 0, 1));
+  return max(i32x4.extract_lane(two, 0), i32x4.extract_lane(two, 1)) >> 23;
+}
+
 /** The largest exponent field among n values' (a multiple of 4), as it stands in their bits. */
 function largestExponent(x: usize, n: i32): i32 {
   const exponents = i32x4.splat(0x7f800000);
   let four = i32x4.splat(0);
   for (const end = x + (<usize>n << 2); x < end; x += 16) four = i32x4.max_s(four, v128.and(v128.load(x), exponents));
-  const two = i32x4.max_s(four, v128.shuffle<i32>(four, four, 2, 3, 0, 1));
-  return max(i32x4.extract_lane(two, 0), i32x4.extract_lane(two, 1)) >> 23;
+  return largestExponentOf(four);
 }
 
 /** One row of `bytes`, times a power of two; elements smaller than `least` (bits of a magnitude) become 0. */

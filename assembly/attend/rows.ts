@@ -52,6 +52,9 @@ export class Block {
   n: i32;
   /** The sequence's row of the block table. */
   blocks: usize;
+  /** Keys that any row sees: first … end − 1, none between them unseen. Heads do not differ in this. */
+  first: i32;
+  end: i32;
 }
 
 /** Places that n rows of one head take. */
@@ -109,5 +112,13 @@ export function startBlock(p: AttendParams, block: Block, item: i32, kvHead: i32
   block.heads = heads;
   block.n = min(BLOCK_ROWS, load<i32>(work, 4) * (p.queryHeads / p.kvHeads) - firstRow);
   block.blocks = p.blockTable + <usize>(load<i32>(work, 16) * p.maxBlocks << 2);
-  for (let i = 0; i < heads * block.n; i++) startRow(p, rowOf(p, block, i), work, kvHead + i / block.n, firstRow + i % block.n);
+  block.first = i32.MAX_VALUE;
+  block.end = 0;
+  for (let i = 0; i < heads * block.n; i++) {
+    const row = rowOf(p, block, i);
+    startRow(p, row, work, kvHead + i / block.n, firstRow + i % block.n);
+    if (row.first >= row.end) continue;
+    block.first = min(block.first, row.first);
+    block.end = max(block.end, row.end);
+  }
 }

@@ -10,7 +10,7 @@
  * 2^shift smaller, to sums that are made so and put right afterwards (row.rescale, row.restore).
  */
 import { exp1, exp4, tanh4 } from "./exp";
-import { powerOfTwo } from "./query";
+import { largestExponentOf, powerOfTwo } from "./query";
 import { Row } from "./rows";
 import { AttendParams } from "../../build/params";
 
@@ -28,13 +28,6 @@ function maxOfLanes(x: v128): f32 {
 function sumOfLanes(x: v128): f32 {
   const two = f32x4.add(x, v128.shuffle<i32>(x, x, 2, 3, 0, 1));
   return f32x4.extract_lane(f32x4.add(two, v128.shuffle<i32>(two, two, 1, 0, 3, 2)), 0);
-}
-
-/** The exponent field of the largest lane, of f32 without their signs. */
-@inline
-function largestExponentOf(bits: v128): i32 {
-  const two = i32x4.max_s(bits, v128.shuffle<i32>(bits, bits, 2, 3, 0, 1));
-  return max(i32x4.extract_lane(two, 0), i32x4.extract_lane(two, 1)) >> 23;
 }
 
 /** Where nothing larger than −∞ was seen, exp needs a finite base: exp(−∞ − 0) = 0. */

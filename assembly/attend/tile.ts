@@ -1,12 +1,13 @@
 /**
  * Keys or values of one tile, gathered from the pages of a sequence, and decoded where that pays.
  *
- * K is gathered as (dim, TILE_KEYS), V as (TILE_KEYS, dim), its rows as far apart as in a page, so that lanes are what neighbours in memory are.
- * Lanes and rows of keys that were not asked for hold anything.
+ * K is gathered as (dim, TILE_KEYS), V as (TILE_KEYS, dim), its rows as far apart as in a page, so that lanes are what
+ * neighbours in memory are. Lanes and rows of keys that were not asked for hold anything.
  */
 import { decodeRun, widenRun } from "../codec";
 import { E4M3FN_UNIT_EXPONENT } from "../formats/e4m3fn";
 import { E5M2_UNIT_EXPONENT } from "../formats/e5m2";
+import { scatterRow } from "../panel";
 import { scratch } from "./memory";
 import { powerOfTwo } from "./query";
 import {
@@ -55,15 +56,6 @@ function copyRegion(source: usize, sourceStride: usize, rows: i32, bytes: usize,
   }
 }
 
-/** One token's key, as it lies in a token-major page, as a column. */
-function scatterKey(source: usize, bytes: usize, dim: i32, column: usize): void {
-  for (; dim > 0; dim--, source += bytes, column += <usize>TILE_KEYS * bytes) {
-    if (bytes == 1) store<u8>(column, load<u8>(source));
-    else if (bytes == 2) store<u16>(column, load<u16>(source));
-    else store<u32>(column, load<u32>(source));
-  }
-}
-
 /** Where the codes of a token and head begin. */
 @inline
 export function codesOf(p: AttendParams, side: SideParams, page: usize, head: i32, place: i32): usize {
@@ -88,7 +80,7 @@ export function pageAt(p: AttendParams, entry: usize): usize {
   return p.pages + <usize>load<i32>(entry) * p.pageBytes;
 }
 
-/** Keys from … to − 1 of the tile that begins at key `first`, as f32 or codes; `blocks` is the sequence's row of the block table. */
+/** Keys from … to − 1 of the tile that begins at key `first`; `blocks` is the sequence's row of the block table. */
 export function gatherKeys(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32): void {
   const k = changetype<SideParams>(p.k);
   const bytes = elementBytes(k.format);
@@ -106,7 +98,7 @@ export function gatherKeys(p: AttendParams, blocks: usize, head: i32, first: i32
     const source = codesOf(p, k, pageAt(p, entry), head, place);
     const column = columns + <usize>key * bytes;
     if (dimMajor) copyRegion(source, k.dimStride, p.dim, <usize>run * bytes, column, <usize>TILE_KEYS * bytes);
-    else for (let i = 0; i < run; i++) scatterKey(source + <usize>i * k.tokenStride, bytes, p.dim, column + <usize>i * bytes);
+    else for (let i = 0; i < run; i++) scatterRow(source + <usize>i * k.tokenStride, p.dim, column + <usize>i * bytes, <usize>TILE_KEYS * bytes, <i32>bytes);
     key += run;
   }
 }
