@@ -17,3 +17,8 @@ export type Keep = u8;
 export type Divide = u16;
 export type Multiply = u32;
 export type Clamp = u64;
+
+/** How many rows a kernel is compiled for: sizeof is that number. */
+export type OneRow = u8;
+export type TwoRows = u16;
+export type FourRows = u32;

@@ -10,10 +10,10 @@
  * Order: tiles and cuts begin at fixed keys (multiples of TILE_KEYS and CUT_KEYS), so what a row adds up, and in which
  * order, depends on the row alone: not on its block, batch, chunk or pages.
  */
-import { E4M3FN, E5M2, F32 } from "../types";
+import { E4M3FN, E5M2, F32, FourRows, OneRow } from "../types";
 import { finishRow, mergeCut } from "./merge";
 import { ROW_BYTES, scratch } from "./memory";
-import { addPanel1, addPanel2, addPanel4, PANEL2_LANES, spreadMask } from "./panel";
+import { addPanel16, addPanel8, addTwoRows, spreadMask, TWO_ROWS_LANES } from "./panel";
 import { scaleQueries } from "./query";
 import { Block, rowAt, rowOf, rowsOf, rowsPerHead, sees, startBlock, sumsOf } from "./rows";
 import { softmaxRow, weigh } from "./softmax";
@@ -51,9 +51,9 @@ function scorePanels<F>(count: i32, queries: usize, dim: i32, keys: usize, strid
   const bytes: usize = isFloat<F>() ? 4 : 1;
   const end = scores + (<usize>lanes << 2);
   const mask = spreadMask<F>(count);
-  if (count > 2) for (; scores < end; scores += 32, keys += 8 * bytes) addPanel4<F>(queries, dim, keys, stride, scores, true, mask);
-  else if (count == 2) for (; scores < end; scores += PANEL2_LANES << 2, keys += PANEL2_LANES * bytes) addPanel2<F>(queries, dim, keys, stride, scores, true, mask);
-  else for (; scores < end; scores += 64, keys += 16 * bytes) addPanel1<F>(queries, dim, keys, stride, scores, true, mask);
+  if (count > 2) for (; scores < end; scores += 32, keys += 8 * bytes) addPanel8<F, FourRows>(queries, dim, keys, stride, scores, true, mask);
+  else if (count == 2) for (; scores < end; scores += TWO_ROWS_LANES << 2, keys += TWO_ROWS_LANES * bytes) addTwoRows<F>(queries, dim, keys, stride, scores, true, mask);
+  else for (; scores < end; scores += 64, keys += 16 * bytes) addPanel16<F, OneRow>(queries, dim, keys, stride, scores, true, mask);
 }
 
 /**
@@ -77,9 +77,9 @@ function addValues<F>(count: i32, probabilities: usize, keys: i32, tile: usize, 
   const stride = <usize>elements * bytes;
   const end = sums + (<usize>dim << 2);
   const mask = spreadMask<F>(count);
-  if (count > 2) for (; sums < end; sums += 32, tile += 8 * bytes) addPanel4<F>(probabilities, keys, tile, stride, sums, false, mask);
-  else if (count == 2) for (; sums < end; sums += PANEL2_LANES << 2, tile += PANEL2_LANES * bytes) addPanel2<F>(probabilities, keys, tile, stride, sums, false, mask);
-  else for (; sums < end; sums += 64, tile += 16 * bytes) addPanel1<F>(probabilities, keys, tile, stride, sums, false, mask);
+  if (count > 2) for (; sums < end; sums += 32, tile += 8 * bytes) addPanel8<F, FourRows>(probabilities, keys, tile, stride, sums, false, mask);
+  else if (count == 2) for (; sums < end; sums += TWO_ROWS_LANES << 2, tile += TWO_ROWS_LANES * bytes) addTwoRows<F>(probabilities, keys, tile, stride, sums, false, mask);
+  else for (; sums < end; sums += 64, tile += 16 * bytes) addPanel16<F, OneRow>(probabilities, keys, tile, stride, sums, false, mask);
 }
 
 /**

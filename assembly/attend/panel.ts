@@ -11,6 +11,7 @@
  */
 import * as e4m3fn from "../formats/e4m3fn";
 import * as e5m2 from "../formats/e5m2";
+import { TwoRows } from "../types";
 import { zipHigh, zipLow } from "../zip";
 import { ROW_BYTES } from "./memory";
 import { addProduct } from "./product";
@@ -30,13 +31,13 @@ function spread<F>(codes: v128, mask: v128): v128 {
 }
 
 /**
- * Four rows by 8 lanes. F: E4M3FN, E5M2 or F32.
+ * Rows by 8 lanes. F: E4M3FN, E5M2 or F32; Rows: TwoRows or FourRows.
  * @param n length of the sums
  * @param stride bytes from panel[i] to panel[i + 1]
  * @param fresh sums begin at 0 instead of with what is there
  * @param mask {@link spreadMask}
  */
-export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
+export function addPanel8<F, Rows>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
   const zero = f32x4.splat(0);
   let a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;
   if (!fresh) {
@@ -44,10 +45,12 @@ export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize
     b = v128.load(sums, 16);
     c = v128.load(sums, ROW_BYTES);
     d = v128.load(sums, ROW_BYTES + 16);
-    e = v128.load(sums, 2 * ROW_BYTES);
-    f = v128.load(sums, 2 * ROW_BYTES + 16);
-    g = v128.load(sums, 3 * ROW_BYTES);
-    h = v128.load(sums, 3 * ROW_BYTES + 16);
+    if (sizeof<Rows>() == 4) {
+      e = v128.load(sums, 2 * ROW_BYTES);
+      f = v128.load(sums, 2 * ROW_BYTES + 16);
+      g = v128.load(sums, 3 * ROW_BYTES);
+      h = v128.load(sums, 3 * ROW_BYTES + 16);
+    }
   }
   for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
     const bits = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
@@ -59,52 +62,29 @@ export function addPanel4<F>(factors: usize, n: i32, panel: usize, stride: usize
     const row1 = v128.load32_splat(factors, ROW_BYTES);
     c = addProduct(c, row1, x);
     d = addProduct(d, row1, y);
-    const row2 = v128.load32_splat(factors, 2 * ROW_BYTES);
-    e = addProduct(e, row2, x);
-    f = addProduct(f, row2, y);
-    const row3 = v128.load32_splat(factors, 3 * ROW_BYTES);
-    g = addProduct(g, row3, x);
-    h = addProduct(h, row3, y);
+    if (sizeof<Rows>() == 4) {
+      const row2 = v128.load32_splat(factors, 2 * ROW_BYTES);
+      e = addProduct(e, row2, x);
+      f = addProduct(f, row2, y);
+      const row3 = v128.load32_splat(factors, 3 * ROW_BYTES);
+      g = addProduct(g, row3, x);
+      h = addProduct(h, row3, y);
+    }
   }
   v128.store(sums, a);
   v128.store(sums, b, 16);
   v128.store(sums, c, ROW_BYTES);
   v128.store(sums, d, ROW_BYTES + 16);
-  v128.store(sums, e, 2 * ROW_BYTES);
-  v128.store(sums, f, 2 * ROW_BYTES + 16);
-  v128.store(sums, g, 3 * ROW_BYTES);
-  v128.store(sums, h, 3 * ROW_BYTES + 16);
+  if (sizeof<Rows>() == 4) {
+    v128.store(sums, e, 2 * ROW_BYTES);
+    v128.store(sums, f, 2 * ROW_BYTES + 16);
+    v128.store(sums, g, 3 * ROW_BYTES);
+    v128.store(sums, h, 3 * ROW_BYTES + 16);
+  }
 }
 
-/** Two rows by 8 lanes; see {@link addPanel4}. */
-function addPanel2x8<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
-  const zero = f32x4.splat(0);
-  let a = zero, b = zero, c = zero, d = zero;
-  if (!fresh) {
-    a = v128.load(sums);
-    b = v128.load(sums, 16);
-    c = v128.load(sums, ROW_BYTES);
-    d = v128.load(sums, ROW_BYTES + 16);
-  }
-  for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
-    const bits = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
-    const x = isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, bits);
-    const y = isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, bits);
-    const row0 = v128.load32_splat(factors);
-    a = addProduct(a, row0, x);
-    b = addProduct(b, row0, y);
-    const row1 = v128.load32_splat(factors, ROW_BYTES);
-    c = addProduct(c, row1, x);
-    d = addProduct(d, row1, y);
-  }
-  v128.store(sums, a);
-  v128.store(sums, b, 16);
-  v128.store(sums, c, ROW_BYTES);
-  v128.store(sums, d, ROW_BYTES + 16);
-}
-
-/** Two rows by 16 lanes; see {@link addPanel4}. */
-function addPanel2x16<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
+/** Rows by 16 lanes; see {@link addPanel8}. Rows: OneRow or TwoRows. */
+export function addPanel16<F, Rows>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
   const zero = f32x4.splat(0);
   let a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;
   if (!fresh) {
@@ -112,37 +92,41 @@ function addPanel2x16<F>(factors: usize, n: i32, panel: usize, stride: usize, su
     b = v128.load(sums, 16);
     c = v128.load(sums, 32);
     d = v128.load(sums, 48);
-    e = v128.load(sums, ROW_BYTES);
-    f = v128.load(sums, ROW_BYTES + 16);
-    g = v128.load(sums, ROW_BYTES + 32);
-    h = v128.load(sums, ROW_BYTES + 48);
+    if (sizeof<Rows>() == 2) {
+      e = v128.load(sums, ROW_BYTES);
+      f = v128.load(sums, ROW_BYTES + 16);
+      g = v128.load(sums, ROW_BYTES + 32);
+      h = v128.load(sums, ROW_BYTES + 48);
+    }
   }
   for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
     const row0 = v128.load32_splat(factors);
-    const row1 = v128.load32_splat(factors, ROW_BYTES);
+    const row1 = sizeof<Rows>() == 2 ? v128.load32_splat(factors, ROW_BYTES) : zero;
     const first = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
     const x = isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, first);
     a = addProduct(a, row0, x);
-    e = addProduct(e, row1, x);
+    if (sizeof<Rows>() == 2) e = addProduct(e, row1, x);
     const y = isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, first);
     b = addProduct(b, row0, y);
-    f = addProduct(f, row1, y);
+    if (sizeof<Rows>() == 2) f = addProduct(f, row1, y);
     const second = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel, 8), mask);
     const z = isFloat<F>() ? v128.load(panel, 32) : zipLow<u16>(zero, second);
     c = addProduct(c, row0, z);
-    g = addProduct(g, row1, z);
+    if (sizeof<Rows>() == 2) g = addProduct(g, row1, z);
     const w = isFloat<F>() ? v128.load(panel, 48) : zipHigh<u16>(zero, second);
     d = addProduct(d, row0, w);
-    h = addProduct(h, row1, w);
+    if (sizeof<Rows>() == 2) h = addProduct(h, row1, w);
   }
   v128.store(sums, a);
   v128.store(sums, b, 16);
   v128.store(sums, c, 32);
   v128.store(sums, d, 48);
-  v128.store(sums, e, ROW_BYTES);
-  v128.store(sums, f, ROW_BYTES + 16);
-  v128.store(sums, g, ROW_BYTES + 32);
-  v128.store(sums, h, ROW_BYTES + 48);
+  if (sizeof<Rows>() == 2) {
+    v128.store(sums, e, ROW_BYTES);
+    v128.store(sums, f, ROW_BYTES + 16);
+    v128.store(sums, g, ROW_BYTES + 32);
+    v128.store(sums, h, ROW_BYTES + 48);
+  }
 }
 
 /**
@@ -150,36 +134,11 @@ function addPanel2x16<F>(factors: usize, n: i32, panel: usize, stride: usize, su
  * where every product needs a register of its own, 16 spilled and took a quarter longer than 8.
  */
 @inline
-export const PANEL2_LANES: usize = ASC_FEATURE_RELAXED_SIMD ? 16 : 8;
+export const TWO_ROWS_LANES: usize = ASC_FEATURE_RELAXED_SIMD ? 16 : 8;
 
-/** Two rows by PANEL2_LANES; see {@link addPanel4}. */
+/** Two rows by TWO_ROWS_LANES. */
 @inline
-export function addPanel2<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
-  if (ASC_FEATURE_RELAXED_SIMD) addPanel2x16<F>(factors, n, panel, stride, sums, fresh, mask);
-  else addPanel2x8<F>(factors, n, panel, stride, sums, fresh, mask);
-}
-
-/** One row by 16 lanes; see {@link addPanel4}. */
-export function addPanel1<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
-  const zero = f32x4.splat(0);
-  let a = zero, b = zero, c = zero, d = zero;
-  if (!fresh) {
-    a = v128.load(sums);
-    b = v128.load(sums, 16);
-    c = v128.load(sums, 32);
-    d = v128.load(sums, 48);
-  }
-  for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
-    const row = v128.load32_splat(factors);
-    const first = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
-    const second = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel, 8), mask);
-    a = addProduct(a, row, isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, first));
-    b = addProduct(b, row, isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, first));
-    c = addProduct(c, row, isFloat<F>() ? v128.load(panel, 32) : zipLow<u16>(zero, second));
-    d = addProduct(d, row, isFloat<F>() ? v128.load(panel, 48) : zipHigh<u16>(zero, second));
-  }
-  v128.store(sums, a);
-  v128.store(sums, b, 16);
-  v128.store(sums, c, 32);
-  v128.store(sums, d, 48);
+export function addTwoRows<F>(factors: usize, n: i32, panel: usize, stride: usize, sums: usize, fresh: bool, mask: v128): void {
+  if (ASC_FEATURE_RELAXED_SIMD) addPanel16<F, TwoRows>(factors, n, panel, stride, sums, fresh, mask);
+  else addPanel8<F, TwoRows>(factors, n, panel, stride, sums, fresh, mask);
 }
