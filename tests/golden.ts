@@ -1,18 +1,7 @@
-/** The golden data that travels with the project, brotli-compressed in tests/golden/. */
-import { readdirSync, readFileSync } from 'node:fs';
-import { brotliDecompressSync } from 'node:zlib';
+/** The golden data that travels with the project. */
+import { golden } from './golden-files.js';
 
-const root = new URL('./golden/', import.meta.url);
-
-/** One file's bytes, in a buffer of their own. */
-export function golden(path: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(brotliDecompressSync(readFileSync(new URL(`${path}.br`, root))));
-}
-
-/** Paths of the files in one folder, for {@link golden}. */
-export function goldenFiles(folder: string): string[] {
-  return readdirSync(new URL(`${folder}/`, root)).map((file) => `${folder}/${file.replace(/\.br$/, '')}`).sort();
-}
+export { golden, goldenFiles } from './golden-files.js';
 
 /** NVIDIA's map of all f32 bit patterns: code `codes[i]` from pattern `starts[i]` on. */
 export function nvidiaMap(format: string, mode: string): { starts: number[]; codeOf: (pattern: number) => number } {
