@@ -5,27 +5,48 @@ import { suite } from './suite.js';
 
 const test = suite('the test runner');
 
-function run(...args: string[]): { status: number | null; lastLine: string; stderr: string } {
+function run(args: string[], env: NodeJS.ProcessEnv = {}): { status: number | null; lastLine: string; stdout: string; stderr: string } {
   const runner = fileURLToPath(new URL('run.ts', import.meta.url));
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', runner, ...args], { encoding: 'utf8' });
-  return { status, lastLine: stdout.trimEnd().split('\n').at(-1)!, stderr };
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', runner, ...args], { encoding: 'utf8', env: { ...process.env, ...env } });
+  return { status, lastLine: stdout.trimEnd().split('\n').at(-1)!, stdout, stderr };
 }
 
 test('hooks that throw, hangs, failures and empty suites count as failures', () => {
-  const { status, lastLine, stderr } = run('--kind', 'fixture', 'failures');
+  const { status, lastLine, stderr } = run(['--kind', 'fixture', 'failures']);
   is(lastLine, '2 passed, 5 failed, 0 skipped');
   is(status, 1);
   for (const reason of [/from a hook/, /from an after hook/, /"never ends" took longer than 0.2 s/, /as it should/, /suite "empty" has no test/]) match(stderr, reason);
 });
 
 test('a process that ends too early fails', () => {
-  const { status, lastLine } = run('--kind', 'fixture', 'exits');
+  const { status, lastLine } = run(['--kind', 'fixture', 'exits']);
   is(lastLine, '0 passed, 1 failed, 0 skipped');
   is(status, 1);
 });
 
-test('names that match no file fail', () => {
-  const { status, lastLine } = run('no such test');
+test('a process that is killed fails', () => {
+  const { status, lastLine, stderr } = run(['--kind', 'fixture', 'killed']);
   is(lastLine, '0 passed, 1 failed, 0 skipped');
   is(status, 1);
+  match(stderr, /ended by SIGKILL/);
+});
+
+test('names that match no file fail', () => {
+  const { status, lastLine } = run(['no such test']);
+  is(lastLine, '0 passed, 1 failed, 0 skipped');
+  is(status, 1);
+});
+
+test('a suite without an adapter is skipped, and says why', () => {
+  const { status, lastLine, stdout } = run(['--kind', 'fixture', 'skips'], { REQUIRE_GPU: '' });
+  is(lastLine, '1 passed, 0 failed, 2 skipped');
+  is(status, 0);
+  match(stdout, /2 skipped: suite "needs a GPU", there is none/);
+});
+
+test('where a GPU is required it fails', () => {
+  const { status, lastLine, stderr } = run(['--kind', 'fixture', 'skips'], { REQUIRE_GPU: '1' });
+  is(lastLine, '1 passed, 2 failed, 0 skipped');
+  is(status, 1);
+  match(stderr, /suite "needs a GPU" may not be skipped: there is none/);
 });

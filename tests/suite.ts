@@ -1,6 +1,6 @@
 /**
  * uvu's suites, without its ways of passing silently: hooks that throw are failures, every test has a time-out, and a
- * suite needs no `.run()` that could be forgotten, since `tests/run.ts` runs all that a file has made.
+ * suite needs no `.run()` that could be forgotten, since the runner runs all that a file has made.
  */
 import { suite as uvuSuite } from 'uvu';
 
@@ -16,6 +16,8 @@ export interface RegisteredSuite {
   readonly name: string;
   /** Tests registered. */
   tests: number;
+  /** Why none of them can run here. */
+  readonly skip?: string;
   /** What hooks threw; uvu itself drops it. */
   readonly hookErrors: unknown[];
   /** Hands the suite to uvu's queue. */
@@ -39,9 +41,14 @@ async function withTimeout(name: string, seconds: number, body: Body): Promise<v
   }
 }
 
-export function suite(name: string): Suite {
+export interface SuiteOptions {
+  /** Why its tests cannot run here: there is no adapter. They count as skipped, or as failed where `REQUIRE_GPU=1`. */
+  readonly skip?: string;
+}
+
+export function suite(name: string, { skip }: SuiteOptions = {}): Suite {
   const inner = uvuSuite(name);
-  const entry: RegisteredSuite = { name, tests: 0, hookErrors: [], enqueue: () => inner.run() };
+  const entry: RegisteredSuite = { name, tests: 0, skip, hookErrors: [], enqueue: () => inner.run() };
   registered.push(entry);
   const test = (testName: string, body: Body, { seconds = DEFAULT_SECONDS } = {}): void => {
     entry.tests++;

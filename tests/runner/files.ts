@@ -1,0 +1,34 @@
+/** What `tests/run.ts` starts once the environment is as WebGPU needs it: runs the test files. */
+import { readdirSync } from 'node:fs';
+import { sep } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { Run, summary } from './loop.js';
+
+const { values: options, positionals: parts } = parseArgs({ options: { kind: { type: 'string', default: 'test' } }, allowPositionals: true });
+const root = fileURLToPath(new URL('..', import.meta.url));
+const suffix = `.${options.kind}.ts`;
+const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
+  .map((file) => file.split(sep).join('/'))
+  .filter((file) => file.endsWith(suffix) && (parts.length === 0 || parts.some((part) => file.includes(part))))
+  .sort();
+
+const run = new Run({ requireGpu: process.env.REQUIRE_GPU === '1', print: console.log, complain: console.error });
+let finished = false;
+
+// A test that ends the process, or leaves nothing to wait for, must not look like success.
+process.on('exit', () => {
+  if (finished) return;
+  process.exitCode = 1;
+  run.fail(1, 'the process ended before the tests did');
+  console.log(summary(run.totals));
+});
+
+for (const file of files) {
+  console.log(`\n${file}`);
+  await run.file(file, () => import(pathToFileURL(root + file).href));
+}
+if (files.length === 0) run.fail(1, `no test file matches ${parts.join(' ') || suffix}`);
+finished = true;
+console.log(summary(run.totals));
+process.exitCode = run.totals.failed === 0 ? 0 : 1;
