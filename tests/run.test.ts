@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { is, match } from 'uvu/assert';
+import { packaged } from './gpu/unpack.js';
 import { suite } from './suite.js';
 
 const test = suite('the test runner');
@@ -50,3 +51,30 @@ test('where a GPU is required it fails', () => {
   is(status, 1);
   match(stderr, /suite "needs a GPU" may not be skipped: there is none/);
 });
+
+if (packaged) {
+  test('files in a folder webgpu are run once more in a page', () => {
+    const { status, lastLine, stdout, stderr } = run(['--kind', 'fixture', 'webgpu/page'], { REQUIRE_GPU: '' });
+    is(lastLine, '6 passed, 3 failed, 2 skipped');
+    is(status, 1);
+    for (const reason of [/"needs a GPU", Node has none/, /"needs a GPU", the page has none/]) match(stdout, reason);
+    for (const reason of [/as it should/, /tests\/runner\/webgpu\/page\.fixture\.ts:\d+:/, /"never ends" took longer than 0.2 s/, /outside of any test: Error: nobody waits/]) match(stderr, reason);
+  });
+
+  test('where a GPU is required, the page needs one too', () => {
+    is(run(['--kind', 'fixture', 'webgpu/page'], { REQUIRE_GPU: '1' }).lastLine, '6 passed, 5 failed, 0 skipped');
+  });
+
+  test('a page that ends too early fails', () => {
+    const { status, lastLine, stderr } = run(['--kind', 'fixture', 'webgpu/leaves']);
+    is(lastLine, '3 passed, 1 failed, 0 skipped');
+    is(status, 1);
+    match(stderr, /the page is gone, last in leaves, "for another page"/);
+  });
+
+  test('--no-browser opens no page', () => {
+    const { status, lastLine } = run(['--kind', 'fixture', '--no-browser', 'webgpu/leaves']);
+    is(lastLine, '2 passed, 0 failed, 0 skipped');
+    is(status, 0);
+  });
+}

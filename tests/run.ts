@@ -1,6 +1,6 @@
 /**
- * Runs the tests: `node --import tsx tests/run.ts [--kind test|slow] [part of a path …]`.
- * Every `*.test.ts`, or every `*.slow.ts`, whose path contains one of the parts.
+ * Runs the tests: `node --import tsx tests/run.ts [--kind test|slow] [--no-browser] [part of a path …]`.
+ * Every `*.test.ts`, or every `*.slow.ts`, whose path contains one of the parts; those in a folder `webgpu` once more in Chromium.
  * The last line counts. The work is done by a child: the environment that gives WebGPU its adapter must be there when a process starts.
  */
 import { spawn } from 'node:child_process';

@@ -41,6 +41,9 @@ async function withTimeout(name: string, seconds: number, body: Body): Promise<v
   }
 }
 
+/** Told of each test before it begins, and waited for: whoever watches from outside then knows what a hang or a crash is about. */
+export const watcher = { began: async (_test: string, _seconds: number): Promise<void> => {} };
+
 export interface SuiteOptions {
   /** Why its tests cannot run here: there is no adapter. They count as skipped, or as failed where `REQUIRE_GPU=1`. */
   readonly skip?: string;
@@ -52,7 +55,10 @@ export function suite(name: string, { skip }: SuiteOptions = {}): Suite {
   registered.push(entry);
   const test = (testName: string, body: Body, { seconds = DEFAULT_SECONDS } = {}): void => {
     entry.tests++;
-    inner(testName, () => withTimeout(testName, seconds, body));
+    inner(testName, async () => {
+      await watcher.began(`${name}, "${testName}"`, seconds);
+      await withTimeout(testName, seconds, body);
+    });
   };
   const guarded = (kind: 'before' | 'after', body: Body): Body => async () => {
     try {

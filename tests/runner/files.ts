@@ -1,11 +1,16 @@
-/** What `tests/run.ts` starts once the environment is as WebGPU needs it: runs the test files. */
+/** What `tests/run.ts` starts once the environment is as WebGPU needs it: runs the test files here, then those of the GPU in Chromium. */
 import { readdirSync } from 'node:fs';
 import { sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { runInChromium } from '../browser/run.js';
+import { packaged } from '../gpu/unpack.js';
 import { Run, summary } from './loop.js';
 
-const { values: options, positionals: parts } = parseArgs({ options: { kind: { type: 'string', default: 'test' } }, allowPositionals: true });
+const { values: options, positionals: parts } = parseArgs({
+  options: { kind: { type: 'string', default: 'test' }, 'no-browser': { type: 'boolean', default: false } },
+  allowPositionals: true,
+});
 const root = fileURLToPath(new URL('..', import.meta.url));
 const suffix = `.${options.kind}.ts`;
 const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
@@ -13,7 +18,8 @@ const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith(suffix) && (parts.length === 0 || parts.some((part) => file.includes(part))))
   .sort();
 
-const run = new Run({ requireGpu: process.env.REQUIRE_GPU === '1', print: console.log, complain: console.error });
+const requireGpu = process.env.REQUIRE_GPU === '1';
+const run = new Run({ requireGpu, print: console.log, complain: console.error });
 let finished = false;
 
 // A test that ends the process, or leaves nothing to wait for, must not look like success.
@@ -24,11 +30,20 @@ process.on('exit', () => {
   console.log(summary(run.totals));
 });
 
+const gpuFiles: string[] = [];
+let gpuTests = 0;
 for (const file of files) {
   console.log(`\n${file}`);
-  await run.file(file, () => import(pathToFileURL(root + file).href));
+  const tests = await run.file(file, () => import(pathToFileURL(root + file).href));
+  if (!/(^|\/)webgpu\//.test(file)) continue;
+  gpuFiles.push(file);
+  gpuTests += tests;
 }
 if (files.length === 0) run.fail(1, `no test file matches ${parts.join(' ') || suffix}`);
+if (gpuFiles.length > 0 && !options['no-browser']) {
+  if (packaged) await runInChromium(gpuFiles, run, requireGpu).catch((error: Error) => run.fail(1, `Chromium could not run the tests: ${error.stack}`));
+  else run.skip(gpuTests, `npm brings Chromium for linux-x64 only, this is ${process.platform}-${process.arch}`);
+}
 finished = true;
 console.log(summary(run.totals));
 process.exitCode = run.totals.failed === 0 ? 0 : 1;

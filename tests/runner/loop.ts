@@ -1,4 +1,4 @@
-/** The loop that runs suites and counts. Nothing may import uvu before it. */
+/** The loop that runs suites and counts: the same in Node and in a page. Nothing may import uvu before it. */
 import type { RegisteredSuite } from '../suite.js';
 
 type UvuRunner = () => Promise<[errors: string | true, passed: number, skipped: number, total: number]>;
@@ -42,8 +42,15 @@ export class Run {
     this.options.print(`${count} skipped: ${reason}`);
   }
 
-  /** Loads one file, which makes its suites, and runs them. */
-  async file(name: string, load: () => Promise<unknown>): Promise<void> {
+  /** What was counted elsewhere, and reported there. */
+  add({ passed, failed, skipped }: Totals): void {
+    this.totals.passed += passed;
+    this.totals.failed += failed;
+    this.totals.skipped += skipped;
+  }
+
+  /** Loads one file, which makes its suites, and runs them. Gives the number of its tests. */
+  async file(name: string, load: () => Promise<unknown>): Promise<number> {
     try {
       await load();
     } catch (error) {
@@ -52,6 +59,7 @@ export class Run {
     const suites = registered.splice(0);
     if (suites.length === 0) this.fail(1, `${name} has no suite`);
     for (const suite of suites) await this.suite(suite);
+    return suites.reduce((sum, { tests }) => sum + tests, 0);
   }
 
   private async suite(suite: RegisteredSuite): Promise<void> {
