@@ -1,19 +1,19 @@
 /**
  * layout.ts → build/params.ts (what the kernels know of it) → asc → build/*.wasm → src/generated/wasm.ts.
- * src/wasm/threads/worker.ts → src/generated/worker.ts.
+ * wgsl/*.wgsl → src/generated/wgsl.ts. src/wasm/threads/worker.ts → src/generated/worker.ts.
  * The modules are embedded as base64, and the worker as its source: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, sep } from 'node:path';
 import ts from 'typescript';
 import { floatDtypes, formats } from '../src/formats.js';
 import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, PANEL_ROW_BYTES, PANEL_TOKENS, PARTIAL_WORDS, quantizeParams, ROW_FLOATS, ROW_WORDS, ROWS_AT_ONCE, sideParams, TILE_KEYS, UNIT_WORDS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
 import { quotients } from '../src/recipe.js';
 
 const MADE_BY = '// Made by scripts/build.ts from src/layout.ts. Do not edit.\n';
-const assemblyTypes = { pointer: 'usize', i32: 'i32', f32: 'f32' } as const;
+const assemblyTypes = { pointer: 'usize', i32: 'i32', u32: 'u32', f32: 'f32' } as const;
 
 function paramClass(name: string, record: ParamRecord): string {
   const fields = Object.entries(record).map(([field, type]) => `  ${field}: ${assemblyTypes[type]};`);
@@ -70,12 +70,26 @@ function sharedFlag(wasm: Buffer): number {
   return at + MEMORY_IMPORT.length - 1;
 }
 
+/** Comments are for who reads the source: they need not travel. */
+function withoutComments(source: string): string {
+  return source.replaceAll(/^\s*\/\/.*\n/gm, '').replaceAll(/\s*\/\/.*$/gm, '');
+}
+
 const modules = (['baseline', 'relaxed'] as const).map((build) => {
   compile('--target', build);
   const wasm = readFileSync(`build/${build}.wasm`);
   return `  ${build}: {\n    sharedFlag: ${sharedFlag(wasm)},\n    base64:\n      '${wasm.toString('base64')}',\n  },\n`;
 });
 writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmModules = {\n${modules.join('')}};\n`);
+
+/** The GPU's kernels by path, without .wgsl. */
+const shaders = readdirSync('wgsl', { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.wgsl')).sort();
+writeFileSync(
+  'src/generated/wgsl.ts',
+  `// Made by scripts/build.ts from wgsl/. Do not edit.\nexport const wgsl = {\n${shaders
+    .map((file) => `  '${file.split(sep).join('/').replace(/\.wgsl$/, '')}': ${JSON.stringify(withoutComments(readFileSync(join('wgsl', file), 'utf8')))},\n`)
+    .join('')}};\n`,
+);
 
 /** A module that imports nothing at run time, as a script: what it exports are globals there. */
 function asScript(file: string): string {

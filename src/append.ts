@@ -1,8 +1,8 @@
 /** Append's parameters, checked once for every backend. */
 import { int32 } from './attention.js';
 import type { AppendCall, AppendStatus, PerSide } from './backend.js';
-import { floatDtypeOf, formats, type FloatDtype } from './formats.js';
-import type { SideLayout } from './layout.js';
+import { floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
+import type { PageLayout, SideLayout } from './layout.js';
 import { resolveRecipe, type Recipe } from './recipe.js';
 import { checkGivenScale } from './scale.js';
 
@@ -66,24 +66,47 @@ export function checkUnscaled({ format }: SideLayout, scale: number, argument: s
   if (!formats[format].quantized && scale !== 1) throw new RangeError(`"${argument}" expected 1 for ${format}, which is stored unscaled, got ${scale}`);
 }
 
+/** Keys or values that lie where their number of elements does not show. */
+interface Elsewhere {
+  readonly dtype: FloatDtype;
+}
+
+/** How keys and values become codes, whatever they lie in. */
+export type QuantizePlan = Pick<AppendPlan, 'kRecipe' | 'vRecipe' | 'kScale' | 'vScale'>;
+
 /** @throws TypeError or RangeError naming the argument that does not fit */
-export function planAppend(call: AppendCall, marks: SlotMarks): AppendPlan {
-  const { layout } = call.pages;
-  const dtype = floatDtypeOf(call.key, call.dtype, 'key');
-  if (floatDtypeOf(call.value, call.dtype, 'value') !== dtype) throw new TypeError(`"value" expected the dtype of "key" (${dtype})`);
-  const slotMapping = int32(call.slotMapping, 'slotMapping');
-  const tokens = slotMapping.length;
-  const expected = tokens * layout.kvHeads * layout.headDim;
-  for (const argument of ['key', 'value'] as const) {
-    const { length } = call[argument];
-    if (length !== expected) throw new RangeError(`"${argument}" expected ${tokens} tokens × ${layout.kvHeads} heads × ${layout.headDim} = ${expected} elements, got ${length}`);
-  }
+export function planQuantize(call: Pick<AppendCall, 'recipe' | 'kScale' | 'vScale'>, layout: PageLayout): QuantizePlan {
   const kRecipe = resolveRecipe(call.recipe && sideOf(call.recipe, 'k'));
   const vRecipe = resolveRecipe(call.recipe && sideOf(call.recipe, 'v'));
   const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
   const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
   checkUnscaled(layout.k, kScale, 'kScale');
   checkUnscaled(layout.v, vScale, 'vScale');
+  return { kRecipe, vRecipe, kScale, vScale };
+}
+
+/**
+ * @param elsewhere says of keys or values whether they lie in no typed array; then they are checked where they are bound
+ * @throws TypeError or RangeError naming the argument that does not fit
+ */
+export function planAppend<T = never>(
+  call: Omit<AppendCall, 'key' | 'value'> & { readonly key: FloatArray | T; readonly value: FloatArray | T },
+  marks: SlotMarks,
+  elsewhere: (input: FloatArray | T) => Elsewhere | undefined = () => undefined,
+): AppendPlan {
+  const { layout } = call.pages;
+  const dtypeOf = (argument: 'key' | 'value'): FloatDtype => elsewhere(call[argument])?.dtype ?? floatDtypeOf(call[argument] as FloatArray, call.dtype, argument);
+  const dtype = dtypeOf('key');
+  if (dtypeOf('value') !== dtype) throw new TypeError(`"value" expected the dtype of "key" (${dtype})`);
+  const slotMapping = int32(call.slotMapping, 'slotMapping');
+  const tokens = slotMapping.length;
+  const expected = tokens * layout.kvHeads * layout.headDim;
+  for (const argument of ['key', 'value'] as const) {
+    if (elsewhere(call[argument])) continue;
+    const { length } = call[argument] as FloatArray;
+    if (length !== expected) throw new RangeError(`"${argument}" expected ${tokens} tokens × ${layout.kvHeads} heads × ${layout.headDim} = ${expected} elements, got ${length}`);
+  }
+  const { kRecipe, vRecipe, kScale, vScale } = planQuantize(call, layout);
   const skipped = marks.check(slotMapping);
   return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status: { written: tokens - skipped, skipped } };
 }

@@ -106,6 +106,34 @@ function checkResult(array: Float32Array | undefined, length: number, argument: 
   if (array.length !== length) throw new RangeError(`"${argument}" expected length ${length}, got ${array.length}`);
 }
 
+/** The tables of a call, checked. */
+interface CheckedTables {
+  readonly totalQ: number;
+  readonly sequences: number;
+  readonly maxBlocks: number;
+  readonly blockTable: Int32Array;
+  readonly cuSeqlensQ: Int32Array;
+  readonly seqUsedK: Int32Array;
+}
+
+/** @throws TypeError or RangeError naming the table that does not fit */
+export function checkTables(pages: Pages, call: Pick<AttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK'>, windowLeft: number): CheckedTables {
+  const cuSeqlensQ = int32(call.cuSeqlensQ, 'cuSeqlensQ');
+  const seqUsedK = int32(call.seqUsedK, 'seqUsedK');
+  const totalQ = checkRows(cuSeqlensQ);
+  const sequences = cuSeqlensQ.length - 1;
+  if (seqUsedK.length !== sequences) throw new RangeError(`"seqUsedK" expected one number per sequence (${sequences}), got ${seqUsedK.length}`);
+  const blockTable = int32(call.blockTable, 'blockTable');
+  const maxBlocks = sequences === 0 ? 0 : blockTable.length / sequences;
+  if (!Number.isInteger(maxBlocks)) throw new RangeError(`"blockTable" expected ${sequences} rows of equal length, got length ${blockTable.length}`);
+  for (let s = 0; s < sequences; s++) {
+    const kvLen = checkInteger(seqUsedK[s], `seqUsedK[${s}]`, 0, maxBlocks * pages.layout.blockSize);
+    const qLen = cuSeqlensQ[s + 1] - cuSeqlensQ[s];
+    if (qLen > 0) checkBlocks(pages, blockTable, s * maxBlocks, s, firstVisible(qLen, kvLen, windowLeft), kvLen);
+  }
+  return { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK };
+}
+
 /**
  * Checks a call and lays out its work.
  * @param rowsAtOnce how many rows of q one work item may have at most; changes no bit of the result
@@ -114,26 +142,15 @@ function checkResult(array: Float32Array | undefined, length: number, argument: 
 export function planAttention(call: AttendCall, rowsAtOnce: (queryHeads: number) => number): AttendPlan {
   const { layout } = call.pages;
   const dtype = floatDtypeOf(call.q, call.dtype, 'q');
-  const cuSeqlensQ = int32(call.cuSeqlensQ, 'cuSeqlensQ');
-  const seqUsedK = int32(call.seqUsedK, 'seqUsedK');
-  const totalQ = checkRows(cuSeqlensQ);
-  const sequences = cuSeqlensQ.length - 1;
+  const windowLeft = checkWindow(call.windowLeft, 'windowLeft');
+  const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(call.pages, call, windowLeft);
   const queryHeads = queryHeadsOf(call, totalQ, layout);
-  if (seqUsedK.length !== sequences) throw new RangeError(`"seqUsedK" expected one number per sequence (${sequences}), got ${seqUsedK.length}`);
-  const blockTable = int32(call.blockTable, 'blockTable');
-  const maxBlocks = sequences === 0 ? 0 : blockTable.length / sequences;
-  if (!Number.isInteger(maxBlocks)) throw new RangeError(`"blockTable" expected ${sequences} rows of equal length, got length ${blockTable.length}`);
-  const { causal, windowLeft, windowRight, softcap, sinks, softmaxScale } = checkAttentionOptions(call, queryHeads, layout.headDim);
+  const { causal, windowRight, softcap, sinks, softmaxScale } = checkAttentionOptions(call, queryHeads, layout.headDim);
   checkResult(call.out, totalQ * queryHeads * layout.headDim, 'out');
   checkResult(call.lse, totalQ * queryHeads, 'lse');
   const step = rowsAtOnce(queryHeads);
   let items = 0;
-  for (let s = 0; s < sequences; s++) {
-    const kvLen = checkInteger(seqUsedK[s], `seqUsedK[${s}]`, 0, maxBlocks * layout.blockSize);
-    const qLen = cuSeqlensQ[s + 1] - cuSeqlensQ[s];
-    if (qLen > 0) checkBlocks(call.pages, blockTable, s * maxBlocks, s, firstVisible(qLen, kvLen, windowLeft), kvLen);
-    items += Math.ceil(qLen / step);
-  }
+  for (let s = 0; s < sequences; s++) items += Math.ceil((cuSeqlensQ[s + 1] - cuSeqlensQ[s]) / step);
   const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
   const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
   const work = layOutWork(cuSeqlensQ, seqUsedK, step, items);

@@ -35,3 +35,36 @@ export class WorkerLostError extends Error {
     super(`a worker ended while a call was computed (${options.cause instanceof Error ? options.cause.message : String(options.cause)}): the next call starts new ones`, options);
   }
 }
+
+/** A limit or feature that a GPU device lacks. */
+export interface Unmet {
+  readonly name: string;
+  readonly need: number | 'present';
+  readonly have: number | 'absent';
+}
+
+/** A GPU device cannot do what is asked of it. */
+export class UnsupportedDeviceError extends Error {
+  override readonly name = 'UnsupportedDeviceError';
+  constructor(
+    /** All that is missing. */
+    readonly unmet: readonly Unmet[],
+  ) {
+    super(`the GPU device lacks ${unmet.map(({ name, need, have }) => `${name} (need ${need}, have ${have})`).join(', ')}`);
+  }
+}
+
+/**
+ * The GPU device is lost, and with it what its pages held. Page tables and sequences are as they were:
+ * `cache.restore(backend, checkpoint)` goes on from the last checkpoint on another backend.
+ */
+export class DeviceLostError extends Error {
+  override readonly name = 'DeviceLostError';
+  constructor(
+    /** `destroyed` or `unknown`, as WebGPU says. */
+    readonly reason: string,
+    detail: string,
+  ) {
+    super(`the GPU device was lost (${reason}${detail ? `: ${detail}` : ''}): the keys and values in its pages are gone`);
+  }
+}

@@ -4,14 +4,15 @@
  * A page is one record of `blockSize` tokens of one layer:
  *
  * ```
- * K codes   (head, dim, token)   where blockSize is a multiple of 8; else (head, token, dim), as V
+ * K codes   (head, dim, token)   on WebAssembly, where blockSize is a multiple of 8; else (head, token, dim), as V
  * V codes   (head, token, dim)   each token's row padded to 16 bytes
  * K scales  (head, token)  f32   each head's run padded to 16 bytes; only with granularity token-head
  * V scales  (head, token)  f32   the same
  * ```
  *
- * Keys lie dim-major so that attention multiplies one element of q by several keys at a time: their codes are decoded in
- * registers, and no sum goes across lanes. Values are added up row by row, and stay rows.
+ * On WebAssembly keys lie dim-major so that attention multiplies one element of q by several keys at a time: their codes are
+ * decoded in registers, and no sum goes across lanes. On WebGPU an invocation takes whole rows, 16 bytes at a time, and keys
+ * lie as values do. Values are added up row by row, and stay rows.
  */
 import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
 
@@ -34,6 +35,9 @@ export interface SideOptions {
   /** Default token-head for 8-bit formats; f16 and f32 carry no scales and take `tensor` only. */
   readonly granularity?: Granularity;
 }
+
+/** How the keys of a page lie, for each head: as (dim, token) or as (token, dim). */
+export type KeyOrder = 'dim-major' | 'token-major';
 
 export interface PageShape {
   readonly kvHeads: number;
@@ -80,6 +84,15 @@ export function checkInteger(value: number, argument: string, min: number, max =
   return value;
 }
 
+/** @throws RangeError for lists of different lengths, or a page that is not there */
+export function checkPageCopies(from: ArrayLike<number>, to: ArrayLike<number>, count: number): void {
+  if (from.length !== to.length) throw new RangeError(`"to" expected ${from.length} pages, as "from", got ${to.length}`);
+  for (let i = 0; i < from.length; i++) {
+    checkInteger(from[i], `from[${i}]`, 0, count - 1);
+    checkInteger(to[i], `to[${i}]`, 0, count - 1);
+  }
+}
+
 /** @throws RangeError unless headDim is a multiple of 8 up to {@link MAX_HEAD_DIM} */
 function checkHeadDim(headDim: number): number {
   if (!Number.isSafeInteger(headDim) || headDim < 8 || headDim > MAX_HEAD_DIM || headDim % 8 !== 0) {
@@ -103,9 +116,10 @@ function resolveSide(options: SideOptions | undefined, side: 'k' | 'v'): { forma
 
 /**
  * Where everything lies in a page of this shape.
+ * @param keys the order of keys: dim-major, which is WebAssembly's, holds only where blockSize is a multiple of 8
  * @throws TypeError or RangeError naming the field that does not fit
  */
-export function pageLayout(shape: PageShape): PageLayout {
+export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): PageLayout {
   const kvHeads = checkInteger(shape.kvHeads, 'kvHeads', 1, 65536);
   const headDim = checkHeadDim(shape.headDim);
   const blockSize = checkInteger(shape.blockSize, 'blockSize', 1, 65536);
@@ -125,15 +139,21 @@ export function pageLayout(shape: PageShape): PageLayout {
   };
   const k = resolveSide(shape.k, 'k');
   const v = resolveSide(shape.v, 'v');
-  const kCodes = codes(k, blockSize % PANEL_TOKENS === 0);
+  const kCodes = codes(k, keys === 'dim-major' && blockSize % PANEL_TOKENS === 0);
   const vCodes = codes(v, false);
   const kScales = scales(k);
   const vScales = scales(v);
   return { kvHeads, headDim, blockSize, k: { ...k, ...kCodes, ...kScales }, v: { ...v, ...vCodes, ...vScales }, bytes: end };
 }
 
+/** The same page with its keys in another order. */
+export function arrangeKeys({ kvHeads, headDim, blockSize, k, v }: PageLayout, keys: KeyOrder): PageLayout {
+  const side = ({ format, granularity }: SideLayout): SideOptions => ({ dtype: format, granularity });
+  return pageLayout({ kvHeads, headDim, blockSize, k: side(k), v: side(v) }, keys);
+}
+
 /** A record of 4-byte words that a kernel reads its arguments from; field i lies at byte 4 · i. */
-export type ParamRecord = { readonly [field: string]: 'pointer' | 'i32' | 'f32' };
+export type ParamRecord = { readonly [field: string]: 'pointer' | 'i32' | 'u32' | 'f32' };
 
 /** Arguments of the kernel that quantizes rows: `quantizeRows` in assembly/quantize.ts. */
 export const quantizeParams = {
@@ -251,6 +271,75 @@ export const attendParams = {
   partials: 'pointer',
 } as const satisfies ParamRecord;
 
+/** Arguments of the GPU's append kernel, wgsl/append.wgsl, for one side. Scales and bounds are the bits of f32. */
+export const gpuAppendParams = {
+  tokens: 'u32',
+  /** Slots of the pages. */
+  slots: 'u32',
+  quotient: 'u32',
+  givenScale: 'u32',
+  amaxFloor: 'u32',
+  scaleFloor: 'u32',
+  scaleIfZero: 'u32',
+  /** Largest finite value of the format. */
+  formatMax: 'u32',
+} as const satisfies ParamRecord;
+
+/**
+ * Arguments of the GPU's attention kernels: wgsl/attend. What a page looks like is among them, so that a kernel serves
+ * every layout with its head dimension and formats. Places and strides are in units of 16 bytes.
+ */
+export const gpuAttendParams = {
+  kvHeads: 'u32',
+  blockSize: 'u32',
+  pageUnits: 'u32',
+  kCodes: 'u32',
+  kHeadStride: 'u32',
+  kTokenStride: 'u32',
+  /** 0: no scales in the page. */
+  kScales: 'u32',
+  kScaleHeadStride: 'u32',
+  vCodes: 'u32',
+  vHeadStride: 'u32',
+  vTokenStride: 'u32',
+  vScales: 'u32',
+  vScaleHeadStride: 'u32',
+  /** Dtype of q. */
+  dtype: 'u32',
+  queryHeads: 'u32',
+  /** Query heads that share a KV head. */
+  group: 'u32',
+  sequences: 'u32',
+  totalQ: 'u32',
+  maxBlocks: 'u32',
+  pageCount: 'u32',
+  /** Rows and keys that a sequence may have: one that has more is left out. */
+  maxRows: 'i32',
+  maxKeys: 'i32',
+  /** Blocks of rows that each sequence and KV head has at most. */
+  rowBlocks: 'u32',
+  /** The pass: its first block of rows, how many, and how many cuts each has at most. */
+  firstBlock: 'u32',
+  blocks: 'u32',
+  cuts: 'u32',
+  /** Sequences with fewer new tokens than this, and with more than that, are another kernel's. */
+  leastRows: 'i32',
+  mostRows: 'i32',
+  causal: 'u32',
+  /** -1: unlimited. */
+  windowLeft: 'i32',
+  windowRight: 'i32',
+  /** softmaxScale · log2(e), times the given scale of K. */
+  scoreScale: 'f32',
+  /** softcap · log2(e); 0: none. */
+  softcap: 'f32',
+  /** The given scale of V. */
+  valueScale: 'f32',
+  hasSinks: 'u32',
+  /** The bits of a NaN: WGSL refuses one that is written down. */
+  nan: 'u32',
+} as const satisfies ParamRecord;
+
 /** Writes a kernel's arguments into memory. */
 export interface ParamWriter<R extends ParamRecord> {
   /** Room that the record takes. */
@@ -282,6 +371,8 @@ export function paramWriter<R extends ParamRecord>(record: R): ParamWriter<R> {
 export const TILE_KEYS = 128;
 /** Keys per cut. Cuts are computed each from nothing and merged in order; a multiple of {@link TILE_KEYS}, and as fixed. */
 export const CUT_KEYS = 2048;
+/** The same on the GPU, where one workgroup takes a cut at a time. */
+export const GPU_CUT_KEYS = 256;
 /** Query rows (token × head of the group) that are computed together; a multiple of 4. Changes no bit. */
 export const BLOCK_ROWS = 64;
 /**

@@ -3,13 +3,10 @@ import { OutOfPagesError } from '../errors.js';
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import { BlockPool } from './blocks.js';
-import { resolveLayers, type KvCacheOptions, type Layer } from './config.js';
+import { resolveCache, type KvCacheOptions, type Layer } from './config.js';
 import { Sequence } from './sequence.js';
 import { Step, type Reservation, type StepEntry } from './step.js';
 import { TableStore } from './tables.js';
-
-/** A slot is an int32. */
-const MAX_SLOTS = 2 ** 31 - 1;
 
 /** What a cache takes, and what the same tokens would take unquantized. */
 export interface MemoryReport {
@@ -47,10 +44,10 @@ export class KvCache {
    * @throws TypeError or RangeError naming the option that does not fit
    */
   constructor(backend: Backend, options: KvCacheOptions) {
-    this.#layers = resolveLayers(options);
-    this.blockSize = this.#layers[0].layout.blockSize;
-    const most = MAX_SLOTS - (MAX_SLOTS % this.blockSize);
-    this.#pageCount = Math.ceil(checkInteger(options.capacity, 'capacity', 1, most) / this.blockSize);
+    const { layers, pageCount } = resolveCache(options);
+    this.#layers = layers;
+    this.#pageCount = pageCount;
+    this.blockSize = layers[0].layout.blockSize;
     this.capacity = this.#pageCount * this.blockSize;
     this.#backend = backend;
     this.#pages = createAllPages(backend, this.#layers, this.#pageCount);
@@ -69,7 +66,7 @@ export class KvCache {
   }
 
   get memory(): MemoryReport {
-    const pageBytes = this.#layers.reduce((sum, { layout }) => sum + layout.bytes, 0);
+    const pageBytes = this.#pages.reduce((sum, { layout }) => sum + layout.bytes, 0);
     const values = this.#layers.reduce((sum, { layout }) => sum + 2 * layout.kvHeads * layout.headDim, 0);
     return {
       bytes: pageBytes * this.#pageCount,

@@ -88,7 +88,7 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number):
 }
 
 /** @throws TypeError or RangeError naming the field, and the layer where there is a list of them */
-export function resolveLayers(options: KvCacheOptions): Layer[] {
+function resolveLayers(options: KvCacheOptions): Layer[] {
   if (typeof options !== 'object' || options === null) throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   const { layers, blockSize = 16 } = options;
   checkInteger(blockSize, 'blockSize', 1, 65536);
@@ -107,4 +107,18 @@ export function resolveLayers(options: KvCacheOptions): Layer[] {
       throw error;
     }
   });
+}
+
+/** A slot is an int32. */
+const MAX_SLOTS = 2 ** 31 - 1;
+
+/**
+ * The layers of a cache, and how many pages each has.
+ * @throws TypeError or RangeError naming the option that does not fit
+ */
+export function resolveCache(options: KvCacheOptions): { readonly layers: readonly Layer[]; readonly pageCount: number } {
+  const layers = resolveLayers(options);
+  const { blockSize } = layers[0].layout;
+  const most = MAX_SLOTS - (MAX_SLOTS % blockSize);
+  return { layers, pageCount: Math.ceil(checkInteger(options.capacity, 'capacity', 1, most) / blockSize) };
 }

@@ -1,6 +1,6 @@
 import { SlotMarks } from '../append.js';
 import type { NhdTensors, Pages } from '../backend.js';
-import { checkInteger, type PageLayout } from '../layout.js';
+import { checkInteger, checkPageCopies, type PageLayout } from '../layout.js';
 import { checkNhd, packNhd, unpackNhd } from '../nhd.js';
 import type { WasmMemory } from './memory.js';
 
@@ -55,11 +55,7 @@ export class WasmPages implements Pages {
 
   /** @internal */
   prepareCopy(from: ArrayLike<number>, to: ArrayLike<number>): () => void {
-    if (from.length !== to.length) throw new RangeError(`"to" expected ${from.length} pages, as "from", got ${to.length}`);
-    for (let i = 0; i < from.length; i++) {
-      checkInteger(from[i], `from[${i}]`, 0, this.count - 1);
-      checkInteger(to[i], `to[${i}]`, 0, this.count - 1);
-    }
+    checkPageCopies(from, to, this.count);
     const { address, layout, memory } = this;
     const [sources, targets] = [Int32Array.from(from), Int32Array.from(to)];
     return () => {

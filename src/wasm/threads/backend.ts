@@ -9,7 +9,7 @@ import { WasmMemory } from '../memory.js';
 import { WasmPages, type PageBytes } from '../pages.js';
 import { ThreadedPages } from './pages.js';
 import { Pool } from './pool.js';
-import { Queue } from './queue.js';
+import { Queue } from '../../queue.js';
 
 /**
  * Multiplications that are not worth waking others for: they take a tenth of a millisecond, and two threads need 0.06 ms

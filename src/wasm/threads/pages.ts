@@ -1,7 +1,7 @@
 import type { NhdTensors, Pages } from '../../backend.js';
 import type { PageLayout } from '../../layout.js';
 import type { WasmPages } from '../pages.js';
-import type { Queue } from './queue.js';
+import type { Queue } from '../../queue.js';
 
 /** Pages that several threads read: what changes or reads them here takes its turn among the backend's calls. */
 export class ThreadedPages implements Pages {

@@ -1,0 +1,64 @@
+/** Append on the GPU: one dispatch for the keys and one for the values. */
+import type { QuantizePlan } from '../append.js';
+import { formats, type FloatDtype } from '../formats.js';
+import { gpuAppendParams, paramWriter, type PageLayout, type SideLayout } from '../layout.js';
+import { quotients, type Recipe } from '../recipe.js';
+import type { Gpu } from './gpu.js';
+import { appendKernel, appendRowsAtOnce, type Kernel } from './kernels.js';
+import type { Region } from './memory.js';
+import type { Variant } from './variant.js';
+
+const writer = paramWriter(gpuAppendParams);
+
+/** A checked call, with all its data in buffers. */
+export interface GpuAppendCall extends QuantizePlan {
+  readonly layout: PageLayout;
+  readonly dtype: FloatDtype;
+  readonly pages: Region;
+  /** Slots of the pages, and new tokens. */
+  readonly slots: number;
+  readonly tokens: number;
+  readonly key: Region;
+  readonly value: Region;
+  readonly slotMapping: Region;
+}
+
+/** The kernels that a call needs: one, where keys and values are stored alike. */
+export function appendKernels(layout: PageLayout, dtype: FloatDtype, _: Variant): Kernel[] {
+  return [appendKernel(layout, 'k', dtype), appendKernel(layout, 'v', dtype)];
+}
+
+const word = new DataView(new ArrayBuffer(4));
+function bitsOf(value: number): number {
+  word.setFloat32(0, value);
+  return word.getUint32(0);
+}
+
+function writeParams({ arena }: Gpu, call: GpuAppendCall, side: SideLayout, recipe: Recipe, givenScale: number): Region {
+  const bytes = new Uint8Array(writer.bytes);
+  writer.write(new DataView(bytes.buffer), 0, {
+    tokens: call.tokens,
+    slots: call.slots,
+    quotient: side.granularity === 'tensor' ? quotients.divide : quotients[recipe.quotient],
+    givenScale: bitsOf(givenScale),
+    amaxFloor: bitsOf(recipe.amaxFloor),
+    scaleFloor: bitsOf(recipe.scaleFloor),
+    scaleIfZero: bitsOf(recipe.scaleIfZero),
+    formatMax: bitsOf(formats[side.format].max),
+  });
+  return arena.write(bytes);
+}
+
+/** Records a call whose kernels have been compiled. */
+export function recordQuantize(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAppendCall): void {
+  const { layout, dtype, slotMapping, pages } = call;
+  const pass = encoder.beginComputePass({ label: 'fp8-kv append' });
+  const workgroups = Math.ceil((call.tokens * layout.kvHeads) / appendRowsAtOnce(layout.headDim));
+  const write = (side: 'k' | 'v', values: Region, recipe: Recipe, scale: number): void => {
+    const params = writeParams(gpu, call, layout[side], recipe, scale);
+    gpu.dispatch(pass, appendKernel(layout, side, dtype), params, [values, slotMapping, pages, { buffer: gpu.status, offset: 0, size: 16 }], workgroups);
+  };
+  write('k', call.key, call.kRecipe, call.kScale);
+  write('v', call.value, call.vRecipe, call.vScale);
+  pass.end();
+}

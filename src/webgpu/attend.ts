@@ -1,0 +1,159 @@
+/** Attention on the GPU: which kernels a call takes, with which parameters, in which passes. */
+import type { AttentionOptions } from '../backend.js';
+import { floatDtypes, type FloatDtype } from '../formats.js';
+import { GPU_CUT_KEYS, gpuAttendParams, paramWriter, type PageLayout } from '../layout.js';
+import type { Gpu } from './gpu.js';
+import { checkKernel, DECODE_TOKENS, decodeKernel, decodeRows, mergeKernel, PREFILL_ROWS, prefillKernel, type Kernel } from './kernels.js';
+import type { Region } from './memory.js';
+
+const writer = paramWriter(gpuAttendParams);
+
+const NAN_BITS = 0x7fc00000;
+/** Partial results that are kept at a time: a call with more goes in passes. */
+const PARTIAL_BYTES = 2 ** 26;
+/** Beyond all keys, and far enough from the largest i32 for kernels to add a position to it. */
+const FAR = 2 ** 30 - 1;
+
+/** A checked call, with all its data in buffers. */
+export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks'>> {
+  readonly layout: PageLayout;
+  readonly pageCount: number;
+  readonly pages: Region;
+  readonly dtype: FloatDtype;
+  readonly q: Region;
+  readonly blockTable: Region;
+  readonly cuSeqlensQ: Region;
+  readonly seqUsedK: Region;
+  readonly sinks: Region | undefined;
+  readonly out: Region;
+  readonly lse: Region;
+  readonly totalQ: number;
+  readonly queryHeads: number;
+  readonly sequences: number;
+  readonly maxBlocks: number;
+  /** New tokens and keys of the sequence that has most, at least. */
+  readonly maxSeqlenQ: number;
+  readonly maxSeqlenK: number;
+  readonly kScale: number;
+  readonly vScale: number;
+  /** Whether some sequence has few, and some many new tokens. */
+  readonly decodes: boolean;
+  readonly prefills: boolean;
+  /** Whether the tables have not been looked through. */
+  readonly unchecked: boolean;
+}
+
+type Shape = Pick<GpuAttendCall, 'layout' | 'queryHeads' | 'decodes' | 'prefills' | 'unchecked'>;
+
+const groupOf = ({ layout, queryHeads }: Shape): number => queryHeads / layout.kvHeads;
+
+/** The kernels that a call needs. */
+export function attendKernels(call: Shape, { variant }: Gpu): Kernel[] {
+  const { layout, decodes, prefills, unchecked } = call;
+  return [
+    ...(unchecked ? [checkKernel] : []),
+    ...(decodes ? [decodeKernel(layout, groupOf(call), variant), mergeKernel(layout, groupOf(call))] : []),
+    ...(prefills ? [prefillKernel(layout, variant)] : []),
+  ];
+}
+
+/** What differs between the kernels of one call, and between passes. */
+interface Pass {
+  readonly rowBlocks: number;
+  readonly firstBlock: number;
+  readonly blocks: number;
+  readonly cuts: number;
+  readonly leastRows: number;
+  readonly mostRows: number;
+}
+
+function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
+  const { queryHeads, sequences, totalQ, maxBlocks, pageCount, layout, windowLeft, windowRight, softmaxScale, softcap, kScale, vScale } = call;
+  const bytes = new Uint8Array(writer.bytes);
+  const { k, v } = layout;
+  writer.write(new DataView(bytes.buffer), 0, {
+    kvHeads: layout.kvHeads,
+    blockSize: layout.blockSize,
+    pageUnits: layout.bytes / 16,
+    kCodes: k.codes / 16,
+    kHeadStride: k.headStride / 16,
+    kTokenStride: k.tokenStride / 16,
+    kScales: k.scales / 16,
+    kScaleHeadStride: k.scaleHeadStride / 16,
+    vCodes: v.codes / 16,
+    vHeadStride: v.headStride / 16,
+    vTokenStride: v.tokenStride / 16,
+    vScales: v.scales / 16,
+    vScaleHeadStride: v.scaleHeadStride / 16,
+    dtype: floatDtypes[call.dtype].id,
+    queryHeads,
+    group: groupOf(call),
+    sequences,
+    totalQ,
+    maxBlocks,
+    pageCount,
+    maxRows: call.maxSeqlenQ,
+    maxKeys: Math.min(call.maxSeqlenK, maxBlocks * layout.blockSize, FAR),
+    ...pass,
+    causal: call.causal ? 1 : 0,
+    windowLeft: Math.min(windowLeft, FAR),
+    windowRight: Math.min(windowRight, FAR),
+    scoreScale: softmaxScale * Math.LOG2E * kScale,
+    softcap: softcap * Math.LOG2E,
+    valueScale: vScale,
+    hasSinks: call.sinks ? 1 : 0,
+    nan: NAN_BITS,
+  });
+  return arena.write(bytes);
+}
+
+/** The most cuts that the keys which a block of rows sees can lie in. */
+function mostCuts({ causal, windowLeft, windowRight, maxSeqlenK }: GpuAttendCall, tokens: number): number {
+  const all = Math.max(1, Math.ceil(maxSeqlenK / GPU_CUT_KEYS));
+  const right = causal ? 0 : windowRight;
+  if (windowLeft < 0 || right < 0) return all;
+  return Math.min(all, Math.ceil((windowLeft + right + tokens) / GPU_CUT_KEYS) + 1);
+}
+
+function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall): void {
+  const { layout, cuSeqlensQ, seqUsedK } = call;
+  const group = groupOf(call);
+  const rows = decodeRows(group);
+  const [decode, merge] = [decodeKernel(layout, group, gpu.variant), mergeKernel(layout, group)];
+  const rowBlocks = Math.ceil((Math.min(call.maxSeqlenQ, DECODE_TOKENS) * group) / rows);
+  const cuts = mostCuts(call, Math.ceil(rows / group) + 1);
+  const blockBytes = cuts * rows * (16 + 4 * layout.headDim);
+  const all = call.sequences * rowBlocks * layout.kvHeads;
+  const atOnce = Math.max(1, Math.floor(Math.min(PARTIAL_BYTES, gpu.limits.maxStorageBufferBindingSize) / blockBytes));
+  for (let firstBlock = 0; firstBlock < all; firstBlock += atOnce) {
+    const blocks = Math.min(atOnce, all - firstBlock);
+    const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, leastRows: 1, mostRows: DECODE_TOKENS });
+    const partials = gpu.reserve('partials', blocks * blockBytes, 'seqUsedK');
+    gpu.dispatch(pass, decode, params, [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * cuts);
+    gpu.dispatch(pass, merge, params, [cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.nothing, call.out, call.lse], blocks * rows);
+  }
+}
+
+function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall): void {
+  const { layout, cuSeqlensQ, seqUsedK } = call;
+  const rowBlocks = Math.ceil((call.maxSeqlenQ * groupOf(call)) / PREFILL_ROWS);
+  const blocks = call.sequences * rowBlocks * layout.kvHeads;
+  const params = writeParams(gpu, call, { rowBlocks, firstBlock: 0, blocks, cuts: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
+  const regions = [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.nothing];
+  gpu.dispatch(pass, prefillKernel(layout, gpu.variant), params, regions, blocks);
+}
+
+/** Records a call whose kernels have been compiled. */
+export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAttendCall): void {
+  const pass = encoder.beginComputePass({ label: 'fp8-kv attend' });
+  if (call.unchecked) {
+    const params = writeParams(gpu, call, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, leastRows: 0, mostRows: 0 });
+    gpu.dispatch(pass, checkKernel, params, [call.cuSeqlensQ, call.seqUsedK, call.blockTable, { buffer: gpu.status, offset: 0, size: 16 }], call.sequences);
+  }
+  if (call.decodes) recordDecode(gpu, pass, call);
+  if (call.prefills) recordPrefill(gpu, pass, call);
+  pass.end();
+}
+
+/** Bytes of q. */
+export const queryBytes = (totalQ: number, queryHeads: number, headDim: number, dtype: FloatDtype): number => totalQ * queryHeads * headDim * floatDtypes[dtype].bytes;

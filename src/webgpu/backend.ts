@@ -1,0 +1,284 @@
+import { planAppend } from '../append.js';
+import { planAttention } from '../attention.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
+import { DeviceLostError } from '../errors.js';
+import type { FloatArray, FloatDtype } from '../formats.js';
+import { checkInteger, type PageLayout } from '../layout.js';
+import { Queue } from '../queue.js';
+import { appendKernels, recordQuantize } from './append.js';
+import { attendKernels, recordAttention, type GpuAttendCall } from './attend.js';
+import { Gpu } from './gpu.js';
+import { DECODE_TOKENS, statusBits, type Kernel } from './kernels.js';
+import type { Region } from './memory.js';
+import { WebgpuPages } from './pages.js';
+import { planRecordedAppend, planRecordedAttend, type RecordAppendCall, type RecordAttendCall } from './record.js';
+import { checkDtype, isGpuTensor, regionOf, type GpuTensor } from './tensor.js';
+import type { Variant } from './variant.js';
+
+/** As {@link AppendCall}; keys and values may lie in GPU buffers, then `dtype` says what they are (default f32). */
+export interface WebgpuAppendCall extends Omit<AppendCall, 'key' | 'value'> {
+  readonly key: FloatArray | GpuTensor;
+  readonly value: FloatArray | GpuTensor;
+}
+
+/** What calls will be like whose kernels are to be compiled ahead. */
+export interface WarmOptions {
+  /** Of keys, values and queries. Default f32. */
+  readonly dtype?: FloatDtype;
+  /** Default as many as KV heads. */
+  readonly queryHeads?: number;
+  /** New tokens per sequence, at most. Default: any number, which is two kernels more than a decode step needs. */
+  readonly maxSeqlenQ?: number;
+}
+
+/** What kernels found wrong in tables that lay in GPU buffers since the last look. Each such entry was left out. */
+export interface WebgpuStatus {
+  /** A slot beyond the pages. */
+  readonly badSlot: boolean;
+  /** A page that is not there. */
+  readonly badPage: boolean;
+  /** Rows or keys that are negative, in no order, or more than the call allows. */
+  readonly badLength: boolean;
+}
+
+/**
+ * The GPU path: the same calls, and the same bytes in the pages, as on the CPU.
+ *
+ * Calls take effect in their order, which is that of the device's queue. `append` and `attend` take typed arrays and submit
+ * by themselves; the `record` forms add commands to the caller's encoder and do nothing else.
+ */
+export class WebgpuBackend implements Backend {
+  readonly kind = 'webgpu';
+  readonly synchronous = false;
+  readonly #gpu: Gpu;
+  readonly #owned: boolean;
+  readonly #queue = new Queue();
+  readonly #pages = new Set<WebgpuPages>();
+  #ended: Error | undefined;
+
+  /** @internal use `requestWebgpuBackend` or `webgpuBackend` */
+  constructor(
+    readonly device: GPUDevice,
+    /** Which kernels this device gets. */
+    readonly variant: Variant,
+    owned: boolean,
+  ) {
+    this.#gpu = new Gpu(device, variant);
+    this.#owned = owned;
+    void device.lost.then(({ reason, message }) => {
+      this.#ended ??= new DeviceLostError(reason, message);
+    });
+  }
+
+  createPages(layout: PageLayout, count: number): WebgpuPages {
+    this.#assertUsable();
+    const pages = new WebgpuPages(this, layout, count, () => this.#pages.delete(pages));
+    this.#pages.add(pages);
+    return pages;
+  }
+
+  #assertUsable(): void {
+    if (this.#ended) throw this.#ended;
+  }
+
+  /** The pages as ours, or an error. */
+  #own(pages: Pages): WebgpuPages {
+    if (pages instanceof WebgpuPages && pages.backend === this) return pages;
+    throw new TypeError('"pages" expected pages that this backend created');
+  }
+
+  #isReady(kernels: readonly Kernel[]): boolean {
+    return !this.#queue.busy && kernels.every((kernel) => this.#gpu.pipelines.find(kernel));
+  }
+
+  async #compile(kernels: readonly Kernel[]): Promise<void> {
+    await Promise.all(kernels.map((kernel) => this.#gpu.pipelines.compile(kernel)));
+  }
+
+  /**
+   * @internal Does something in its turn: at once, where the kernels are there and nothing waits. What comes later waits
+   * until this has been submitted, and not until the GPU has done it.
+   */
+  async run<T>(submit: (gpu: Gpu) => T | Promise<T>, kernels: readonly Kernel[] = []): Promise<T> {
+    this.#assertUsable();
+    const start = (): { result: T | Promise<T> } => {
+      this.#assertUsable();
+      return { result: submit(this.#gpu) };
+    };
+    const ready = kernels.every((kernel) => this.#gpu.pipelines.find(kernel));
+    try {
+      const { result } = await this.#queue.run(ready ? start : () => this.#compile(kernels).then(start));
+      return await result;
+    } catch (error) {
+      throw await this.#explained(error);
+    }
+  }
+
+  /** The loss of the device, where that is what an error comes from: it is known a moment later. */
+  async #explained(error: unknown): Promise<unknown> {
+    if (error instanceof TypeError || error instanceof RangeError) return error;
+    await Promise.race([this.device.lost, new Promise((resolve) => setTimeout(resolve, 20))]);
+    return this.#ended ?? error;
+  }
+
+  /** @internal as {@link run}, for what gives nothing */
+  later(submit: (gpu: Gpu) => void): void {
+    this.#assertUsable();
+    this.#queue.later(() => {
+      if (!this.#ended) submit(this.#gpu);
+    });
+  }
+
+  /** @internal once all that was called before has been submitted, come what may */
+  finally(end: () => void): void {
+    this.#queue.later(end);
+  }
+
+  /** Resolves once the keys and values are on their way; those that lay in typed arrays may change from the call on. */
+  async append(call: WebgpuAppendCall): Promise<AppendStatus> {
+    this.#assertUsable();
+    const pages = this.#own(call.pages);
+    const { layout, region } = pages;
+    const plan = planAppend(call, pages.marks, (input) => (isGpuTensor(input) ? { dtype: checkDtype(call.dtype) } : undefined));
+    const tokens = plan.slotMapping.length;
+    if (plan.status.written === 0) return plan.status;
+    const bytes = appendBytes(layout, tokens, plan.dtype);
+    const kernels = appendKernels(layout, plan.dtype, this.variant);
+    const ready = this.#isReady(kernels);
+    const input = (name: 'key' | 'value'): ((gpu: Gpu) => Region) => {
+      const tensor = call[name];
+      if (isGpuTensor(tensor)) {
+        const given = regionOf(tensor, bytes, name, this.device.limits);
+        return () => given;
+      }
+      this.#gpu.reserve(name, bytes, name);
+      const values = ready ? tensor : tensor.slice();
+      return (gpu) => upload(gpu, gpu.reserve(name, bytes, name), values);
+    };
+    const [key, value] = [input('key'), input('value')];
+    const slots = ready ? plan.slotMapping : plan.slotMapping.slice();
+    return this.run((gpu) => {
+      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv append' });
+      recordQuantize(gpu, encoder, { ...plan, layout, pages: region, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(slots as Int32Array<ArrayBuffer>) });
+      gpu.device.queue.submit([encoder.finish()]);
+      return plan.status;
+    }, kernels);
+  }
+
+  async attend(call: AttendCall): Promise<AttendResult> {
+    this.#assertUsable();
+    const pages = this.#own(call.pages);
+    const { layout } = pages;
+    // Kernels find the rows themselves.
+    const plan = planAttention(call, () => 0x7fffffff);
+    const { totalQ, queryHeads, dtype } = plan;
+    const { cuSeqlensQ, seqUsedK } = call;
+    const rows = totalQ * queryHeads;
+    const result = { out: call.out ?? new Float32Array(rows * layout.headDim), lse: call.lse ?? new Float32Array(rows) };
+    if (rows === 0) return result;
+    const lengths = Array.from(seqUsedK, (_, s) => cuSeqlensQ[s + 1] - cuSeqlensQ[s]);
+    const bytes = { q: appendBytes(layout, rows / layout.kvHeads, dtype), out: result.out.byteLength, lse: result.lse.byteLength };
+    for (const [name, size] of Object.entries(bytes)) this.#gpu.reserve(name as 'q' | 'out' | 'lse', size, name);
+    const shape = { layout, dtype, queryHeads, decodes: lengths.some((n) => n > 0 && n <= DECODE_TOKENS), prefills: lengths.some((n) => n > DECODE_TOKENS), unchecked: false };
+    const { region, count } = pages;
+    return this.run((gpu) => {
+      const [out, lse] = [gpu.reserve('out', bytes.out, 'out'), gpu.reserve('lse', bytes.lse, 'lse')];
+      const table = (array: Int32Array | Float32Array): Region => gpu.arena.write(array as Int32Array<ArrayBuffer>);
+      const gpuCall: GpuAttendCall = {
+        ...plan, ...shape, pageCount: count, pages: region, out, lse,
+        q: upload(gpu, gpu.reserve('q', bytes.q, 'q'), call.q),
+        blockTable: table(plan.blockTable), cuSeqlensQ: table(cuSeqlensQ), seqUsedK: table(seqUsedK),
+        sinks: plan.sinks && table(plan.sinks),
+        sequences: seqUsedK.length, maxSeqlenQ: Math.max(...lengths), maxSeqlenK: seqUsedK.reduce((most, keys) => Math.max(most, keys), 0),
+      };
+      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv attend' });
+      recordAttention(gpu, encoder, gpuCall);
+      const readback = gpu.readbacks.take(bytes.out + bytes.lse);
+      encoder.copyBufferToBuffer(out.buffer, 0, readback, 0, bytes.out);
+      encoder.copyBufferToBuffer(lse.buffer, 0, readback, bytes.out, bytes.lse);
+      gpu.device.queue.submit([encoder.finish()]);
+      return gpu.readbacks.read(readback, bytes.out + bytes.lse, (data) => {
+        result.out.set(new Float32Array(data, 0, result.out.length));
+        result.lse.set(new Float32Array(data, bytes.out, result.lse.length));
+        return result;
+      });
+    }, attendKernels(shape, this.#gpu));
+  }
+
+  /**
+   * Adds to the caller's encoder what quantizes keys and values into pages. Submits nothing and reads nothing back.
+   * @throws Error unless {@link warm} has compiled the kernels; TypeError or RangeError naming what does not fit: nothing is recorded then
+   */
+  recordAppend(encoder: GPUCommandEncoder, call: RecordAppendCall): void {
+    this.#assertUsable();
+    const planned = planRecordedAppend(this.#gpu, this.#own(call.pages), call);
+    this.#assertReady(appendKernels(planned.layout, planned.dtype, this.variant));
+    recordQuantize(this.#gpu, encoder, planned);
+  }
+
+  /**
+   * Adds attention to the caller's encoder; `out` and `lse` are written when that is executed. Submits nothing and reads
+   * nothing back.
+   * @throws Error unless {@link warm} has compiled the kernels; TypeError or RangeError naming what does not fit: nothing is recorded then
+   */
+  recordAttend(encoder: GPUCommandEncoder, call: RecordAttendCall): void {
+    this.#assertUsable();
+    const planned = planRecordedAttend(this.#gpu, this.#own(call.pages), call);
+    this.#assertReady(attendKernels(planned, this.#gpu));
+    recordAttention(this.#gpu, encoder, planned);
+  }
+
+  #assertReady(kernels: readonly Kernel[]): void {
+    if (this.#queue.busy) throw new Error('calls that submit by themselves are still waiting for their kernels: await them before others are recorded');
+    const missing = kernels.find((kernel) => !this.#gpu.pipelines.find(kernel));
+    if (missing) throw new Error(`the kernel "${missing.key}" expected to be compiled before it is recorded: await backend.warm(layout, options) once`);
+  }
+
+  /** Compiles the kernels that calls on pages of this layout need, so that none is compiled in a decode loop. */
+  async warm(layout: PageLayout, { dtype = 'f32', queryHeads = layout.kvHeads, maxSeqlenQ = Infinity }: WarmOptions = {}): Promise<void> {
+    this.#assertUsable();
+    checkInteger(queryHeads / layout.kvHeads, 'queryHeads / kvHeads', 1);
+    await this.#compile([
+      ...appendKernels(layout, dtype, this.variant),
+      ...attendKernels({ layout, queryHeads, decodes: true, prefills: maxSeqlenQ > DECODE_TOKENS, unchecked: true }, this.#gpu),
+    ]);
+  }
+
+  /** What was found wrong in tables on the GPU since the last look, in all that has been submitted; and begins anew. */
+  async readStatus(): Promise<WebgpuStatus> {
+    return this.run((gpu) => {
+      const readback = gpu.readbacks.take(4);
+      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv status' });
+      encoder.copyBufferToBuffer(gpu.status, 0, readback, 0, 4);
+      encoder.clearBuffer(gpu.status);
+      gpu.device.queue.submit([encoder.finish()]);
+      return gpu.readbacks.read(readback, 4, (data) => {
+        const [bits] = new Uint32Array(data, 0, 1);
+        return { badSlot: (bits & statusBits.BAD_SLOT) !== 0, badPage: (bits & statusBits.BAD_PAGE) !== 0, badLength: (bits & statusBits.BAD_LENGTH) !== 0 };
+      });
+    });
+  }
+
+  /** Ends the backend and gives back its buffers, once what was called before has been submitted; a device of its own is destroyed. */
+  dispose(): void {
+    if (this.#ended instanceof TypeError) return;
+    for (const pages of this.#pages) pages.dispose();
+    this.#ended = new TypeError('"backend" expected to be in use, got one that was disposed of');
+    this.finally(() => {
+      this.#gpu.destroy();
+      if (this.#owned) this.device.destroy();
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Bytes of so many tokens of keys, of values, or of queries with as many heads. */
+const appendBytes = ({ kvHeads, headDim }: PageLayout, tokens: number, dtype: FloatDtype): number => tokens * kvHeads * headDim * (dtype === 'f32' ? 4 : 2);
+
+function upload({ device }: Gpu, region: Region, values: FloatArray): Region {
+  device.queue.writeBuffer(region.buffer, 0, values as FloatArray & ArrayBufferView<ArrayBuffer>);
+  return region;
+}

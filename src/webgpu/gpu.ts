@@ -1,0 +1,73 @@
+import { usage } from './constants.js';
+import type { Kernel } from './kernels.js';
+import { Arena, Readbacks, Scratch, type Region } from './memory.js';
+import { pipelinesOf, type Pipelines } from './pipelines.js';
+import type { Variant } from './variant.js';
+
+/** Workgroups that fit into one dimension of a dispatch on every device. */
+const MOST_WORKGROUPS = 65535;
+
+/** A device, and what a backend has on it. */
+export class Gpu {
+  readonly pipelines: Pipelines;
+  readonly arena: Arena;
+  readonly readbacks: Readbacks;
+  /** Inputs and results of calls whose data comes from and goes to the host, and what cuts hand to the merge. */
+  readonly scratch: { readonly [name in 'key' | 'value' | 'q' | 'out' | 'lse' | 'partials' | 'page']: Scratch };
+  /** One word, {@link statusBits}. */
+  readonly status: GPUBuffer;
+
+  constructor(
+    readonly device: GPUDevice,
+    readonly variant: Variant,
+  ) {
+    this.pipelines = pipelinesOf(device);
+    this.arena = new Arena(device);
+    this.readbacks = new Readbacks(device);
+    const scratch = (label: string): Scratch => new Scratch(device, label);
+    this.scratch = {
+      key: scratch('keys'), value: scratch('values'), q: scratch('queries'), out: scratch('outputs'), lse: scratch('lse'), partials: scratch('partial results'), page: scratch('page'),
+    };
+    this.status = device.createBuffer({ label: 'fp8-kv status', size: 16, usage: usage.storage | usage.copySrc | usage.copyDst });
+  }
+
+  get limits(): GPUSupportedLimits {
+    return this.device.limits;
+  }
+
+  /** Something to bind where a kernel reads nothing. */
+  get nothing(): Region {
+    return { buffer: this.status, offset: 0, size: 16 };
+  }
+
+  /** @throws RangeError where the device cannot bind as much */
+  reserve(name: keyof Gpu['scratch'], bytes: number, argument: string): Region {
+    const most = Math.min(this.limits.maxStorageBufferBindingSize, this.limits.maxBufferSize);
+    if (bytes > most) throw new RangeError(`"${argument}" expected at most ${most} bytes, which is what this device can bind, got ${bytes}: take fewer tokens at a time`);
+    return this.scratch[name].reserve(Math.max(bytes, 16), most);
+  }
+
+  /**
+   * Adds a dispatch to a pass.
+   * @param kernel must have been compiled
+   * @param regions what its bindings after the first are
+   * @param workgroups how many; kernels find their own number with `linearIndex`
+   */
+  dispatch(pass: GPUComputePassEncoder, kernel: Kernel, params: Region, regions: readonly Region[], workgroups: number): void {
+    if (workgroups === 0) return;
+    const compiled = this.pipelines.find(kernel);
+    if (!compiled) throw new Error(`the kernel "${kernel.key}" expected to be compiled before it is recorded: await backend.warm(…) once, before`);
+    const { pipeline, layout } = compiled;
+    pass.setPipeline(pipeline);
+    const entries = [{ binding: 0, resource: { buffer: params.buffer, size: params.size } }, ...regions.map((resource, i) => ({ binding: i + 1, resource }))];
+    pass.setBindGroup(0, this.device.createBindGroup({ layout, entries }), [params.offset]);
+    pass.dispatchWorkgroups(Math.min(workgroups, MOST_WORKGROUPS), Math.ceil(workgroups / MOST_WORKGROUPS));
+  }
+
+  destroy(): void {
+    this.arena.destroy();
+    this.readbacks.destroy();
+    for (const scratch of Object.values(this.scratch)) scratch.destroy();
+    this.status.destroy();
+  }
+}

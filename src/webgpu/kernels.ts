@@ -1,0 +1,222 @@
+/** The GPU's kernels: what each is made of, what it binds, and the constants that it is compiled with. */
+import { floatDtypes, formats, type FloatDtype, type Format } from '../formats.js';
+import { wgsl } from '../generated/wgsl.js';
+import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
+import type { Variant } from './variant.js';
+
+/** What a kernel finds at each binding: its parameters, at an offset of their own in each call; or storage that it reads, or writes. */
+export type Binding = 'params' | 'read' | 'write';
+
+/** A kernel, compiled for one layout and variant: equal keys are equal kernels. */
+export interface Kernel {
+  readonly key: string;
+  readonly entryPoint: string;
+  readonly bindings: readonly Binding[];
+  readonly source: () => string;
+}
+
+/** Rows that a workgroup of the prefill kernel takes. */
+export const PREFILL_ROWS = 32;
+/** Sequences with at most so many new tokens are decoded: their keys are cut, so that a long sequence has work for the whole GPU. */
+export const DECODE_TOKENS = 16;
+const DECODE_WORKGROUP = 128;
+const MERGE_WORKGROUP = 64;
+const CHECK_WORKGROUP = 64;
+const APPEND_WORKGROUP = 64;
+
+/** Bits of the status word. */
+export const statusBits = { BAD_SLOT: 1, BAD_PAGE: 2, BAD_LENGTH: 4 } as const;
+
+/** Rows that a workgroup of the decode kernel takes: a power of two, and no more than a KV head has query heads. It depends on nothing that a batch could change. */
+export const decodeRows = (group: number): number => Math.min(8, 2 ** Math.ceil(Math.log2(group)));
+
+type Constants = { readonly [name: string]: number | boolean };
+
+function declare(constants: Constants): string {
+  return Object.entries(constants)
+    .map(([name, value]) => (typeof value === 'boolean' ? `const ${name}: bool = ${value};\n` : `const ${name}: u32 = ${value}u;\n`))
+    .join('');
+}
+
+/** A kernel's arguments, as layout.ts orders them. */
+function declareParams(name: string, record: ParamRecord): string {
+  const fields = Object.entries(record).map(([field, type]) => `  ${field}: ${type},\n`);
+  return `struct ${name} {\n${fields.join('')}}\n`;
+}
+
+const join = (...parts: readonly string[]): string => parts.join('\n');
+
+const suffixes: { readonly [F in Format]: string } = { e4m3fn: 'E4m3fn', e5m2: 'E5m2', f16: 'F16', f32: 'F32' };
+
+/** A side's elements in 16 bytes. */
+function sideConstants(side: SideLayout, name: 'K' | 'V', headDim: number): Constants {
+  const { bytes } = formats[side.format];
+  return { [`${name}_UNITS`]: Math.ceil((headDim * bytes) / 16), [`${name}_UNIT_QUADS`]: 4 / bytes };
+}
+
+/** WGSL that reads the words of 4 elements from a row, and what they are called there. */
+const quadWords: { readonly [bytes: number]: string } = {
+  1: 'pages[row + quad / 4u][quad % 4u]',
+  2: 'select(pages[row + quad / 2u].zw, pages[row + quad / 2u].xy, quad % 2u == 0u)',
+  4: 'pages[row + quad]',
+};
+const unitWords: { readonly [bytes: number]: readonly string[] } = { 1: ['words.x', 'words.y', 'words.z', 'words.w'], 2: ['words.xy', 'words.zw'], 4: ['words'] };
+
+/** The functions by which a kernel reads keys and values, in terms of their formats'. */
+function sideFunctions({ k, v }: PageLayout): string {
+  const words = unitWords[formats[k.format].bytes];
+  const [key, value] = [suffixes[k.format], suffixes[v.format]];
+  return `
+struct Quad {
+  quad: vec4<f32>,
+  special: bool,
+}
+const K_UNIT: f32 = ${key.toUpperCase()}_UNIT;
+const V_UNIT: f32 = ${value.toUpperCase()}_UNIT;
+fn decodeKey(words: vec4<u32>) -> array<vec4<f32>, K_UNIT_QUADS> {
+  return array<vec4<f32>, K_UNIT_QUADS>(${words.map((part) => `decode${key}(${part})`).join(', ')});
+}
+fn nanKey(words: vec4<u32>) -> u32 {
+  return ${words.map((part) => `nan${key}(${part})`).join(' | ')};
+}
+fn keyQuad(row: u32, quad: u32) -> Quad {
+  let words = ${quadWords[formats[k.format].bytes]};
+  return Quad(decode${key}(words), nan${key}(words) != 0u);
+}
+fn valueQuad(row: u32, quad: u32) -> Quad {
+  let words = ${quadWords[formats[v.format].bytes]};
+  if (special${value}(words) != 0u) { return Quad(decodeAll${value}(words, bitcast<f32>(params.nan)), true); }
+  return Quad(decode${value}(words), false);
+}
+`;
+}
+
+/** Each format's file once, and f16's bits, which q may have too. */
+function formatFiles({ k, v }: PageLayout): string {
+  return join(wgsl['formats/half'], ...[...new Set([k.format, v.format])].map((format) => wgsl[`formats/${format}`]));
+}
+
+const rowConstants = (headDim: number, rows: number): Constants => ({ HEAD_DIM: headDim, QUADS: headDim / 4, ROWS: rows });
+
+const call = join(declareParams('AttendParams', gpuAttendParams), wgsl['attend/call']);
+const units = `const LOG2_E: f32 = ${Math.LOG2E};\nconst LN_2: f32 = ${Math.LN2};\n`;
+
+/** What the two kernels that read keys have in common. */
+function keyReader(layout: PageLayout, rows: number, { unpacksF16 }: Variant): string {
+  return join(
+    declare({
+      ...rowConstants(layout.headDim, rows),
+      ...sideConstants(layout.k, 'K', layout.headDim),
+      ...sideConstants(layout.v, 'V', layout.headDim),
+      CUT_KEYS: GPU_CUT_KEYS,
+      UNPACKS_F16: unpacksF16,
+      DTYPE_F32: floatDtypes.f32.id,
+      DTYPE_BF16: floatDtypes.bf16.id,
+    }),
+    units,
+    formatFiles(layout),
+    sideFunctions(layout),
+    call,
+    wgsl['attend/keys'],
+    wgsl['attend/softmax'],
+  );
+}
+
+/** What of a layout attention's constants come from. */
+const attendKey = ({ headDim, k, v }: PageLayout): string => `${headDim} ${k.format}/${v.format}`;
+
+/** Invocations that share a row: each quantizes 4 elements. */
+const appendLanes = (headDim: number): number => 2 ** Math.ceil(Math.log2(headDim / 4));
+
+/** Rows that a workgroup of the append kernel takes. */
+export const appendRowsAtOnce = (headDim: number): number => APPEND_WORKGROUP / appendLanes(headDim);
+
+/** The kernel that writes keys, or values, of one dtype. */
+export function appendKernel(layout: PageLayout, side: 'k' | 'v', dtype: FloatDtype): Kernel {
+  const { kvHeads, headDim, blockSize, bytes } = layout;
+  const { format, codes, headStride, tokenStride, scales, scaleHeadStride } = layout[side];
+  return {
+    key: `append ${side} ${kvHeads}x${headDim}x${blockSize}/${layout.k.format}.${layout.k.granularity}/${layout.v.format}.${layout.v.granularity} ${dtype}`,
+    entryPoint: 'append',
+    bindings: ['params', 'read', 'read', 'write', 'write'],
+    source: () =>
+      join(
+        declare({
+          KV_HEADS: kvHeads,
+          HEAD_DIM: headDim,
+          BLOCK_SIZE: blockSize,
+          PAGE_WORDS: bytes / 4,
+          CODES: codes / 4,
+          HEAD_STRIDE: headStride / 4,
+          TOKEN_STRIDE: tokenStride / 4,
+          SCALES: scales / 4,
+          SCALE_HEAD_STRIDE: scaleHeadStride / 4,
+          COMPUTED_SCALE: scales > 0,
+          INPUT: floatDtypes[dtype].id,
+          OUTPUT: formats[format].id,
+          WORKGROUP: APPEND_WORKGROUP,
+          LANES: appendLanes(headDim),
+          BAD_SLOT: statusBits.BAD_SLOT,
+        }),
+        declareParams('AppendParams', gpuAppendParams),
+        wgsl['formats/half'],
+        wgsl['formats/e4m3fn'],
+        wgsl['formats/e5m2'],
+        wgsl.quantize,
+        wgsl.append,
+      ),
+  };
+}
+
+export function decodeKernel(layout: PageLayout, group: number, variant: Variant): Kernel {
+  const rows = decodeRows(group);
+  const { subgroupSize } = variant;
+  return {
+    key: `decode ${attendKey(layout)} ${rows} ${variant.key}`,
+    entryPoint: 'decode',
+    bindings: ['params', 'read', 'read', 'read', 'read', 'read', 'write'],
+    source: () =>
+      join(
+        subgroupSize > 0 ? 'enable subgroups;' : '',
+        declare({ WORKGROUP: DECODE_WORKGROUP, SUBGROUP: subgroupSize }),
+        keyReader(layout, rows, variant),
+        wgsl[subgroupSize > 0 ? 'attend/reduce-subgroups' : 'attend/reduce'],
+        wgsl['attend/decode'],
+      ),
+  };
+}
+
+export function mergeKernel({ headDim }: PageLayout, group: number): Kernel {
+  const rows = decodeRows(group);
+  return {
+    key: `merge ${headDim} ${rows}`,
+    entryPoint: 'merge',
+    bindings: ['params', 'read', 'read', 'read', 'read', 'write', 'write'],
+    source: () =>
+      join(
+        declare({ WORKGROUP: MERGE_WORKGROUP, CUT_KEYS: GPU_CUT_KEYS, ...rowConstants(headDim, rows) }),
+        units,
+        call,
+        wgsl['attend/softmax'],
+        wgsl['attend/finish'],
+        wgsl['attend/merge'],
+      ),
+  };
+}
+
+export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
+  return {
+    key: `prefill ${attendKey(layout)} ${variant.key}`,
+    entryPoint: 'prefill',
+    bindings: ['params', 'read', 'read', 'read', 'read', 'read', 'write', 'write', 'read'],
+    source: () => join(keyReader(layout, PREFILL_ROWS, variant), wgsl['attend/finish'], wgsl['attend/prefill']),
+  };
+}
+
+/** Looks through tables that lie in GPU buffers. */
+export const checkKernel: Kernel = {
+  key: 'check',
+  entryPoint: 'check',
+  bindings: ['params', 'read', 'read', 'read', 'write'],
+  source: () => join(declare({ WORKGROUP: CHECK_WORKGROUP, ...statusBits, ...rowConstants(8, 1) }), call, wgsl['attend/check']),
+};

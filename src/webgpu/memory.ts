@@ -1,0 +1,137 @@
+/** The backend's own buffers: parameters and tables, working memory, and what results are read through. */
+import { MAP_READ, usage } from './constants.js';
+
+/** A range of a buffer. */
+export interface Region {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** Every device allows offsets that are multiples of this. */
+const OFFSET_ALIGNMENT = 256;
+const CHUNK_BYTES = 2 ** 20;
+/** Bytes that stay as they were written, at least, before their buffer is destroyed. */
+const KEPT_BYTES = 2 ** 24;
+
+const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
+
+/**
+ * Parameters and tables of calls: each has a place of its own, so that calls recorded into one encoder do not see each
+ * other's. The oldest go when much has been written since: an encoder that still needs them by then fails to be submitted,
+ * and is not computed with others' parameters.
+ */
+export class Arena {
+  readonly #device: GPUDevice;
+  readonly #chunks: GPUBuffer[] = [];
+  #kept = 0;
+  #used = 0;
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  write(data: ArrayBufferView<ArrayBuffer>): Region {
+    const size = align(Math.max(data.byteLength, 16), 16);
+    let chunk = this.#chunks.at(-1);
+    if (!chunk || this.#used + size > chunk.size) chunk = this.#grow(size);
+    const offset = this.#used;
+    this.#used = align(offset + size, OFFSET_ALIGNMENT);
+    if (data.byteLength > 0) this.#device.queue.writeBuffer(chunk, offset, data);
+    return { buffer: chunk, offset, size };
+  }
+
+  #grow(size: number): GPUBuffer {
+    const chunk = this.#device.createBuffer({ label: 'fp8-kv parameters', size: Math.max(CHUNK_BYTES, size), usage: usage.uniform | usage.storage | usage.copyDst });
+    this.#chunks.push(chunk);
+    this.#kept += chunk.size;
+    while (this.#chunks.length > 1 && this.#kept - this.#chunks[0].size >= KEPT_BYTES) {
+      const oldest = this.#chunks.shift()!;
+      this.#kept -= oldest.size;
+      oldest.destroy();
+    }
+    this.#used = 0;
+    return chunk;
+  }
+
+  destroy(): void {
+    for (const chunk of this.#chunks.splice(0)) chunk.destroy();
+  }
+}
+
+/**
+ * A buffer that grows when asked for more than it has. Commands that were recorded with it may still be waiting then, so
+ * what it was lives on until the end; as it doubles, that is no more than it is.
+ */
+export class Scratch {
+  readonly #device: GPUDevice;
+  readonly #label: string;
+  readonly #retired: GPUBuffer[] = [];
+  #buffer: GPUBuffer | undefined;
+
+  constructor(device: GPUDevice, label: string) {
+    this.#device = device;
+    this.#label = `fp8-kv ${label}`;
+  }
+
+  /** @param most no buffer of this device may be larger */
+  reserve(size: number, most: number): Region {
+    if (!this.#buffer || this.#buffer.size < size) {
+      if (this.#buffer) this.#retired.push(this.#buffer);
+      const grown = Math.min(most, Math.max(65536, 2 ** Math.ceil(Math.log2(size))));
+      this.#buffer = this.#device.createBuffer({ label: this.#label, size: Math.max(grown, size), usage: usage.storage | usage.copySrc | usage.copyDst });
+    }
+    return { buffer: this.#buffer, offset: 0, size };
+  }
+
+  destroy(): void {
+    this.#buffer?.destroy();
+    for (const buffer of this.#retired.splice(0)) buffer.destroy();
+    this.#buffer = undefined;
+  }
+}
+
+/** Buffers through which results come back to the host; each call on its way has one of its own. */
+export class Readbacks {
+  readonly #device: GPUDevice;
+  readonly #all = new Set<GPUBuffer>();
+  readonly #idle: GPUBuffer[] = [];
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  take(size: number): GPUBuffer {
+    const fits = this.#idle.findIndex((buffer) => buffer.size >= size);
+    if (fits >= 0) return this.#idle.splice(fits, 1)[0];
+    // One that is too small makes room for one that is not: as many stay as calls were ever on their way at once.
+    this.#release(this.#idle.pop());
+    const buffer = this.#device.createBuffer({ label: 'fp8-kv results', size: Math.max(4096, 2 ** Math.ceil(Math.log2(size))), usage: usage.mapRead | usage.copyDst });
+    this.#all.add(buffer);
+    return buffer;
+  }
+
+  /** Waits for what was submitted, hands the bytes to `read`, and takes the buffer back. */
+  async read<T>(buffer: GPUBuffer, size: number, read: (bytes: ArrayBuffer) => T): Promise<T> {
+    try {
+      await buffer.mapAsync(MAP_READ, 0, size);
+      const result = read(buffer.getMappedRange(0, size));
+      buffer.unmap();
+      this.#idle.push(buffer);
+      return result;
+    } catch (error) {
+      this.#release(buffer);
+      throw error;
+    }
+  }
+
+  #release(buffer: GPUBuffer | undefined): void {
+    if (buffer && this.#all.delete(buffer)) buffer.destroy();
+  }
+
+  destroy(): void {
+    this.#idle.length = 0;
+    for (const buffer of this.#all) buffer.destroy();
+    this.#all.clear();
+  }
+}

@@ -1,0 +1,131 @@
+import { resolveCache, type KvCacheOptions } from '../cache/config.js';
+import { UnsupportedDeviceError, type Unmet } from '../errors.js';
+import { arrangeKeys } from '../layout.js';
+import { WebgpuBackend } from './backend.js';
+import { subgroupSize, unpacksF16 } from './probe.js';
+import { variantOf } from './variant.js';
+
+/** Features by which kernels get faster. They work without any. */
+export type OptionalFeature = 'subgroups';
+
+interface FeatureOptions {
+  /** What kernels may use where the device has it. Default: all of them. */
+  readonly optionalFeatures?: readonly OptionalFeature[];
+  /** What the device must have, so that one can be sure of it. Default: nothing. */
+  readonly requiredFeatures?: readonly OptionalFeature[];
+}
+
+export interface RequestWebgpuOptions extends FeatureOptions {
+  /** Where adapters come from. Default: the browser's `navigator.gpu`; in Node that of the package `webgpu`, which one has to install. */
+  readonly gpu?: GPU;
+  readonly powerPreference?: GPUPowerPreference;
+}
+
+export interface WebgpuBackendOptions extends FeatureOptions {
+  /** The caller's device: it is never destroyed here. */
+  readonly device: GPUDevice;
+}
+
+const allFeatures: readonly OptionalFeature[] = ['subgroups'];
+
+/** What kernels need of any device: WebGPU's own defaults or less. */
+const neededLimits = {
+  maxBindGroups: 1,
+  maxBindingsPerBindGroup: 9,
+  maxStorageBuffersPerShaderStage: 8,
+  maxUniformBuffersPerShaderStage: 1,
+  maxDynamicUniformBuffersPerPipelineLayout: 1,
+  maxComputeWorkgroupStorageSize: 16384,
+  maxComputeInvocationsPerWorkgroup: 128,
+  maxComputeWorkgroupSizeX: 128,
+  maxComputeWorkgroupsPerDimension: 65535,
+} as const;
+
+type LimitName = keyof typeof neededLimits | 'maxBufferSize' | 'maxStorageBufferBindingSize';
+
+function assertSupported(device: GPUDevice, requiredFeatures: readonly OptionalFeature[]): void {
+  const unmet: Unmet[] = [];
+  for (const [name, need] of Object.entries(neededLimits) as [LimitName, number][]) {
+    const have = device.limits[name];
+    if (have < need) unmet.push({ name, need, have });
+  }
+  for (const name of requiredFeatures) if (!device.features.has(name)) unmet.push({ name, need: 'present', have: 'absent' });
+  if (unmet.length > 0) throw new UnsupportedDeviceError(unmet);
+}
+
+async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures = allFeatures, requiredFeatures = [] }: FeatureOptions): Promise<WebgpuBackend> {
+  assertSupported(device, requiredFeatures);
+  const wanted = new Set([...optionalFeatures, ...requiredFeatures]);
+  const size = wanted.has('subgroups') ? await subgroupSize(device) : 0;
+  return new WebgpuBackend(device, variantOf(size, await unpacksF16(device)), owned);
+}
+
+/**
+ * A backend on a device that the caller has made and goes on using. {@link requiredLimits} says what to ask of it.
+ * @throws UnsupportedDeviceError with every limit and feature that it lacks
+ */
+export async function webgpuBackend({ device, ...features }: WebgpuBackendOptions): Promise<WebgpuBackend> {
+  return makeBackend(device, false, features);
+}
+
+/** Kept for good: a GPU object of Node's package that is collected takes its devices with it. */
+let nodeGpu: GPU | undefined;
+
+/** Where this place has its GPUs, or undefined. */
+async function findGpu(): Promise<GPU | undefined> {
+  if (typeof navigator === 'object' && navigator.gpu) return navigator.gpu;
+  if (typeof process !== 'object' || !process.versions?.node) return undefined;
+  // Not written down as a literal: it is for the user to install, and bundlers of web pages must not look for it.
+  const name = 'webgpu';
+  try {
+    const { create } = (await import(/* @vite-ignore */ /* webpackIgnore: true */ name)) as { create: (flags: string[]) => GPU };
+    return (nodeGpu ??= create([]));
+  } catch {
+    return undefined;
+  }
+}
+
+/** An adapter, or why there is none. */
+export async function findAdapter({ gpu, powerPreference }: RequestWebgpuOptions): Promise<GPUAdapter | string> {
+  const found = gpu ?? (await findGpu());
+  if (!found) return typeof process === 'object' ? 'there is no WebGPU here: in Node it comes with the package "webgpu", which is not installed' : 'this browser, or this page, has no WebGPU';
+  return (await found.requestAdapter({ powerPreference })) ?? 'WebGPU has no adapter for this machine';
+}
+
+/** Which device to ask an adapter for: with its largest buffers, and the optional features that it has. */
+function descriptorFor(adapter: GPUAdapter, { optionalFeatures = allFeatures, requiredFeatures = [] }: FeatureOptions): GPUDeviceDescriptor {
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  const features = new Set([...optionalFeatures, ...requiredFeatures]);
+  return { label: 'fp8-kv', requiredFeatures: [...features].filter((name) => adapter.features.has(name)), requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } };
+}
+
+/** @internal a backend on a given adapter */
+export async function backendOn(adapter: GPUAdapter, options: FeatureOptions): Promise<WebgpuBackend> {
+  const device = await adapter.requestDevice(descriptorFor(adapter, options));
+  try {
+    return await makeBackend(device, true, options);
+  } catch (error) {
+    device.destroy();
+    throw error;
+  }
+}
+
+/**
+ * A backend on a GPU device of its own; `dispose()` gives it back.
+ * @throws Error where there is no GPU; UnsupportedDeviceError with every limit and feature that it lacks
+ */
+export async function requestWebgpuBackend(options: RequestWebgpuOptions = {}): Promise<WebgpuBackend> {
+  const adapter = await findAdapter(options);
+  if (typeof adapter === 'string') throw new Error(adapter);
+  return backendOn(adapter, options);
+}
+
+/**
+ * The limits above WebGPU's defaults that a device needs for a cache: for `adapter.requestDevice({ requiredLimits })`.
+ * @throws TypeError or RangeError naming the option that does not fit
+ */
+export function requiredLimits(options: KvCacheOptions): { readonly maxBufferSize: number; readonly maxStorageBufferBindingSize: number } {
+  const { layers, pageCount } = resolveCache(options);
+  const bytes = Math.max(...layers.map(({ layout }) => arrangeKeys(layout, 'token-major').bytes * pageCount));
+  return { maxBufferSize: Math.max(bytes, 2 ** 28), maxStorageBufferBindingSize: Math.max(bytes, 2 ** 27) };
+}

@@ -1,0 +1,109 @@
+import { SlotMarks } from '../append.js';
+import type { NhdTensors, Pages } from '../backend.js';
+import { arrangeKeys, checkInteger, checkPageCopies, type PageLayout } from '../layout.js';
+import { checkNhd, packNhd, unpackNhd } from '../nhd.js';
+import { usage } from './constants.js';
+import type { WebgpuBackend } from './backend.js';
+import type { Region } from './memory.js';
+
+/** Pages of one layer in a GPU buffer. */
+export class WebgpuPages implements Pages {
+  readonly layout: PageLayout;
+  readonly byteLength: number;
+  /** @internal */
+  readonly marks: SlotMarks;
+  readonly #buffer: GPUBuffer;
+  readonly #onDispose: () => void;
+  #disposed = false;
+
+  /** @internal use `backend.createPages` */
+  constructor(
+    /** @internal */
+    readonly backend: WebgpuBackend,
+    layout: PageLayout,
+    readonly count: number,
+    onDispose: () => void,
+  ) {
+    this.#onDispose = onDispose;
+    this.layout = arrangeKeys(layout, 'token-major');
+    checkInteger(count, 'count', 1, Math.floor((2 ** 31 - 1) / layout.blockSize));
+    this.byteLength = this.layout.bytes * count;
+    const { maxStorageBufferBindingSize, maxBufferSize } = backend.device.limits;
+    const most = Math.min(maxStorageBufferBindingSize, maxBufferSize);
+    if (this.byteLength > most) {
+      const [limit, fits] = [maxStorageBufferBindingSize < maxBufferSize ? 'maxStorageBufferBindingSize' : 'maxBufferSize', Math.floor(most / this.layout.bytes)];
+      throw new RangeError(
+        `"count" expected at most ${fits} pages of ${this.layout.bytes} bytes (a capacity of ${fits * layout.blockSize} tokens): a layer lies in one buffer, and this device's ${limit} is ${most}; got ${count}`,
+      );
+    }
+    this.marks = new SlotMarks(count * layout.blockSize);
+    this.#buffer = backend.device.createBuffer({ label: 'fp8-kv pages', size: this.byteLength, usage: usage.storage | usage.copySrc | usage.copyDst });
+  }
+
+  /**
+   * The buffer itself, laid out as `layout` says: for engines that read pages with kernels of their own.
+   * @throws TypeError once the pages are disposed of
+   */
+  get buffer(): GPUBuffer {
+    if (this.#disposed) throw new TypeError('"pages" expected to be in use, got pages that were disposed of');
+    return this.#buffer;
+  }
+
+  /** @internal all of them, to be bound */
+  get region(): Region {
+    return { buffer: this.buffer, offset: 0, size: this.byteLength };
+  }
+
+  copyPages(from: ArrayLike<number>, to: ArrayLike<number>): void {
+    checkPageCopies(from, to, this.count);
+    if (from.length === 0) return;
+    const { buffer, layout, backend } = this;
+    const [sources, targets] = [Int32Array.from(from), Int32Array.from(to)];
+    backend.later((gpu) => {
+      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv copy pages' });
+      // A buffer cannot be copied into itself.
+      const between = gpu.scratch.page.reserve(layout.bytes, layout.bytes);
+      for (const [i, source] of sources.entries()) {
+        encoder.copyBufferToBuffer(buffer, source * layout.bytes, between.buffer, 0, layout.bytes);
+        encoder.copyBufferToBuffer(between.buffer, 0, buffer, targets[i] * layout.bytes, layout.bytes);
+      }
+      gpu.device.queue.submit([encoder.finish()]);
+    });
+  }
+
+  async import(tensors: NhdTensors, firstPage = 0): Promise<void> {
+    const blocks = checkNhd(this.layout, tensors);
+    checkInteger(firstPage, 'firstPage', 0, this.count - blocks);
+    const bytes = new Uint8Array(blocks * this.layout.bytes);
+    packNhd(this.layout, tensors, blocks, bytes);
+    const { buffer } = this;
+    return this.backend.run((gpu) => gpu.device.queue.writeBuffer(buffer, firstPage * this.layout.bytes, bytes));
+  }
+
+  async export(firstPage = 0, count = this.count - firstPage): Promise<NhdTensors> {
+    checkInteger(firstPage, 'firstPage', 0, this.count);
+    checkInteger(count, 'count', 0, this.count - firstPage);
+    const { buffer, layout } = this;
+    const size = count * layout.bytes;
+    if (size === 0) return unpackNhd(layout, 0, new Uint8Array(0));
+    return this.backend.run((gpu) => {
+      const readback = gpu.readbacks.take(size);
+      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv export' });
+      encoder.copyBufferToBuffer(buffer, firstPage * layout.bytes, readback, 0, size);
+      gpu.device.queue.submit([encoder.finish()]);
+      return gpu.readbacks.read(readback, size, (bytes) => unpackNhd(layout, count, new Uint8Array(bytes)));
+    });
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#onDispose();
+    // What was called before still finds it.
+    this.backend.finally(() => this.#buffer.destroy());
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

@@ -1,0 +1,73 @@
+/** What a device does where WGSL leaves it open: tried out once, when a backend is made. */
+import { MAP_READ, usage } from './constants.js';
+
+const SUBGROUP_LANES = 128;
+
+/** Runs a shader of one workgroup that fills `words` words at binding 0. */
+async function runProbe(device: GPUDevice, code: string, words: number): Promise<Uint32Array> {
+  const made: GPUBuffer[] = [];
+  const buffer = (flags: number): GPUBuffer => {
+    const each = device.createBuffer({ label: 'fp8-kv probe', size: words * 4, usage: flags });
+    made.push(each);
+    return each;
+  };
+  try {
+    const module = device.createShaderModule({ label: 'fp8-kv probe', code });
+    const pipeline = await device.createComputePipelineAsync({ label: 'fp8-kv probe', layout: 'auto', compute: { module, entryPoint: 'probe' } });
+    const [results, readback] = [buffer(usage.storage | usage.copySrc), buffer(usage.mapRead | usage.copyDst)];
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: [{ binding: 0, resource: { buffer: results } }] }));
+    pass.dispatchWorkgroups(1);
+    pass.end();
+    encoder.copyBufferToBuffer(results, 0, readback, 0, words * 4);
+    device.queue.submit([encoder.finish()]);
+    await readback.mapAsync(MAP_READ);
+    return new Uint32Array(readback.getMappedRange().slice(0));
+  } finally {
+    for (const each of made) each.destroy();
+  }
+}
+
+/**
+ * Whether `unpack2x16float` gives all finite f16 exactly, subnormal ones too, wherever a kernel may compute with them.
+ * Those with 7 bits of mantissa are tried, among which are the 8-bit formats' as the kernels shift them.
+ */
+export async function unpacksF16(device: GPUDevice): Promise<boolean> {
+  const code = `
+    @group(0) @binding(0) var<storage, read_write> results: array<f32>;
+    @compute @workgroup_size(64) fn probe(@builtin(local_invocation_index) lane: u32) {
+      // 2^-24 … times 2^40, so that what was flushed is 0 and what was not is no subnormal f32 either.
+      for (var i = lane; i < 4096u; i += 64u) { results[i] = unpack2x16float(i << 3u).x * 0x1p40; }
+    }`;
+  const results = await runProbe(device, code, 4096);
+  const values = new Float32Array(results.buffer);
+  for (let i = 0; i < 0x7c00 >> 3; i++) {
+    const half = i << 3;
+    const [exponent, mantissa] = [half >> 10, half & 0x3ff];
+    const value = exponent === 0 ? mantissa * 2 ** -24 : (1024 + mantissa) * 2 ** (exponent - 25);
+    if (values[i] !== value * 2 ** 40) return false;
+  }
+  return true;
+}
+
+/** How many invocations make a subgroup, where they do so in the order of their index, and 4 or more always; else 0. */
+export async function subgroupSize(device: GPUDevice): Promise<number> {
+  if (!device.features.has('subgroups')) return 0;
+  const code = `
+    enable subgroups;
+    @group(0) @binding(0) var<storage, read_write> results: array<vec4<u32>>;
+    @compute @workgroup_size(${SUBGROUP_LANES}) fn probe(@builtin(local_invocation_index) lane: u32, @builtin(subgroup_invocation_id) id: u32, @builtin(subgroup_size) size: u32) {
+      results[lane] = vec4<u32>(size, id, subgroupMax(lane), subgroupAdd(lane));
+    }`;
+  const results = await runProbe(device, code, 4 * SUBGROUP_LANES);
+  const [size] = results;
+  if (size < 4 || SUBGROUP_LANES % size !== 0) return 0;
+  for (let lane = 0; lane < SUBGROUP_LANES; lane++) {
+    const first = lane - (lane % size);
+    const expected = [size, lane % size, first + size - 1, size * first + (size * (size - 1)) / 2];
+    if (expected.some((value, i) => results[4 * lane + i] !== value)) return 0;
+  }
+  return size;
+}

@@ -1,0 +1,152 @@
+/** Calls that are recorded into a caller's encoder: everything lies in GPU buffers, but for tables that the host knows. */
+import { planQuantize } from '../append.js';
+import { checkAttentionOptions, checkTables, int32 } from '../attention.js';
+import type { AttentionOptions, Pages, PerSide } from '../backend.js';
+import { describe, floatDtypes, type FloatDtype } from '../formats.js';
+import { checkInteger } from '../layout.js';
+import type { Recipe, RecipeName } from '../recipe.js';
+import { checkGivenScale } from '../scale.js';
+import type { GpuAppendCall } from './append.js';
+import type { GpuAttendCall } from './attend.js';
+import type { Gpu } from './gpu.js';
+import { DECODE_TOKENS } from './kernels.js';
+import type { Region } from './memory.js';
+import type { WebgpuPages } from './pages.js';
+import { checkDtype, isGpuTensor, regionOf, type GpuTensor } from './tensor.js';
+
+export interface RecordAppendCall {
+  readonly pages: Pages;
+  /** [tokens, kvHeads, headDim] */
+  readonly key: GpuTensor;
+  /** [tokens, kvHeads, headDim] */
+  readonly value: GpuTensor;
+  /** Of key and value. Default f32. */
+  readonly dtype?: FloatDtype;
+  /**
+   * [tokens] of i32: page · blockSize + place in the page; negative = skip. From the host they are checked here; in a GPU
+   * buffer one beyond the pages is left out, and `readStatus` says so. No slot twice: that goes unnoticed there.
+   */
+  readonly slotMapping: Int32Array | GpuTensor;
+  /** How many; needed where the slots lie in a GPU buffer. */
+  readonly tokens?: number;
+  /** How computed scales come about (granularity token-head). Default `amax`. */
+  readonly recipe?: PerSide<RecipeName | Recipe>;
+  /** The given scale (granularity tensor). Default 1. */
+  readonly kScale?: number;
+  readonly vScale?: number;
+}
+
+interface RecordedTables {
+  /** [sequences, maxBlocks] of i32 */
+  readonly blockTable: Int32Array | GpuTensor;
+  /** [sequences + 1] of i32 */
+  readonly cuSeqlensQ: Int32Array | GpuTensor;
+  /** [sequences] of i32 */
+  readonly seqUsedK: Int32Array | GpuTensor;
+}
+
+export interface RecordAttendCall extends Omit<AttentionOptions, 'sinks'>, RecordedTables {
+  readonly pages: Pages;
+  /** [totalQ, queryHeads, headDim] */
+  readonly q: GpuTensor;
+  /** Of q. Default f32. */
+  readonly dtype?: FloatDtype;
+  /** Rows of q; needed where the tables lie in GPU buffers: then none has more. */
+  readonly totalQ?: number;
+  readonly queryHeads: number;
+  /**
+   * How many sequences, and how many pages each row of the block table has; needed where the tables lie in GPU buffers.
+   * All three tables lie there, or none.
+   */
+  readonly sequences?: number;
+  readonly maxBlocks?: number;
+  /**
+   * New tokens and keys of a sequence, at most: they say how much is dispatched, and a sequence that has more is left out.
+   * Default: what the tables from the host say; else totalQ, and as many keys as a row of the block table has room for.
+   */
+  readonly maxSeqlenQ?: number;
+  readonly maxSeqlenK?: number;
+  /** [queryHeads] of f32 */
+  readonly sinks?: Float32Array | GpuTensor;
+  readonly kScale?: number;
+  readonly vScale?: number;
+  /** [totalQ, queryHeads, headDim] of f32: written for all rows of the sequences; never q itself. */
+  readonly out: GpuTensor;
+  /** [totalQ, queryHeads] of f32. Default: not kept. */
+  readonly lse?: GpuTensor;
+}
+
+function stated(value: number | undefined, argument: string): number {
+  if (value === undefined) throw new TypeError(`"${argument}" expected a number, as the tables lie in GPU buffers, got undefined`);
+  return checkInteger(value, argument, 0, 0x7fffffff);
+}
+
+/** @throws TypeError or RangeError naming the argument that does not fit */
+export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordAppendCall): GpuAppendCall {
+  const { layout, count } = pages;
+  const dtype = checkDtype(call.dtype);
+  const onHost = !isGpuTensor(call.slotMapping);
+  const slotMapping = onHost ? int32(call.slotMapping as Int32Array, 'slotMapping') : undefined;
+  const tokens = slotMapping?.length ?? stated(call.tokens, 'tokens');
+  const bytes = tokens * layout.kvHeads * layout.headDim * floatDtypes[dtype].bytes;
+  const key = regionOf(call.key, bytes, 'key', gpu.limits);
+  const value = regionOf(call.value, bytes, 'value', gpu.limits);
+  const quantize = planQuantize(call, layout);
+  if (slotMapping) pages.marks.check(slotMapping);
+  const slots = slotMapping ? gpu.arena.write(slotMapping as Int32Array<ArrayBuffer>) : regionOf(call.slotMapping as GpuTensor, tokens * 4, 'slotMapping', gpu.limits);
+  return { ...quantize, layout, dtype, pages: pages.region, slots: count * layout.blockSize, tokens, key, value, slotMapping: slots };
+}
+
+type Tables = Pick<GpuAttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'sequences' | 'maxBlocks' | 'maxSeqlenQ' | 'maxSeqlenK' | 'totalQ' | 'decodes' | 'prefills' | 'unchecked'>;
+
+function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall & { readonly [T in keyof RecordedTables]: Int32Array }): Tables {
+  const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(pages, call, call.windowLeft ?? -1);
+  const lengths = Array.from(seqUsedK, (_, s) => cuSeqlensQ[s + 1] - cuSeqlensQ[s]);
+  const write = (table: Int32Array): Region => gpu.arena.write(table as Int32Array<ArrayBuffer>);
+  return {
+    blockTable: write(blockTable), cuSeqlensQ: write(cuSeqlensQ), seqUsedK: write(seqUsedK),
+    sequences, maxBlocks, totalQ,
+    maxSeqlenQ: lengths.reduce((most, rows) => Math.max(most, rows), 0),
+    maxSeqlenK: seqUsedK.reduce((most, keys) => Math.max(most, keys), 0),
+    decodes: lengths.some((rows) => rows > 0 && rows <= DECODE_TOKENS),
+    prefills: lengths.some((rows) => rows > DECODE_TOKENS),
+    unchecked: false,
+  };
+}
+
+function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: RecordAttendCall & { readonly [T in keyof RecordedTables]: GpuTensor }): Tables {
+  const sequences = stated(call.sequences, 'sequences');
+  const maxBlocks = stated(call.maxBlocks, 'maxBlocks');
+  const totalQ = stated(call.totalQ, 'totalQ');
+  const maxSeqlenQ = checkInteger(call.maxSeqlenQ ?? totalQ, 'maxSeqlenQ', 0, totalQ);
+  const maxSeqlenK = checkInteger(call.maxSeqlenK ?? maxBlocks * layout.blockSize, 'maxSeqlenK', 0, maxBlocks * layout.blockSize);
+  const table = (name: keyof RecordedTables, entries: number): Region => regionOf(call[name], entries * 4, name, gpu.limits);
+  return {
+    blockTable: table('blockTable', sequences * maxBlocks), cuSeqlensQ: table('cuSeqlensQ', sequences + 1), seqUsedK: table('seqUsedK', sequences),
+    sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK,
+    decodes: totalQ > 0,
+    prefills: maxSeqlenQ > DECODE_TOKENS,
+    unchecked: true,
+  };
+}
+
+/** @throws TypeError or RangeError naming the argument that does not fit */
+export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall): GpuAttendCall {
+  const { layout, count } = pages;
+  const dtype = checkDtype(call.dtype);
+  const queryHeads = checkInteger(call.queryHeads, 'queryHeads', 1);
+  if (queryHeads % layout.kvHeads !== 0) throw new RangeError(`"queryHeads" expected a multiple of kvHeads (${layout.kvHeads}), got ${queryHeads}`);
+  const { sinks } = call;
+  const options = checkAttentionOptions({ ...call, sinks: isGpuTensor(sinks) ? undefined : sinks }, queryHeads, layout.headDim);
+  const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
+  const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
+  const onGpu = (['blockTable', 'cuSeqlensQ', 'seqUsedK'] as const).filter((name) => isGpuTensor(call[name]));
+  if (onGpu.length % 3 !== 0) throw new TypeError(`"${onGpu[0]}" expected to lie where the other tables do: all in GPU buffers, or none; got ${describe(call[onGpu[0]])}`);
+  const tables = onGpu.length === 3 ? tablesFromGpu(gpu, pages, call as never) : tablesFromHost(gpu, pages, call as never);
+  const rows = tables.totalQ * queryHeads;
+  const q = regionOf(call.q, rows * layout.headDim * floatDtypes[dtype].bytes, 'q', gpu.limits);
+  const out = regionOf(call.out, rows * layout.headDim * 4, 'out', gpu.limits);
+  const lse = call.lse ? regionOf(call.lse, rows * 4, 'lse', gpu.limits) : gpu.reserve('lse', rows * 4, 'lse');
+  const sinkRegion = sinks === undefined ? undefined : isGpuTensor(sinks) ? regionOf(sinks, queryHeads * 4, 'sinks', gpu.limits) : gpu.arena.write(sinks as Float32Array<ArrayBuffer>);
+  return { ...options, ...tables, layout, pageCount: count, pages: pages.region, dtype, q, out, lse, sinks: sinkRegion, queryHeads, kScale, vScale };
+}

@@ -1,0 +1,90 @@
+// What the attention kernels are told, and how they find a sequence's rows and keys.
+//
+// q          (totalQ, queryHeads, headDim)   f32 | f16 | bf16
+// blockTable (sequences, maxBlocks)
+// Rows of a sequence that share a KV head are counted token by token, head of the group by head of the group, and taken in
+// blocks of ROWS: block = (sequence · rowBlocks + rowBlock) · kvHeads + kvHead. Whoever finds a bad entry in a table leaves
+// out what it stands for; check.wgsl reports it. AttendParams is `gpuAttendParams` of src/layout.ts.
+
+@group(0) @binding(0) var<uniform> params: AttendParams;
+@group(0) @binding(1) var<storage, read> cuSeqlensQ: array<i32>;
+@group(0) @binding(2) var<storage, read> seqUsedK: array<i32>;
+
+// Workgroups may be spread over x and y, where there are more than fit into one dimension.
+fn linearIndex(id: vec3<u32>, count: vec3<u32>) -> u32 {
+  return id.x + id.y * count.x;
+}
+
+struct Sequence {
+  // Its first row in q, rows, and keys.
+  first: i32,
+  rows: i32,
+  keys: i32,
+}
+
+fn sequenceOf(index: u32) -> Sequence {
+  let first = cuSeqlensQ[index];
+  let end = cuSeqlensQ[index + 1u];
+  let keys = seqUsedK[index];
+  let known = first >= 0 && end >= first && end <= i32(params.totalQ) && end - first <= params.maxRows;
+  let fits = keys >= 0 && keys <= params.maxKeys;
+  return Sequence(first, select(0, end - first, known), select(0, keys, fits));
+}
+
+// A block of rows of one sequence and KV head.
+struct Block {
+  sequence: u32,
+  kvHead: u32,
+  // The first of its rows, counted within the sequence and KV head, and how many there are: 0 where this pass has none.
+  firstRow: u32,
+  rows: u32,
+  source: Sequence,
+}
+
+fn blockOf(index: u32) -> Block {
+  let sequence = index / (params.rowBlocks * params.kvHeads);
+  let within = index % (params.rowBlocks * params.kvHeads);
+  let source = sequenceOf(sequence);
+  let firstRow = (within / params.kvHeads) * ROWS;
+  let taken = source.rows >= params.leastRows && source.rows <= params.mostRows;
+  let all = select(0u, u32(source.rows) * params.group, taken);
+  return Block(sequence, within % params.kvHeads, firstRow, min(ROWS, max(all, firstRow) - firstRow), source);
+}
+
+// Row and query head, as q, out and lse count them: (totalQ, queryHeads).
+fn headRow(block: Block, row: u32) -> u32 {
+  let index = block.firstRow + row;
+  return (u32(block.source.first) + index / params.group) * params.queryHeads + block.kvHead * params.group + index % params.group;
+}
+
+fn queryHead(block: Block, row: u32) -> u32 {
+  return block.kvHead * params.group + (block.firstRow + row) % params.group;
+}
+
+// The keys that a row sees: from x to y - 1. Rows that a block does not have see none.
+fn visibleKeys(block: Block, row: u32) -> vec2<i32> {
+  let token = i32((block.firstRow + row) / params.group);
+  let position = block.source.keys - block.source.rows + token;
+  var first = 0;
+  var end = block.source.keys;
+  if (params.causal != 0u) { end = min(end, position + 1); }
+  if (params.windowLeft >= 0) { first = max(first, position - params.windowLeft); }
+  if (params.windowRight >= 0) { end = min(end, position + params.windowRight + 1); }
+  return select(vec2<i32>(0, 0), vec2<i32>(first, end), row < block.rows && first < end);
+}
+
+// The keys that some row of a block sees: windows move with the rows.
+fn visibleToSome(block: Block) -> vec2<i32> {
+  var first = 0x7fffffff;
+  var end = 0;
+  // Rows of one token see the same: the first and the last token's are enough, where any between sees more than nothing.
+  let lastToken = (block.firstRow + max(block.rows, 1u) - 1u) / params.group;
+  for (var token = block.firstRow / params.group; token <= lastToken; token++) {
+    let seen = visibleKeys(block, max(token * params.group, block.firstRow) - block.firstRow);
+    if (seen.x < seen.y) {
+      first = min(first, seen.x);
+      end = max(end, seen.y);
+    }
+  }
+  return select(vec2<i32>(0, 0), vec2<i32>(first, end), first < end);
+}

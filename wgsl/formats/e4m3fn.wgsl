@@ -1,0 +1,32 @@
+// Decoding leaves out a power of two that is put back where scores and sums are scaled.
+const E4M3FN_UNIT: f32 = 256.0;
+
+// 4 codes → their values / 256: with that, normal and subnormal codes are f16 of the same bits, shifted. NaN codes come out as ±480 / 256.
+fn decodeE4m3fn(word: u32) -> vec4<f32> {
+  if (UNPACKS_F16) {
+    let even = unpack2x16float(((word & 0x00800080u) << 8u) | ((word & 0x007f007fu) << 7u));
+    let odd = unpack2x16float((word & 0x80008000u) | ((word & 0x7f007f00u) >> 1u));
+    return vec4<f32>(even.x, odd.x, even.y, odd.y);
+  }
+  let magnitude = (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(0x7fu);
+  let sign = (vec4<u32>(word) << vec4<u32>(24u, 16u, 8u, 0u)) & vec4<u32>(0x80000000u);
+  let normal = (magnitude << vec4<u32>(20u)) + vec4<u32>(112u << 23u);
+  let subnormal = bitcast<vec4<u32>>(vec4<f32>(magnitude) * 0x1p-17);
+  return bitcast<vec4<f32>>(sign | select(normal, subnormal, magnitude < vec4<u32>(8u)));
+}
+
+// Not 0 where one of 4 codes is NaN.
+fn nanE4m3fn(word: u32) -> u32 {
+  return ((word & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u;
+}
+
+// As decodeE4m3fn, with NaN.
+fn decodeAllE4m3fn(word: u32, nan: f32) -> vec4<f32> {
+  let magnitude = (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(0x7fu);
+  return select(decodeE4m3fn(word), vec4<f32>(nan), magnitude == vec4<u32>(0x7fu));
+}
+
+// Not 0 where one of 4 codes is no finite number.
+fn specialE4m3fn(word: u32) -> u32 {
+  return nanE4m3fn(word);
+}
