@@ -271,12 +271,25 @@ export const attendParams = {
   partials: 'pointer',
 } as const satisfies ParamRecord;
 
-/** Arguments of the GPU's append kernel, wgsl/append.wgsl, for one side. Scales and bounds are the bits of f32. */
+/** Arguments of the GPU's append kernel, wgsl/append.wgsl, for one side. Places and strides in a page are in 4-byte words. */
 export const gpuAppendParams = {
   tokens: 'u32',
+  kvHeads: 'u32',
+  headDim: 'u32',
+  /** Dtype of keys or values. */
+  dtype: 'u32',
   /** Slots of the pages. */
   slots: 'u32',
+  blockSize: 'u32',
+  pageWords: 'u32',
+  codes: 'u32',
+  headStride: 'u32',
+  tokenStride: 'u32',
+  /** 0: no scales in the page, the given one is used. */
+  scales: 'u32',
+  scaleHeadStride: 'u32',
   quotient: 'u32',
+  /** These and all that follow are the bits of f32. */
   givenScale: 'u32',
   amaxFloor: 'u32',
   scaleFloor: 'u32',

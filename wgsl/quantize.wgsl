@@ -1,50 +1,53 @@
-// A row's largest magnitude → its scale, and its values → codes, by recipe (src/recipe.ts). Exact: every result is the
-// one that IEEE f32 operations give, denormals kept, though WGSL's own give it on few devices.
+// A row's largest magnitude → its scale, and values → codes, by recipe (src/recipe.ts). Exact: the bits that IEEE f32
+// operations give, denormals kept. WGSL's own promise that little that all is done in integers, but for guesses.
 //
+// amax  = max |x|, NaN left out: append.wgsl
 // scale = amax / max, bounded and replaced as the recipe says
 // code  = encode(x / scale), or by a factor: encode(x · factor)
 //
-// Before it go: the format's MANTISSA_BITS, FIRST_EXPONENT and LARGEST_CODE, and QUOTIENT_DIVIDE and QUOTIENT_RECIPROCAL.
+// Before it go, as constants: the format's MANTISSA_BITS, FIRST_EXPONENT and LARGEST_CODE, and the quotient rules'
+// QUOTIENT_DIVIDE and QUOTIENT_RECIPROCAL; and the format's encode as `encodeCode`.
 //
-// All floats are bit patterns of magnitudes: those are in the order of what they stand for, NaN last. As a number of its
-// own, a float is mantissa · 2^(exponent - 150), whatever its mantissa.
+// A magnitude is the bits of an f32 without its sign: these are in the order of what they stand for, NaN last.
+//
+// ns per value on SwiftShader, two cores: quotientCode 14, encodeCode(multiplyBits) 26, encodeCode(divideBits) 38; in
+// floats, and wrong, 7.
 
+const SIGN: u32 = 0x80000000u;
 const INFINITY: u32 = 0x7f800000u;
 const NAN: u32 = 0x7fc00000u;
 const ONE: u32 = 0x3f800000u;
-// Exponents of what is beyond, or below, every product and quotient of floats.
-const HUGE: i32 = 2000;
-const TINY: i32 = -2000;
 
+// mantissa · 2^(exponent - 150)
 struct Float {
   mantissa: u32,
   exponent: i32,
 }
 
-// Below 2^23 where the float is denormal.
-fn split(bits: u32) -> Float {
-  let exponent = max(bits >> 23u, 1u);
-  return Float(bits - ((exponent - 1u) << 23u), i32(exponent));
+// A finite magnitude as it lies there: the mantissa of a denormal is below 2^23.
+fn split(magnitude: u32) -> Float {
+  let exponent = max(magnitude >> 23u, 1u);
+  return Float(magnitude - ((exponent - 1u) << 23u), i32(exponent));
 }
 
-// In [2^23, 2^24), except for 0. The conversion is exact and its result a normal f32: a bit count that costs nothing.
+// The mantissa moved to [2^23, 2^24), unless it is 0. Its conversion is exact and normal: as good as counting zeros.
 fn normalize(x: Float) -> Float {
-  let float = bitcast<u32>(f32(x.mantissa));
-  return Float((float & 0x7fffffu) | 0x800000u, x.exponent + i32(float >> 23u) - 150);
+  let converted = bitcast<u32>(f32(x.mantissa));
+  return Float((converted & 0x7fffffu) | 0x800000u, x.exponent + i32(converted >> 23u) - 150);
 }
 
-// mantissa · 2^(exponent - 152), its last bit set if anything was lost → the nearest f32, ties to even.
-// @param mantissa in [2^25, 2^26)
+// The f32 nearest to mantissa · 2^(exponent - 152), ties to even.
+// The mantissa is in [2^25, 2^26), its last bit set if anything below it is. A shift of 27 leaves nothing of it.
 fn pack(mantissa: u32, exponent: i32) -> u32 {
-  let place = max(exponent, 1);
-  let shift = min(u32(2 + place - exponent), 27u);
+  let stored = max(exponent, 1);
+  let shift = min(u32(2 + stored - exponent), 27u);
   let rounded = (mantissa + (1u << (shift - 1u)) - 1u + ((mantissa >> shift) & 1u)) >> shift;
-  return min((u32(place - 1) << 23u) + rounded, INFINITY);
+  return min((u32(stored - 1) << 23u) + rounded, INFINITY);
 }
 
-// a / b, rounded as IEEE's.
+// a / b of magnitudes, as IEEE's. Once or twice per row.
 fn divideBits(a: u32, b: u32) -> u32 {
-  if (a > INFINITY || b > INFINITY || (a == b && (a == 0u || a == INFINITY))) {
+  if (max(a, b) > INFINITY || (a == b && (a == 0u || a == INFINITY))) {
     return NAN;
   }
   if (a == INFINITY || b == 0u) {
@@ -58,19 +61,40 @@ fn divideBits(a: u32, b: u32) -> u32 {
   if (x.mantissa < y.mantissa) {
     x = Float(x.mantissa << 1u, x.exponent - 1);
   }
-  // Long division: a one, and 8 bits at a time of 24 more.
+  // Long division: the first bit is a one; 24 more follow, 8 at a time.
   var quotient = 1u;
   var rest = x.mantissa - y.mantissa;
   for (var i = 0; i < 3; i++) {
-    quotient = (quotient << 8u) + (rest << 8u) / y.mantissa;
-    rest = (rest << 8u) % y.mantissa;
+    let digit = (rest << 8u) / y.mantissa;
+    quotient = (quotient << 8u) | digit;
+    rest = (rest << 8u) - digit * y.mantissa;
   }
   return pack((quotient << 1u) | u32(rest != 0u), x.exponent - y.exponent + 127);
 }
 
-// How scales are computed; f32 as bits, but for `quotient`.
+// a · b of magnitudes, as IEEE's. Once per value, so without branches.
+fn multiplyBits(a: u32, b: u32) -> u32 {
+  let x = normalize(split(a));
+  let y = normalize(split(b));
+  // 24 × 24 bits in halves of 12: the product is high · 2^24 + low, in [2^46, 2^48).
+  let middle = (x.mantissa >> 12u) * (y.mantissa & 0xfffu) + (x.mantissa & 0xfffu) * (y.mantissa >> 12u);
+  let low = (x.mantissa & 0xfffu) * (y.mantissa & 0xfffu) + ((middle & 0xfffu) << 12u);
+  let high = (x.mantissa >> 12u) * (y.mantissa >> 12u) + (middle >> 12u) + (low >> 24u);
+  // Its upper 26 or 27 bits, of which 26 are kept.
+  let upper = (high << 3u) | ((low >> 21u) & 7u);
+  let long = high >> 23u;
+  let mantissa = (upper >> long) | (upper & long) | u32((low & 0x1fffffu) != 0u);
+  let product = pack(mantissa, x.exponent + y.exponent - 127 + i32(long));
+  let zero = min(a, b) == 0u;
+  let infinite = max(a, b) == INFINITY;
+  let nan = max(a, b) > INFINITY || (zero && infinite);
+  return select(select(select(product, 0u, zero), INFINITY, infinite), NAN, nan);
+}
+
+// How scales are computed: f32 as bits.
 struct Recipe {
   quotient: u32,
+  // Bounds, which may be -0.
   amaxFloor: u32,
   scaleFloor: u32,
   scaleIfZero: u32,
@@ -79,82 +103,95 @@ struct Recipe {
 
 struct RowScale {
   scale: u32,
-  // What the row's values are divided by or multiplied with.
+  // What values are divided by or multiplied with.
   operand: u32,
 }
 
 fn scaleOf(amax: u32, recipe: Recipe) -> RowScale {
-  // Bounds may be -0.
-  let bounded = max(amax, recipe.amaxFloor & 0x7fffffffu);
-  let computed = max(divideBits(bounded, recipe.formatMax), recipe.scaleFloor & 0x7fffffffu);
-  let scaleIfZero = recipe.scaleIfZero & 0x7fffffffu;
+  let bounded = max(amax, recipe.amaxFloor & ~SIGN);
+  let computed = max(divideBits(bounded, recipe.formatMax), recipe.scaleFloor & ~SIGN);
+  let scaleIfZero = recipe.scaleIfZero & ~SIGN;
   let replaced = computed == 0u && scaleIfZero != 0u;
   let scale = select(computed, scaleIfZero, replaced);
-  if (recipe.quotient == QUOTIENT_DIVIDE) {
-    return RowScale(scale, scale);
-  }
-  if (recipe.quotient == QUOTIENT_RECIPROCAL) {
-    return RowScale(scale, divideBits(ONE, scale));
+  if (recipe.quotient == QUOTIENT_DIVIDE || recipe.quotient == QUOTIENT_RECIPROCAL) {
+    return RowScale(scale, operandOf(scale, recipe.quotient));
   }
   return RowScale(scale, select(divideBits(recipe.formatMax, bounded), ONE, replaced));
 }
 
-// A row's operand, ready to be used.
-struct Operand {
+// The operand of a scale, given or not, under the rules that need no more than that.
+fn operandOf(scale: u32, quotient: u32) -> u32 {
+  if (quotient == QUOTIENT_DIVIDE) {
+    return scale;
+  }
+  return divideBits(ONE, scale);
+}
+
+// A scale, ready to be divided by.
+struct Divisor {
   // In [2^23, 2^24).
   mantissa: u32,
   exponent: i32,
   // About 0.5 / mantissa.
   halfReciprocal: f32,
-  // Magnitudes below and above these give NaN: x itself is one, or 0 / 0, ∞ / ∞, 0 · ∞.
+  // Magnitudes below `first` and above `last` have NaN as their quotient: they are NaN, or it is 0 / 0 or ∞ / ∞.
   first: u32,
   last: u32,
 }
 
-fn prepare(operand: u32, divides: bool) -> Operand {
-  let zero = operand == 0u;
-  let infinite = operand == INFINITY;
-  let float = normalize(split(operand));
-  let exponent = select(select(float.exponent, TINY, zero), HUGE, infinite);
-  let first = u32(select(infinite, zero, divides));
-  let last = INFINITY - u32(select(zero, infinite, divides));
-  return Operand(float.mantissa, exponent, 0.5 / f32(float.mantissa), first, last);
+// By 0 all other quotients are far too large, by infinity far too small: exponents will do that.
+fn divisorOf(scale: u32) -> Divisor {
+  let float = normalize(split(scale));
+  let zero = scale == 0u;
+  let infinite = scale == INFINITY;
+  let exponent = select(select(float.exponent, -1000, zero), 1000, infinite);
+  return Divisor(float.mantissa, exponent, 0.5 / f32(float.mantissa), u32(zero), INFINITY - u32(infinite));
 }
 
-fn finish(x: u32, code: u32, operand: Operand) -> u32 {
-  let magnitude = x & 0x7fffffffu;
-  let bounded = select(min(code, LARGEST_CODE), LARGEST_CODE, magnitude == INFINITY);
-  let signed = bounded | ((x >> 24u) & 0x80u);
-  return select(signed, 0x7fu, magnitude != clamp(magnitude, operand.first, operand.last));
-}
-
-fn quotientCode(x: u32, divisor: Operand) -> u32 {
-  let dividend = split(x & 0x7fffffffu);
+// encode(fround(x / divisor)), of a value with its sign.
+//
+// x / divisor = X / S · 2^distance, with S in [2^23, 2^24) and X below 2^24. In units of the code's last bit it is
+// doubled / 2S: whole, and a rest that decides by its distance from half, beyondTie / 2S = doubled / 2S - whole - 1/2.
+// All of these integers are exact, and below 2^31.
+//
+// Two roundings in one: x / divisor is first rounded to f32, and that is a tie if beyondTie / 2S is at most half an f32
+// ulp, 2^(exponent - 24) where the code's last bit is 2^(unit - MANTISSA_BITS): if |beyondTie| <= slack. With ties to
+// even, `whole` is rounded up if it is even and beyondTie > slack, or odd and beyondTie >= -slack, that is > ~slack.
+//
+// The guesses need not be right. They are off by less than 2^-20 of themselves, and so name the wrong `whole` or the
+// wrong exponent only next to a number of units, or to a power of two; far from a tie, both sides of which round to it:
+// one less with beyondTie near +S gives the same code as one more with beyondTie near -S; 2^(MANTISSA_BITS + 1) units the
+// same as half as many of the double. (A power of two is a tie only at half the smallest code, where slack is 0: X / S is
+// no closer to 1 than 2^-24.)
+fn quotientCode(x: u32, divisor: Divisor) -> u32 {
+  let magnitude = x & ~SIGN;
+  let dividend = split(magnitude);
   let distance = dividend.exponent - divisor.exponent;
   let guess = f32(dividend.mantissa) * divisor.halfReciprocal;
   let exponent = i32(bitcast<u32>(guess) >> 23u) + 1 + distance;
-  let place = max(exponent, i32(FIRST_EXPONENT));
-  let shift = distance - place + 128 + i32(MANTISSA_BITS);
+  let unit = max(exponent, i32(FIRST_EXPONENT));
+  let shift = distance + 128 - unit + i32(MANTISSA_BITS);
+  // Where the shift is negative, the quotient is below half a unit.
   let doubled = select(dividend.mantissa << u32(shift), 0u, shift < 0);
   let whole = u32(f32(doubled) * divisor.halfReciprocal);
   let beyondTie = i32(doubled - (2u * whole + 1u) * divisor.mantissa);
-  let slack = divisor.mantissa >> min(u32(23 - i32(MANTISSA_BITS) + place - exponent), 31u);
-  let up = beyondTie > i32(slack ^ (0u - (whole & 1u)));
-  return finish(x, (u32(place - i32(FIRST_EXPONENT)) << MANTISSA_BITS) + whole + u32(up), divisor);
+  let slack = divisor.mantissa >> min(23u - MANTISSA_BITS + u32(unit - exponent), 31u);
+  let rounded = whole + u32(beyondTie > i32(slack ^ (0u - (whole & 1u))));
+  let code = (u32(unit - i32(FIRST_EXPONENT)) << MANTISSA_BITS) + rounded;
+  let bounded = select(min(code, LARGEST_CODE), LARGEST_CODE, magnitude == INFINITY);
+  return select(bounded | ((x >> 24u) & 0x80u), 0x7fu, magnitude != clamp(magnitude, divisor.first, divisor.last));
 }
 
-fn productCode(x: u32, factor: Operand) -> u32 {
-  let a = normalize(split(x & 0x7fffffffu));
-  let middle = (a.mantissa >> 12u) * (factor.mantissa & 0xfffu) + (a.mantissa & 0xfffu) * (factor.mantissa >> 12u);
-  let low = (a.mantissa & 0xfffu) * (factor.mantissa & 0xfffu) + ((middle & 0xfffu) << 12u);
-  let high = (a.mantissa >> 12u) * (factor.mantissa >> 12u) + (middle >> 12u);
-  let product = ((high << 6u) + (low >> 18u)) | u32((low & 0x3ffffu) != 0u);
-  let large = product >> 29u;
-  let exponent = a.exponent + factor.exponent - 127 + i32(large);
-  let place = max(exponent, i32(FIRST_EXPONENT));
-  let shift = min(28u + large - MANTISSA_BITS + u32(place - exponent), 31u);
-  let slack = 16u << large;
-  let up = (1u << (shift - 1u)) + (slack ^ (((product >> shift) & 1u) - 1u));
-  let rounded = (product + up) >> shift;
-  return finish(x, (u32(place - i32(FIRST_EXPONENT)) << MANTISSA_BITS) + rounded, factor);
+// encode(fround(x · factor)), of a value with its sign.
+fn productCode(x: u32, factor: u32) -> u32 {
+  return encodeCode(multiplyBits(x & ~SIGN, factor) | (x & SIGN));
+}
+
+// 4 values → 4 codes, the first lowest.
+fn quantizeFour(x: vec4<u32>, operand: u32, quotient: u32) -> u32 {
+  if (quotient == QUOTIENT_DIVIDE) {
+    let divisor = divisorOf(operand);
+    return quotientCode(x.x, divisor) | (quotientCode(x.y, divisor) << 8u) | (quotientCode(x.z, divisor) << 16u) | (quotientCode(x.w, divisor) << 24u);
+  }
+  return productCode(x.x, operand) | (productCode(x.y, operand) << 8u) | (productCode(x.z, operand) << 16u) | (productCode(x.w, operand) << 24u);
 }

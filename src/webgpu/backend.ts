@@ -23,8 +23,6 @@ export interface WebgpuAppendCall extends Omit<AppendCall, 'key' | 'value'> {
 
 /** What calls will be like whose kernels are to be compiled ahead. */
 export interface WarmOptions {
-  /** Of keys, values and queries. Default f32. */
-  readonly dtype?: FloatDtype;
   /** Default as many as KV heads. */
   readonly queryHeads?: number;
   /** New tokens per sequence, at most. Default: any number, which is two kernels more than a decode step needs. */
@@ -143,7 +141,7 @@ export class WebgpuBackend implements Backend {
     const tokens = plan.slotMapping.length;
     if (plan.status.written === 0) return plan.status;
     const bytes = appendBytes(layout, tokens, plan.dtype);
-    const kernels = appendKernels(layout, plan.dtype, this.variant);
+    const kernels = appendKernels(layout);
     const ready = this.#isReady(kernels);
     const input = (name: 'key' | 'value'): ((gpu: Gpu) => Region) => {
       const tensor = call[name];
@@ -212,7 +210,7 @@ export class WebgpuBackend implements Backend {
   recordAppend(encoder: GPUCommandEncoder, call: RecordAppendCall): void {
     this.#assertUsable();
     const planned = planRecordedAppend(this.#gpu, this.#own(call.pages), call);
-    this.#assertReady(appendKernels(planned.layout, planned.dtype, this.variant));
+    this.#assertReady(appendKernels(planned.layout));
     recordQuantize(this.#gpu, encoder, planned);
   }
 
@@ -235,11 +233,11 @@ export class WebgpuBackend implements Backend {
   }
 
   /** Compiles the kernels that calls on pages of this layout need, so that none is compiled in a decode loop. */
-  async warm(layout: PageLayout, { dtype = 'f32', queryHeads = layout.kvHeads, maxSeqlenQ = Infinity }: WarmOptions = {}): Promise<void> {
+  async warm(layout: PageLayout, { queryHeads = layout.kvHeads, maxSeqlenQ = Infinity }: WarmOptions = {}): Promise<void> {
     this.#assertUsable();
     checkInteger(queryHeads / layout.kvHeads, 'queryHeads / kvHeads', 1);
     await this.#compile([
-      ...appendKernels(layout, dtype, this.variant),
+      ...appendKernels(layout),
       ...attendKernels({ layout, queryHeads, decodes: true, prefills: maxSeqlenQ > DECODE_TOKENS, unchecked: true }, this.#gpu),
     ]);
   }

@@ -1,7 +1,8 @@
 /** The GPU's kernels: what each is made of, what it binds, and the constants that it is compiled with. */
-import { floatDtypes, formats, type FloatDtype, type Format } from '../formats.js';
+import { floatDtypes, formats, type Format, type Fp8Format } from '../formats.js';
 import { wgsl } from '../generated/wgsl.js';
 import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
+import { quotients } from '../recipe.js';
 import type { Variant } from './variant.js';
 
 /** What a kernel finds at each binding: its parameters, at an offset of their own in each call; or storage that it reads, or writes. */
@@ -73,9 +74,6 @@ struct Quad {
 }
 const K_UNIT: f32 = ${key.toUpperCase()}_UNIT;
 const V_UNIT: f32 = ${value.toUpperCase()}_UNIT;
-fn decodeKey(words: vec4<u32>) -> array<vec4<f32>, K_UNIT_QUADS> {
-  return array<vec4<f32>, K_UNIT_QUADS>(${words.map((part) => `decode${key}(${part})`).join(', ')});
-}
 fn nanKey(words: vec4<u32>) -> u32 {
   return ${words.map((part) => `nan${key}(${part})`).join(' | ')};
 }
@@ -89,6 +87,20 @@ fn valueQuad(row: u32, quad: u32) -> Quad {
   return Quad(decode${value}(words), false);
 }
 `;
+}
+
+/** How the decode kernel multiplies queries and keys: in f32, or 8-bit keys in f16 where the variant says so. */
+function keyProducts({ k }: PageLayout, { f16 }: Variant): string {
+  const words = unitWords[formats[k.format].bytes];
+  const halves = f16 && formats[k.format].bytes === 1;
+  const decode = halves ? 'decodeKeyQuad' : `decode${suffixes[k.format]}`;
+  return join(
+    halves ? join(wgsl[`formats/${k.format as Fp8Format}-f16`], wgsl['attend/products-f16']) : wgsl['attend/products'],
+    `fn decodeKey(words: vec4<u32>) -> array<KeyQuad, K_UNIT_QUADS> {
+  return array<KeyQuad, K_UNIT_QUADS>(${words.map((part) => `${decode}(${part})`).join(', ')});
+}
+`,
+  );
 }
 
 /** Each format's file once, and f16's bits, which q may have too. */
@@ -110,8 +122,7 @@ function keyReader(layout: PageLayout, rows: number, { unpacksF16 }: Variant): s
       ...sideConstants(layout.v, 'V', layout.headDim),
       CUT_KEYS: GPU_CUT_KEYS,
       UNPACKS_F16: unpacksF16,
-      DTYPE_F32: floatDtypes.f32.id,
-      DTYPE_BF16: floatDtypes.bf16.id,
+      ...dtypeConstants,
     }),
     units,
     formatFiles(layout),
@@ -131,37 +142,46 @@ const appendLanes = (headDim: number): number => 2 ** Math.ceil(Math.log2(headDi
 /** Rows that a workgroup of the append kernel takes. */
 export const appendRowsAtOnce = (headDim: number): number => APPEND_WORKGROUP / appendLanes(headDim);
 
-/** The kernel that writes keys, or values, of one dtype. */
-export function appendKernel(layout: PageLayout, side: 'k' | 'v', dtype: FloatDtype): Kernel {
-  const { kvHeads, headDim, blockSize, bytes } = layout;
-  const { format, codes, headStride, tokenStride, scales, scaleHeadStride } = layout[side];
+const dtypeConstants: Constants = { DTYPE_F32: floatDtypes.f32.id, DTYPE_F16: floatDtypes.f16.id, DTYPE_BF16: floatDtypes.bf16.id };
+
+/** A format's file, and what quantize.wgsl wants to know of it. f16 and f32 are not quantized: there it may be either. */
+function encoder(format: Format): string {
+  const quantized = format === 'e5m2' ? format : 'e4m3fn';
+  const name = suffixes[quantized].toUpperCase();
+  return join(
+    wgsl[`formats/${quantized}`],
+    `const MANTISSA_BITS = ${name}_MANTISSA_BITS;\nconst FIRST_EXPONENT = ${name}_FIRST_EXPONENT;\nconst LARGEST_CODE = ${name}_LARGEST;
+fn encodeCode(bits: u32) -> u32 {
+  return encode${suffixes[quantized]}(bits);
+}
+`,
+  );
+}
+
+/** The kernel that writes keys or values in one format. */
+export function appendKernel(format: Format, headDim: number): Kernel {
+  const lanes = appendLanes(headDim);
   return {
-    key: `append ${side} ${kvHeads}x${headDim}x${blockSize}/${layout.k.format}.${layout.k.granularity}/${layout.v.format}.${layout.v.granularity} ${dtype}`,
+    key: `append ${format} ${lanes}`,
     entryPoint: 'append',
     bindings: ['params', 'read', 'read', 'write', 'write'],
     source: () =>
       join(
         declare({
-          KV_HEADS: kvHeads,
-          HEAD_DIM: headDim,
-          BLOCK_SIZE: blockSize,
-          PAGE_WORDS: bytes / 4,
-          CODES: codes / 4,
-          HEAD_STRIDE: headStride / 4,
-          TOKEN_STRIDE: tokenStride / 4,
-          SCALES: scales / 4,
-          SCALE_HEAD_STRIDE: scaleHeadStride / 4,
-          COMPUTED_SCALE: scales > 0,
-          INPUT: floatDtypes[dtype].id,
-          OUTPUT: formats[format].id,
           WORKGROUP: APPEND_WORKGROUP,
-          LANES: appendLanes(headDim),
+          LANES: lanes,
+          OUTPUT: formats[format].id,
+          FORMAT_F16: formats.f16.id,
+          FORMAT_F32: formats.f32.id,
+          QUOTIENT_DIVIDE: quotients.divide,
+          QUOTIENT_RECIPROCAL: quotients.reciprocal,
+          UNPACKS_F16: false,
           BAD_SLOT: statusBits.BAD_SLOT,
+          ...dtypeConstants,
         }),
         declareParams('AppendParams', gpuAppendParams),
         wgsl['formats/half'],
-        wgsl['formats/e4m3fn'],
-        wgsl['formats/e5m2'],
+        encoder(format),
         wgsl.quantize,
         wgsl.append,
       ),
@@ -178,8 +198,10 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
     source: () =>
       join(
         subgroupSize > 0 ? 'enable subgroups;' : '',
+        variant.f16 ? 'enable f16;' : '',
         declare({ WORKGROUP: DECODE_WORKGROUP, SUBGROUP: subgroupSize }),
         keyReader(layout, rows, variant),
+        keyProducts(layout, variant),
         wgsl[subgroupSize > 0 ? 'attend/reduce-subgroups' : 'attend/reduce'],
         wgsl['attend/decode'],
       ),

@@ -5,11 +5,14 @@ import { WebgpuBackend } from './backend.js';
 import { subgroupSize, unpacksF16 } from './probe.js';
 import { variantOf } from './variant.js';
 
-/** Features by which kernels get faster. They work without any. */
-export type OptionalFeature = 'subgroups';
+/**
+ * Features by which kernels get faster. They work without any. With `shader-f16`, decode attention multiplies queries and
+ * 8-bit keys in f16: its results are within 5e-3 of exact ones, and not 1e-4.
+ */
+export type OptionalFeature = 'subgroups' | 'shader-f16';
 
 interface FeatureOptions {
-  /** What kernels may use where the device has it. Default: all of them. */
+  /** What kernels may use where the device has it. Default: `subgroups`, which takes nothing from the results. */
   readonly optionalFeatures?: readonly OptionalFeature[];
   /** What the device must have, so that one can be sure of it. Default: nothing. */
   readonly requiredFeatures?: readonly OptionalFeature[];
@@ -26,7 +29,7 @@ export interface WebgpuBackendOptions extends FeatureOptions {
   readonly device: GPUDevice;
 }
 
-const allFeatures: readonly OptionalFeature[] = ['subgroups'];
+const defaultFeatures: readonly OptionalFeature[] = ['subgroups'];
 
 /** What kernels need of any device: WebGPU's own defaults or less. */
 const neededLimits = {
@@ -53,11 +56,15 @@ function assertSupported(device: GPUDevice, requiredFeatures: readonly OptionalF
   if (unmet.length > 0) throw new UnsupportedDeviceError(unmet);
 }
 
-async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures = allFeatures, requiredFeatures = [] }: FeatureOptions): Promise<WebgpuBackend> {
+async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures = defaultFeatures, requiredFeatures = [] }: FeatureOptions): Promise<WebgpuBackend> {
   assertSupported(device, requiredFeatures);
   const wanted = new Set([...optionalFeatures, ...requiredFeatures]);
-  const size = wanted.has('subgroups') ? await subgroupSize(device) : 0;
-  return new WebgpuBackend(device, variantOf(size, await unpacksF16(device)), owned);
+  const variant = variantOf({
+    subgroupSize: wanted.has('subgroups') ? await subgroupSize(device) : 0,
+    f16: wanted.has('shader-f16') && device.features.has('shader-f16'),
+    unpacksF16: await unpacksF16(device),
+  });
+  return new WebgpuBackend(device, variant, owned);
 }
 
 /**
@@ -93,7 +100,7 @@ export async function findAdapter({ gpu, powerPreference }: RequestWebgpuOptions
 }
 
 /** Which device to ask an adapter for: with its largest buffers, and the optional features that it has. */
-function descriptorFor(adapter: GPUAdapter, { optionalFeatures = allFeatures, requiredFeatures = [] }: FeatureOptions): GPUDeviceDescriptor {
+function descriptorFor(adapter: GPUAdapter, { optionalFeatures = defaultFeatures, requiredFeatures = [] }: FeatureOptions): GPUDeviceDescriptor {
   const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
   const features = new Set([...optionalFeatures, ...requiredFeatures]);
   return { label: 'fp8-kv', requiredFeatures: [...features].filter((name) => adapter.features.has(name)), requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } };

@@ -13,6 +13,8 @@ const flags = [
   '--no-sandbox',
   // Without it there is no adapter on a CPU.
   '--enable-unsafe-webgpu',
+  // As in tests/gpu/adapter.ts.
+  '--disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension',
   chosenAdapter() === 'swiftshader' ? '--use-webgpu-adapter=swiftshader' : '--enable-features=Vulkan',
   // It ends with the runner, however that ends: a pipe breaks off.
   '--remote-debugging-pipe',

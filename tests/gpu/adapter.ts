@@ -2,10 +2,13 @@
 
 const DAWN = 'webgpu';
 
+/** On SwiftShader, clearing workgroup memory by this Vulkan extension is code for each word of it, and kernels take 4 times as long to compile. */
+const DAWN_OPTIONS = ['disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension'];
+
 async function dawn(): Promise<GPU> {
   // Not a literal: the package's types collide with @types/web, and bundlers for browsers would look for it.
   const { create } = (await import(DAWN)) as { create(options: string[]): GPU };
-  return create([]);
+  return create(DAWN_OPTIONS);
 }
 
 const inNode = typeof process === 'object';

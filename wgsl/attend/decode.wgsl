@@ -19,7 +19,7 @@ const STREAMS: u32 = WORKGROUP / LANES;
 const QUERY_QUADS: u32 = ROWS * QUADS;
 const WEIGHT_QUADS: u32 = CUT_KEYS * ROW_QUADS;
 var<workgroup> memory: array<vec4<u32>, max(QUERY_QUADS, WEIGHT_QUADS)>;
-// What each row of q was multiplied by, undone, times the scale of all scores.
+// What undoes the power of two that each row of q was multiplied by, times the scale of all scores.
 var<workgroup> factors: array<f32, ROWS>;
 // First unit of each key's value, or ABSENT.
 var<workgroup> valueRows: array<u32, CUT_KEYS>;
@@ -39,7 +39,7 @@ fn loadQueries(block: Block, lane: u32) {
     let powers = powersOf(largest);
     factors[lane] = powers.y * params.scoreScale;
     for (var i = 0u; i < QUADS; i++) {
-      memory[lane * QUADS + i] = bitcast<vec4<u32>>(bitcast<vec4<f32>>(memory[lane * QUADS + i]) * powers.x);
+      storeQuery(lane * QUADS + i, bitcast<vec4<f32>>(memory[lane * QUADS + i]) * powers.x);
     }
   }
   workgroupBarrier();
@@ -52,13 +52,13 @@ fn scoresOf(row: u32) -> array<f32, ROWS> {
   for (var unit = 0u; unit < K_UNITS; unit++) {
     let words = pages[row + unit];
     special |= nanKey(words);
-    let key = decodeKey(words);
+    var key = decodeKey(words);
     for (var i = 0u; i < K_UNIT_QUADS; i++) {
       let quad = unit * K_UNIT_QUADS + i;
       // The last unit of a row may be padding in part.
       if (QUADS % K_UNIT_QUADS != 0u && quad >= QUADS) { break; }
       for (var r = 0u; r < ROWS; r++) {
-        sums[r] += dot(bitcast<vec4<f32>>(memory[r * QUADS + quad]), key[i]);
+        sums[r] += productOf(r * QUADS + quad, key[i]);
       }
     }
   }
@@ -91,7 +91,7 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     if (page != ABSENT) {
       row = valueRow(page, block.kvHead, key);
       vScales[n] = valueScale(page, block.kvHead, key) * V_UNIT;
-      let scale = keyScale(page, block.kvHead, key) * K_UNIT;
+      let scale = keyScale(page, block.kvHead, key) * (K_UNIT / Q_UNIT);
       let sums = scoresOf(keyRow(page, block.kvHead, key));
       for (var r = 0u; r < ROWS; r++) {
         let visible = visibleKeys(block, r);

@@ -1,0 +1,128 @@
+import { is, ok } from 'uvu/assert';
+import { readAttendCase, runAttendCase } from '../../src/files/attend-case.js';
+import { attentionError } from '../../src/files/compare.js';
+import { pageLayout, wasmBackend, type AttendCall } from '../../src/index.js';
+import type { WebgpuBackend } from '../../src/webgpu/backend.js';
+import { testGolden, testPlacement } from '../attention-bits.js';
+import { testAgainstReference } from '../attention-reference.js';
+import { assertSameBits } from '../bits.js';
+import { callOf, fixture } from '../fixture.js';
+import { golden, goldenFiles } from '../golden.js';
+import { adapterName, noAdapter } from '../gpu/adapter.js';
+import { hasF16, openVariant, variants } from '../gpu/variants.js';
+import { random } from '../random.js';
+import { suite } from '../suite.js';
+
+for (const { name, optionalFeatures } of noAdapter ? [variants[0]] : variants) {
+  const test = suite(`attend, ${adapterName}, ${name}`, { skip: noAdapter });
+  let backend: WebgpuBackend;
+  test.before(async () => {
+    backend = await openVariant(optionalFeatures);
+  });
+  test.after(() => backend.dispose());
+
+  testGolden(test, () => backend);
+  testPlacement(test, () => backend);
+  testAgainstReference(test, () => backend);
+
+  test('queries of any size give the same bits', async () => {
+    const cache = await fixture(backend, random(1), { kvHeads: 2, headDim: 64, blockSize: 16, kvLens: [300] });
+    for (const rows of [1, 20]) {
+      const q = random(2).normals(rows * 4 * 64);
+      const expected = await backend.attend(callOf(cache, [rows], q));
+      for (const exponent of [90, -90]) {
+        const scaled = q.map((x) => x * 2 ** exponent);
+        const { out, lse } = await backend.attend({ ...callOf(cache, [rows], scaled), softmaxScale: 2 ** -exponent / 8 });
+        assertSameBits(out, expected.out, `${rows} rows of q times 2^${exponent}`);
+        assertSameBits(lse, expected.lse);
+      }
+    }
+    cache.pages.dispose();
+  });
+
+  test('a visible NaN or infinity gives what it gives on the CPU, one that is not seen nothing', async () => {
+    const [tokens, kvHeads, headDim] = [40, 2, 16];
+    for (const dtype of ['e4m3fn', 'e5m2', 'f16', 'f32'] as const) {
+      const layout = pageLayout({ kvHeads, headDim, blockSize: 8, k: { dtype }, v: { dtype } });
+      const numbers = random(3);
+      const key = numbers.normals(tokens * kvHeads * headDim);
+      const value = numbers.normals(tokens * kvHeads * headDim);
+      const at = (j: number, head: number, d: number): number => (j * kvHeads + head) * headDim + d;
+      key[at(30, 0, 3)] = NaN;
+      value[at(25, 1, 5)] = NaN;
+      // An infinite value makes the scale of its row infinite, where there is one.
+      value[at(35, 0, 7)] = -Infinity;
+      key[at(38, 1, 1)] = Infinity;
+      const slotMapping = Int32Array.from({ length: tokens }, (_, i) => i);
+      const blockTable = Int32Array.from({ length: 5 }, (_, i) => i);
+      for (const [rows, options] of [[40, {}], [12, {}], [12, { windowLeft: 3 }], [20, { causal: false, windowLeft: 2, windowRight: 2 }]] as const) {
+        const q = random(4).normals(rows * 6 * headDim);
+        const results = [];
+        for (const each of [wasmBackend(), backend]) {
+          const pages = each.createPages(layout, 5);
+          await each.append({ pages, key, value, slotMapping });
+          results.push(await each.attend({ ...options, pages, q, blockTable, cuSeqlensQ: Int32Array.of(0, rows), seqUsedK: Int32Array.of(tokens) }));
+          pages.dispose();
+        }
+        const [cpu, gpu] = results;
+        const kind = (x: number): number => (Number.isNaN(x) ? NaN : Number.isFinite(x) ? 0 : x);
+        assertSameBits(Float32Array.from(gpu.out, kind), Float32Array.from(cpu.out, kind), `${dtype}, ${rows} rows, out`);
+        assertSameBits(Float32Array.from(gpu.lse, kind), Float32Array.from(cpu.lse, kind), `${dtype}, ${rows} rows, lse`);
+        ok(cpu.out.some(Number.isNaN) && cpu.out.some(Number.isFinite));
+      }
+    }
+  });
+
+  test('rows that see nothing: out 0, lse −∞ or the sink', async () => {
+    for (const rows of [4, 30]) {
+      const cache = await fixture(backend, random(41), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [2, 0] });
+      const call = callOf(cache, [rows, 2], random(42).normals((rows + 2) * 8));
+      const plain = await backend.attend(call);
+      const withSink = await backend.attend({ ...call, sinks: Float32Array.of(0.3) });
+      for (let row = 0; row < rows + 2; row++) {
+        const sees = row === rows - 1 || row === rows - 2;
+        is(plain.lse[row] === -Infinity, !sees);
+        if (sees) continue;
+        assertSameBits(plain.out.subarray(row * 8, row * 8 + 8), new Float32Array(8), `row ${row}`);
+        is(withSink.lse[row], Math.fround(0.3));
+      }
+      cache.pages.dispose();
+    }
+  });
+
+  test('a row whose scores are all −∞ is NaN, unless there is a sink', async () => {
+    const pages = backend.createPages(pageLayout({ kvHeads: 1, headDim: 8, blockSize: 1, k: { dtype: 'f32' }, v: { dtype: 'f32' } }), 1);
+    await pages.import({ keyCache: new Float32Array(8).fill(-Infinity), valueCache: new Float32Array(8) });
+    for (const rows of [1, 17]) {
+      const call: AttendCall = { pages, q: new Float32Array(rows * 8).fill(1), blockTable: Int32Array.of(0), cuSeqlensQ: Int32Array.of(0, rows), seqUsedK: Int32Array.of(1) };
+      const { out, lse } = await backend.attend(call);
+      ok(out.subarray((rows - 1) * 8).every(Number.isNaN) && Number.isNaN(lse[rows - 1]));
+      assertSameBits((await backend.attend({ ...call, sinks: Float32Array.of(2) })).out, new Float32Array(rows * 8));
+    }
+    pages.dispose();
+  });
+
+  test('pages before the window need not be there', async () => {
+    const cache = await fixture(backend, random(51), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [600] });
+    for (const rows of [1, 20]) {
+      const call = { ...callOf(cache, [rows], random(52).normals(rows * 8)), windowLeft: 6 };
+      const expected = await backend.attend(call);
+      const evicted = cache.blockTable.slice().fill(-1, 0, Math.floor((600 - rows - 6) / 4));
+      assertSameBits((await backend.attend({ ...call, blockTable: evicted })).out, expected.out);
+    }
+    cache.pages.dispose();
+  });
+}
+
+const f16 = suite(`attend, ${adapterName}, f16`, { skip: noAdapter });
+f16('golden cases within 5e-3, where the device multiplies in f16', async () => {
+  if (!hasF16) return;
+  const backend = await openVariant(['shader-f16']);
+  ok(backend.variant.f16);
+  for (const path of goldenFiles('attend')) {
+    const attendCase = readAttendCase(golden(path), path);
+    const error = attentionError(await runAttendCase(backend, attendCase), attendCase.expected, attendCase.layout.headDim);
+    ok(error.out <= 5e-3 && error.lse <= 5e-3, `${path}: out ${error.out}, lse ${error.lse}`);
+  }
+  backend.dispose();
+}, { seconds: 300 });
