@@ -11,7 +11,7 @@ async function dawn(): Promise<GPU> {
   return create(DAWN_OPTIONS);
 }
 
-const inNode = typeof process === 'object';
+export const inNode = typeof process === 'object';
 let problem = 'there is no adapter';
 
 /** Kept for good: devices do not survive the object from `create`. */
