@@ -4,9 +4,6 @@ import { Arena, Readbacks, Scratch, type Region } from './memory.js';
 import { pipelinesOf, type Pipelines } from './pipelines.js';
 import type { Variant } from './variant.js';
 
-/** Workgroups that fit into one dimension of a dispatch on every device. */
-const MOST_WORKGROUPS = 65535;
-
 /** A device, and what a backend has on it. */
 export class Gpu {
   readonly pipelines: Pipelines;
@@ -61,7 +58,8 @@ export class Gpu {
     pass.setPipeline(pipeline);
     const entries = [{ binding: 0, resource: { buffer: params.buffer, size: params.size } }, ...regions.map((resource, i) => ({ binding: i + 1, resource }))];
     pass.setBindGroup(0, this.device.createBindGroup({ layout, entries }), [params.offset]);
-    pass.dispatchWorkgroups(Math.min(workgroups, MOST_WORKGROUPS), Math.ceil(workgroups / MOST_WORKGROUPS));
+    const { maxComputeWorkgroupsPerDimension: most } = this.limits;
+    pass.dispatchWorkgroups(Math.min(workgroups, most), Math.ceil(workgroups / most));
   }
 
   destroy(): void {

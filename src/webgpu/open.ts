@@ -41,7 +41,6 @@ const neededLimits = {
   maxComputeWorkgroupStorageSize: 16384,
   maxComputeInvocationsPerWorkgroup: 128,
   maxComputeWorkgroupSizeX: 128,
-  maxComputeWorkgroupsPerDimension: 65535,
 } as const;
 
 type LimitName = keyof typeof neededLimits | 'maxBufferSize' | 'maxStorageBufferBindingSize';
