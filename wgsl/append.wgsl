@@ -101,7 +101,7 @@ fn append(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     }
     return;
   }
-  var operand: u32;
+  var operand = 0u;
   if (params.scales != 0u) {
     let computed = computeScale(place, x);
     if (stores && lane == 0u) {
