@@ -3,6 +3,8 @@ import type { FloatArray, FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { BlockPool } from './blocks.js';
 import type { Layer } from './config.js';
+import type { WebgpuBackend } from '../webgpu/backend.js';
+import type { GpuTensor } from '../webgpu/tensor.js';
 import type { Sequence } from './sequence.js';
 import type { StepTables, TableStore } from './tables.js';
 
@@ -36,6 +38,18 @@ export interface StepAttendOptions extends AttentionOptions {
   readonly out?: Float32Array;
   /** [tokens, queryHeads] */
   readonly lse?: Float32Array;
+}
+
+/** As {@link StepAttendOptions}, with results in GPU buffers. */
+export interface StepRecordOptions extends Omit<AttentionOptions, 'sinks'> {
+  /** Of q. Default f32. */
+  readonly dtype?: FloatDtype;
+  /** [queryHeads] of f32 */
+  readonly sinks?: Float32Array | GpuTensor;
+  /** [tokens, queryHeads, headDim] of f32; never q itself. */
+  readonly out: GpuTensor;
+  /** [tokens, queryHeads] of f32. Default: not kept. */
+  readonly lse?: GpuTensor;
 }
 
 /**
@@ -103,6 +117,44 @@ export class Step {
   attendSync(layer: number, q: FloatArray, options: StepAttendOptions = {}): AttendResult {
     if (!this.backend.synchronous) throw new TypeError(`"attendSync" expected a backend that answers at once, got one (${this.backend.kind}) that gives promises: use attend`);
     return this.#attend(layer, q, options) as AttendResult;
+  }
+
+  /** The GPU backend, or an error. */
+  #recorder(): WebgpuBackend {
+    if (this.backend.kind !== 'webgpu') throw new TypeError(`a step expected a WebGPU backend to record with, got one of kind ${this.backend.kind}`);
+    return this.backend as WebgpuBackend;
+  }
+
+  /**
+   * As {@link append}, into the caller's encoder, which must be submitted before the sequences' next step begins. `cache.warm()`
+   * compiles what is needed.
+   * @throws TypeError on a backend other than WebGPU; as `backend.recordAppend`
+   */
+  recordAppend(encoder: GPUCommandEncoder, layer: number, key: GpuTensor, value: GpuTensor, { dtype }: StepAppendOptions = {}): void {
+    this.#assertOpen();
+    const { recipe, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
+    const { slotMapping } = this.#tables;
+    this.#recorder().recordAppend(encoder, { pages: this.pages[layer], key, value, dtype, slotMapping, recipe, kScale, vScale });
+    this.#appended[layer] = true;
+  }
+
+  /**
+   * As {@link attend}, into the caller's encoder: `out` and `lse` are written when that is executed.
+   * @throws TypeError on a backend other than WebGPU; as `backend.recordAttend`
+   */
+  recordAttend(encoder: GPUCommandEncoder, layer: number, q: GpuTensor, options: StepRecordOptions): void {
+    this.#assertOpen();
+    const { attention, queryHeads, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
+    if (!this.#appended[layer]) throw new Error(`"recordAttend" expected layer ${layer} to have been appended to in this step`);
+    const { blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
+    const {
+      causal = attention.causal, windowLeft = attention.windowLeft, windowRight = attention.windowRight,
+      softcap = attention.softcap, sinks = attention.sinks, softmaxScale = attention.softmaxScale, dtype, out, lse,
+    } = options;
+    this.#recorder().recordAttend(encoder, {
+      causal, windowLeft, windowRight, softcap, sinks, softmaxScale, dtype, out, lse,
+      pages: this.pages[layer], q, queryHeads, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale,
+    });
   }
 
   #attend(layer: number, q: FloatArray, options: StepAttendOptions): AttendResult | Promise<AttendResult> {

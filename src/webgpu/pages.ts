@@ -15,6 +15,7 @@ export class WebgpuPages implements Pages {
   readonly #buffer: GPUBuffer;
   readonly #onDispose: () => void;
   #disposed = false;
+  #failure: Error | undefined;
 
   /** @internal use `backend.createPages` */
   constructor(
@@ -37,14 +38,23 @@ export class WebgpuPages implements Pages {
       );
     }
     this.marks = new SlotMarks(count * layout.blockSize);
-    this.#buffer = backend.device.createBuffer({ label: 'fp8-kv pages', size: this.byteLength, usage: usage.storage | usage.copySrc | usage.copyDst });
+    const { device } = backend;
+    device.pushErrorScope('out-of-memory');
+    this.#buffer = device.createBuffer({ label: 'fp8-kv pages', size: this.byteLength, usage: usage.storage | usage.copySrc | usage.copyDst });
+    const noMemory = (error: GPUError | null): void => {
+      if (error) this.#failure = new RangeError(`"count" expected fewer pages: the device has no memory for ${this.byteLength} bytes (${error.message})`);
+    };
+    // A device that is lost says so by itself.
+    device.popErrorScope().then(noMemory, () => {});
   }
 
   /**
    * The buffer itself, laid out as `layout` says: for engines that read pages with kernels of their own.
-   * @throws TypeError once the pages are disposed of
+   * @throws TypeError once the pages are disposed of; RangeError where the device had no memory for them, which it says a
+   * moment after they were created
    */
   get buffer(): GPUBuffer {
+    if (this.#failure) throw this.#failure;
     if (this.#disposed) throw new TypeError('"pages" expected to be in use, got pages that were disposed of');
     return this.#buffer;
   }
