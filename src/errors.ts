@@ -68,3 +68,6 @@ export class DeviceLostError extends Error {
     super(`the GPU device was lost (${reason}${detail ? `: ${detail}` : ''}): the keys and values in its pages are gone`);
   }
 }
+
+/** What was thrown, in one line: drivers explain themselves in many. */
+export const inOneLine = (error: unknown): string => (error instanceof Error ? error.message : String(error)).split('\n', 1)[0];

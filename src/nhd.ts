@@ -40,7 +40,7 @@ export function checkNhd(layout: PageLayout, tensors: NhdTensors): number {
 }
 
 /** Elements as words of `bytes` bytes: moved as floats, signalling NaN would change. */
-function wordsOf({ buffer, byteOffset, byteLength }: ArrayBufferView, bytes: 1 | 2 | 4): Uint8Array | Uint16Array | Uint32Array {
+export function wordsOf({ buffer, byteOffset, byteLength }: ArrayBufferView, bytes: 1 | 2 | 4): Uint8Array | Uint16Array | Uint32Array {
   if (bytes === 1) return new Uint8Array(buffer, byteOffset, byteLength);
   return bytes === 2 ? new Uint16Array(buffer, byteOffset, byteLength / 2) : new Uint32Array(buffer, byteOffset, byteLength / 4);
 }

@@ -1,4 +1,5 @@
 /** How far results are from what they should be. */
+import type { AttendResult } from '../backend.js';
 import type { Tensor } from './tensor.js';
 
 /** The bound that attention in f32 keeps against a float64 reference on the same codes. */
@@ -16,28 +17,43 @@ const distance = (actual: number, expected: number): number => {
   return Number.isFinite(actual) && Number.isFinite(expected) ? Math.abs(actual - expected) : Infinity;
 };
 
-function rowError(actual: Float32Array, expected: Float32Array, start: number, length: number): number {
+/** What errors of a row are relative to: its largest finite magnitude. */
+function rowSize(expected: Float32Array, start: number, length: number): number {
   let largest = 1e-6;
-  let error = 0;
   for (let i = start; i < start + length; i++) {
     const magnitude = Math.abs(expected[i]);
     if (magnitude > largest && magnitude < Infinity) largest = magnitude;
-    error = Math.max(error, distance(actual[i], expected[i]));
   }
-  return error / largest;
+  return largest;
 }
+
+function rowError(actual: Float32Array, expected: Float32Array, start: number, length: number): number {
+  let error = 0;
+  for (let i = start; i < start + length; i++) error = Math.max(error, distance(actual[i], expected[i]));
+  return error / rowSize(expected, start, length);
+}
+
+const lseError = (actual: number, expected: number): number => distance(actual, expected) / (Number.isFinite(expected) ? Math.max(1, Math.abs(expected)) : 1);
 
 /** @param headDim elements of out per element of lse */
 export function attentionError(actual: { out: Float32Array; lse: Float32Array }, expected: { out?: Float32Array; lse?: Float32Array }, headDim: number): AttentionError {
   let out = 0;
   let lse = 0;
   for (let start = 0; expected.out && start < expected.out.length; start += headDim) out = Math.max(out, rowError(actual.out, expected.out, start, headDim));
-  for (let i = 0; expected.lse && i < expected.lse.length; i++) {
-    const reference = expected.lse[i];
-    const scale = Number.isFinite(reference) ? Math.max(1, Math.abs(reference)) : 1;
-    lse = Math.max(lse, distance(actual.lse[i], reference) / scale);
-  }
+  for (let i = 0; expected.lse && i < expected.lse.length; i++) lse = Math.max(lse, lseError(actual.lse[i], expected.lse[i]));
   return { out, lse };
+}
+
+/** The first element of out, or else of lse, whose error is beyond the bound. */
+export function firstBeyond(actual: AttendResult, expected: AttendResult, headDim: number, bound: number): { what: 'out' | 'lse'; index: number } | undefined {
+  for (let start = 0; start < expected.out.length; start += headDim) {
+    const size = rowSize(expected.out, start, headDim);
+    for (let index = start; index < start + headDim; index++) {
+      if (distance(actual.out[index], expected.out[index]) / size > bound) return { what: 'out', index };
+    }
+  }
+  const index = expected.lse.findIndex((value, i) => lseError(actual.lse[i], value) > bound);
+  return index < 0 ? undefined : { what: 'lse', index };
 }
 
 export interface ByteDifference {

@@ -1,0 +1,181 @@
+/**
+ * The same call on two backends, compared: caches must hold the same bytes, attention must agree within a bound. What
+ * differs is named down to the element, so that whoever writes a kernel knows where to look.
+ */
+import type { AppendCall, AttendCall, AttendResult, Backend, NhdTensors, Pages } from './backend.js';
+import { ATTENTION_BOUND, attentionError, firstBeyond, type AttentionError } from './files/compare.js';
+import type { PageLayout } from './layout.js';
+import { wordsOf } from './nhd.js';
+
+/** A code, or a scale, that is not the same in both caches. */
+export interface CacheMismatch {
+  readonly what: 'code' | 'scale';
+  readonly side: 'k' | 'v';
+  readonly page: number;
+  /** page · blockSize + place in the page, as a slot mapping says it */
+  readonly slot: number;
+  /** KV head */
+  readonly head: number;
+  /** Element of the head; absent for a scale. */
+  readonly dim?: number;
+  /** Both as bits in hex. */
+  readonly expected: string;
+  readonly actual: string;
+}
+
+/** A number of out, or of lse, that is further off than the bound. */
+export interface ResultMismatch {
+  readonly what: 'out' | 'lse';
+  /** Row of q */
+  readonly row: number;
+  /** Query head */
+  readonly head: number;
+  /** Element of the head; absent for lse. */
+  readonly dim?: number;
+  /** Both as bits of f32 in hex. */
+  readonly expected: string;
+  readonly actual: string;
+}
+
+/** How two backends compare on one call. */
+export interface Alignment<Mismatch = object> {
+  readonly ok: boolean;
+  /** The outcome in one line. */
+  readonly summary: string;
+  /** What differs first: of a side, scales before codes, since a wrong scale explains wrong codes; of a result, out before lse. */
+  readonly first?: Mismatch;
+}
+
+export interface AppendAlignment extends Alignment<CacheMismatch> {
+  /** How many codes and scales differ, of all that the pages hold. */
+  readonly codes: number;
+  readonly scales: number;
+}
+
+export interface AttendAlignment extends Alignment<ResultMismatch> {
+  readonly error: AttentionError;
+}
+
+/** Pages of their own, which both backends make for a call. */
+interface AlignedPages {
+  /** What the pages look like, but for the order of keys: each backend has its own. */
+  readonly layout: PageLayout;
+  /** How many pages. */
+  readonly count: number;
+}
+
+export interface AlignAppendCall extends Omit<AppendCall, 'pages'>, AlignedPages {
+  /** What the pages hold before: zeros when absent. */
+  readonly start?: NhdTensors;
+}
+
+export interface AlignAttendCall extends Omit<AttendCall, 'pages' | 'out' | 'lse'>, AlignedPages {
+  /** What the pages hold. */
+  readonly cache: NhdTensors;
+}
+
+/** @internal bits in hex */
+export const hex = (word: number, bytes: number): string => `0x${word.toString(16).padStart(2 * bytes, '0')}`;
+
+/** One tensor of a cache as words, and where its elements are. */
+interface CacheTensor {
+  readonly what: 'code' | 'scale';
+  readonly side: 'k' | 'v';
+  readonly expected: Float32Array | Uint16Array | Uint8Array;
+  readonly actual: Float32Array | Uint16Array | Uint8Array;
+}
+
+function compareTensor({ what, side, expected, actual }: CacheTensor, { kvHeads, headDim, blockSize }: PageLayout): { count: number; first?: CacheMismatch } {
+  const bytes = expected.BYTES_PER_ELEMENT as 1 | 2 | 4;
+  const [a, b] = [wordsOf(expected, bytes), wordsOf(actual, bytes)];
+  let count = 0;
+  let first = -1;
+  for (let i = 0; i < a.length; i++) {
+    if (a[i] === b[i]) continue;
+    if (first < 0) first = i;
+    count++;
+  }
+  if (first < 0) return { count };
+  const row = what === 'scale' ? first : Math.floor(first / headDim);
+  const slot = Math.floor(row / kvHeads);
+  const dim = what === 'scale' ? undefined : first % headDim;
+  return { count, first: { what, side, page: Math.floor(slot / blockSize), slot, head: row % kvHeads, dim, expected: hex(a[first], bytes), actual: hex(b[first], bytes) } };
+}
+
+const place = (dim: number | undefined): string => (dim === undefined ? '' : `, dim ${dim}`);
+
+/** Compares two caches of one shape, bit by bit. */
+function compareCaches(expected: NhdTensors, actual: NhdTensors, layout: PageLayout): AppendAlignment {
+  const counts = { code: 0, scale: 0 };
+  let first: CacheMismatch | undefined;
+  for (const [side, name] of [['k', 'key'], ['v', 'value']] as const) {
+    for (const [what, field] of [['scale', `${name}Scale`], ['code', `${name}Cache`]] as const) {
+      const [a, b] = [expected[field], actual[field]];
+      if (a === undefined || b === undefined) continue;
+      const found = compareTensor({ what, side, expected: a, actual: b }, layout);
+      counts[what] += found.count;
+      first ??= found.first;
+    }
+  }
+  const { code: codes, scale: scales } = counts;
+  if (first === undefined) return { ok: true, summary: 'same bytes', codes, scales };
+  const at = `${first.side} ${first.what} at page ${first.page}, slot ${first.slot}, head ${first.head}${place(first.dim)}`;
+  return { ok: false, summary: `${codes} codes and ${scales} scales differ, first the ${at}: expected ${first.expected}, got ${first.actual}`, codes, scales, first };
+}
+
+function compareResults(expected: AttendResult, actual: AttendResult, headDim: number, queryHeads: number, bound: number): AttendAlignment {
+  const error = attentionError(actual, expected, headDim);
+  const figures = `out ${error.out.toExponential(1)}, lse ${error.lse.toExponential(1)}`;
+  const beyond = firstBeyond(actual, expected, headDim, bound);
+  if (beyond === undefined) return { ok: true, summary: `off by ${figures}`, error };
+  const { what, index } = beyond;
+  const row = what === 'lse' ? index : Math.floor(index / headDim);
+  const dim = what === 'lse' ? undefined : index % headDim;
+  const [a, b] = [expected[what][index], actual[what][index]];
+  const bits = (array: Float32Array): string => hex(wordsOf(array, 4)[index], 4);
+  const first = { what, row: Math.floor(row / queryHeads), head: row % queryHeads, dim, expected: bits(expected[what]), actual: bits(actual[what]) };
+  const summary = `off by ${figures}, the bound is ${bound}; first ${what} at row ${first.row}, head ${first.head}${place(dim)}: expected ${first.expected} (${a}), got ${first.actual} (${b})`;
+  return { ok: false, summary, error, first };
+}
+
+/** Runs something on pages of each backend: the reference first. */
+async function onBoth<T>(reference: Backend, other: Backend, { layout, count }: AlignedPages, run: (backend: Backend, pages: Pages) => Promise<T>): Promise<[T, T]> {
+  const onOne = async (backend: Backend): Promise<T> => {
+    const pages = backend.createPages(layout, count);
+    try {
+      return await run(backend, pages);
+    } finally {
+      pages.dispose();
+    }
+  };
+  return [await onOne(reference), await onOne(other)];
+}
+
+/**
+ * Appends the same keys and values on both backends and compares all that the pages then hold, places that were not
+ * written to included. NaN counts by its bits.
+ * @throws what either backend throws: a call that is refused, or a device that is lost
+ */
+export async function alignAppend(reference: Backend, other: Backend, { layout, count, start, ...call }: AlignAppendCall): Promise<AppendAlignment> {
+  const [expected, actual] = await onBoth(reference, other, { layout, count }, async (backend, pages) => {
+    if (start) await pages.import(start);
+    await backend.append({ ...call, pages });
+    return pages.export();
+  });
+  return compareCaches(expected, actual, layout);
+}
+
+/**
+ * Runs the same attention on both backends. Errors are relative to the largest magnitude of a row; NaN and infinity must
+ * stand at the same places, whatever a NaN's bits are.
+ * @param bound default 1e-4, which each backend keeps against a float64 reference
+ * @throws what either backend throws: a call that is refused, or a device that is lost
+ */
+export async function alignAttend(reference: Backend, other: Backend, { layout, count, cache, ...call }: AlignAttendCall, bound = ATTENTION_BOUND): Promise<AttendAlignment> {
+  const [expected, actual] = await onBoth(reference, other, { layout, count }, async (backend, pages) => {
+    await pages.import(cache);
+    return backend.attend({ ...call, pages });
+  });
+  const queryHeads = expected.lse.length / Math.max(1, call.cuSeqlensQ[call.cuSeqlensQ.length - 1]);
+  return compareResults(expected, actual, layout.headDim, queryHeads, bound);
+}
