@@ -24,6 +24,7 @@ const DECODE_WORKGROUP = 128;
 const MERGE_WORKGROUP = 64;
 const CHECK_WORKGROUP = 64;
 const APPEND_WORKGROUP = 64;
+export const ENCODE_WORKGROUP = 64;
 
 /** Bits of the status word. */
 export const statusBits = { BAD_SLOT: 1, BAD_PAGE: 2, BAD_LENGTH: 4 } as const;
@@ -185,6 +186,16 @@ export function appendKernel(format: Format, headDim: number): Kernel {
         wgsl.quantize,
         wgsl.append,
       ),
+  };
+}
+
+/** The kernel that encodes f32 values whose bits follow each other. */
+export function encodeKernel(format: Fp8Format): Kernel {
+  return {
+    key: `encode ${format}`,
+    entryPoint: 'encode',
+    bindings: ['params', 'write'],
+    source: () => join(declare({ WORKGROUP: ENCODE_WORKGROUP, UNPACKS_F16: false }), encoder(format), wgsl.encode),
   };
 }
 

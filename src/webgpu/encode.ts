@@ -1,0 +1,28 @@
+/** Encode by itself, to be checked: appends do the same to quotients. */
+import type { Fp8Format } from '../formats.js';
+import type { WebgpuBackend } from './backend.js';
+import { ENCODE_WORKGROUP, encodeKernel } from './kernels.js';
+
+/**
+ * The codes of f32 values that follow each other as bits.
+ * @param first the first value's bits
+ * @param count how many, a multiple of 4
+ */
+export async function encodePatterns(backend: WebgpuBackend, format: Fp8Format, first: number, count: number): Promise<Uint8Array> {
+  const kernel = encodeKernel(format);
+  return backend.run(
+    (gpu) => {
+      const codes = gpu.reserve('out', count, 'count');
+      const params = gpu.arena.write(Uint32Array.of(first, count / 4));
+      const readback = gpu.readbacks.take(count);
+      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv encode' });
+      const pass = encoder.beginComputePass({ label: 'fp8-kv encode' });
+      gpu.dispatch(pass, kernel, params, [codes], Math.ceil(count / 4 / ENCODE_WORKGROUP));
+      pass.end();
+      encoder.copyBufferToBuffer(codes.buffer, 0, readback, 0, count);
+      gpu.device.queue.submit([encoder.finish()]);
+      return gpu.readbacks.read(readback, count, (bytes) => new Uint8Array(bytes.slice(0)));
+    },
+    [kernel],
+  );
+}
