@@ -1,18 +1,99 @@
+import { misalignment } from './align/battery.js';
 import type { Backend } from './backend.js';
+import { inOneLine } from './errors.js';
+import { describe } from './formats.js';
+import { checkInteger } from './layout.js';
 import { threadsAvailable, wasmBackend } from './wasm/open.js';
+import { adapterName, isSoftware } from './webgpu/adapter.js';
+import type { WebgpuBackend } from './webgpu/backend.js';
+import { backendOwning, findAdapter, requestDevice, type RequestWebgpuOptions } from './webgpu/open.js';
 
-export interface OpenOptions {
+/** Which backend was taken, and why. */
+export interface BackendChoice {
+  readonly backend: 'webgpu' | 'wasm';
+  readonly reason: string;
+}
+
+export interface OpenOptions extends Pick<RequestWebgpuOptions, 'gpu' | 'powerPreference'> {
   /**
-   * Threads that compute, at most. Default 1. Where there can be no more (a page that is not cross-origin isolated), it is
-   * 1 all the same: `wasmBackend({ threads })` would say why.
+   * Threads that compute where the CPU does, at most. Default 1. Where there can be no more (a page that is not cross-origin
+   * isolated), it is 1 all the same: `wasmBackend({ threads })` would say why.
    */
   readonly threads?: number;
+  /**
+   * `wasm`: the GPU is not looked for. `webgpu`: an adapter that computes on the CPU is good enough, too. Default: the
+   * faster one, which is a GPU that computes what it must.
+   */
+  readonly prefer?: 'webgpu' | 'wasm';
+  /** Milliseconds that the GPU has to show what it can. Default 10,000. */
+  readonly gpuTimeLimit?: number;
+  /** Told which backend it is, and why. */
+  readonly onChoice?: (choice: BackendChoice) => void;
+}
+
+/** The time that the GPU has, all its steps together. */
+class Deadline {
+  readonly #limit: number;
+  readonly #end: number;
+
+  constructor(milliseconds: number) {
+    this.#limit = milliseconds;
+    this.#end = performance.now() + milliseconds;
+  }
+
+  /**
+   * @param step what the time may run out in
+   * @param late is given what comes too late
+   */
+  async wait<T>(step: string, work: Promise<T>, late: (result: T) => void = () => {}): Promise<T> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        void work.then(late, () => {});
+        reject(new Error(`${step} took longer than ${this.#limit / 1000} s`));
+      }, this.#end - performance.now());
+    });
+    try {
+      return await Promise.race([work, timeout]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** A backend on the GPU that gives known answers, with the reason to take it; or the reason not to. */
+async function openGpu(options: OpenOptions): Promise<{ readonly backend?: WebgpuBackend; readonly reason: string }> {
+  const deadline = new Deadline(checkInteger(options.gpuTimeLimit ?? 10_000, 'gpuTimeLimit', 1));
+  let device: GPUDevice | undefined;
+  let name = 'the GPU';
+  try {
+    const adapter = await deadline.wait('finding an adapter', findAdapter(options));
+    if (typeof adapter === 'string') return { reason: adapter };
+    name = `the GPU (${adapterName(adapter.info)})`;
+    if (options.prefer !== 'webgpu' && isSoftware(adapter.info)) return { reason: `${name} computes on the CPU, where WebAssembly is faster` };
+    device = await deadline.wait('making a device', requestDevice(adapter, {}), (tooLate) => tooLate.destroy());
+    const backend = await deadline.wait('trying out the device', backendOwning(device, {}));
+    const difference = await deadline.wait('the check of known answers', misalignment(wasmBackend(), backend));
+    if (difference === undefined) return { backend, reason: `${name} gives the known answers` };
+    device.destroy();
+    return { reason: `${name} computes wrongly: ${difference}` };
+  } catch (error) {
+    // Not the backend: it would wait for what it was asked to do.
+    device?.destroy();
+    return { reason: `${name} cannot be used: ${inOneLine(error)}` };
+  }
 }
 
 /**
- * The fastest backend of this machine. Today that is WebAssembly SIMD everywhere.
- * @throws RangeError for a number of threads that is none
+ * The fastest backend of this machine: WebGPU where there is a GPU that gives known answers, else WebAssembly SIMD. Whatever
+ * is wrong with a GPU is a reason to do without, and no error.
+ * @throws TypeError or RangeError for an option that does not fit
  */
-export async function openBackend({ threads }: OpenOptions = {}): Promise<Backend> {
-  return wasmBackend({ threads: threadsAvailable(threads) });
+export async function openBackend(options: OpenOptions = {}): Promise<Backend> {
+  const { prefer, onChoice } = options;
+  const threads = threadsAvailable(options.threads);
+  if (prefer !== undefined && prefer !== 'webgpu' && prefer !== 'wasm') throw new TypeError(`"prefer" expected webgpu or wasm, got ${describe(prefer)}`);
+  const { backend, reason } = prefer === 'wasm' ? { reason: 'it was asked for' } : await openGpu(options);
+  onChoice?.({ backend: backend ? 'webgpu' : 'wasm', reason });
+  return backend ?? wasmBackend({ threads });
 }

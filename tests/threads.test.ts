@@ -412,13 +412,13 @@ test('threads are refused by name where there can be none, and openBackend then 
     throws(() => wasmBackend({ threads }), /"threads" expected an integer from 1 to 64/);
     await openBackend({ threads }).then(() => ok(false), (error: Error) => match(error.message, /"threads" expected an integer from 1 to 64/));
   }
-  is((await openBackend({ threads: 2 })).synchronous, false);
+  is((await openBackend({ threads: 2, prefer: 'wasm' })).synchronous, false);
   const shared = globalThis.SharedArrayBuffer;
   try {
     globalThis.SharedArrayBuffer = undefined as unknown as typeof shared;
     throws(() => wasmBackend({ threads: 2 }), /"threads" expected 1, because there is no SharedArrayBuffer: a page must be cross-origin isolated .*; got 2/);
     is(wasmBackend({ threads: 1 }).threads, 1);
-    is((await openBackend({ threads: 2 })).synchronous, true);
+    is((await openBackend({ threads: 2, prefer: 'wasm' })).synchronous, true);
   } finally {
     globalThis.SharedArrayBuffer = shared;
   }

@@ -21,7 +21,7 @@ interface FeatureOptions {
 export interface RequestWebgpuOptions extends FeatureOptions {
   /** Where adapters come from. Default: the browser's `navigator.gpu`; in Node that of the package `webgpu`, which one has to install. */
   readonly gpu?: GPU;
-  readonly powerPreference?: GPUPowerPreference;
+  readonly powerPreference?: 'low-power' | 'high-performance';
 }
 
 export interface WebgpuBackendOptions extends FeatureOptions {
@@ -77,24 +77,25 @@ export async function webgpuBackend({ device, ...features }: WebgpuBackendOption
 /** Kept for good: a GPU object of Node's package that is collected takes its devices with it. */
 let nodeGpu: GPU | undefined;
 
-/** Where this place has its GPUs, or undefined. */
-async function findGpu(): Promise<GPU | undefined> {
+/** Where this place has its GPUs, or why it has none. */
+async function findGpu(): Promise<GPU | string> {
   if (typeof navigator === 'object' && navigator.gpu) return navigator.gpu;
-  if (typeof process !== 'object' || !process.versions?.node) return undefined;
+  if (typeof process !== 'object' || !process.versions?.node) return 'this browser, or this page, has no WebGPU';
   // Not written down as a literal: it is for the user to install, and bundlers of web pages must not look for it.
   const name = 'webgpu';
   try {
     const { create } = (await import(/* @vite-ignore */ /* webpackIgnore: true */ name)) as { create: (flags: string[]) => GPU };
     return (nodeGpu ??= create([]));
-  } catch {
-    return undefined;
+  } catch (error) {
+    const { code, message } = error as Error & { readonly code?: string };
+    return code === 'ERR_MODULE_NOT_FOUND' ? 'there is no WebGPU here: in Node it comes with the package "webgpu", which is not installed' : `the package "webgpu" cannot be loaded: ${message}`;
   }
 }
 
-/** An adapter, or why there is none. */
+/** @internal an adapter, or why there is none */
 export async function findAdapter({ gpu, powerPreference }: RequestWebgpuOptions): Promise<GPUAdapter | string> {
   const found = gpu ?? (await findGpu());
-  if (!found) return typeof process === 'object' ? 'there is no WebGPU here: in Node it comes with the package "webgpu", which is not installed' : 'this browser, or this page, has no WebGPU';
+  if (typeof found === 'string') return found;
   return (await found.requestAdapter({ powerPreference })) ?? 'WebGPU has no adapter for this machine';
 }
 
@@ -105,9 +106,11 @@ function descriptorFor(adapter: GPUAdapter, { optionalFeatures = defaultFeatures
   return { label: 'fp8-kv', requiredFeatures: [...features].filter((name) => adapter.features.has(name)), requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } };
 }
 
-/** @internal a backend on a given adapter */
-export async function backendOn(adapter: GPUAdapter, options: FeatureOptions): Promise<WebgpuBackend> {
-  const device = await adapter.requestDevice(descriptorFor(adapter, options));
+/** @internal a device of one's own */
+export const requestDevice = (adapter: GPUAdapter, options: FeatureOptions): Promise<GPUDevice> => adapter.requestDevice(descriptorFor(adapter, options));
+
+/** @internal a backend that destroys the device with itself, or at once where it cannot be made */
+export async function backendOwning(device: GPUDevice, options: FeatureOptions): Promise<WebgpuBackend> {
   try {
     return await makeBackend(device, true, options);
   } catch (error) {
@@ -123,7 +126,7 @@ export async function backendOn(adapter: GPUAdapter, options: FeatureOptions): P
 export async function requestWebgpuBackend(options: RequestWebgpuOptions = {}): Promise<WebgpuBackend> {
   const adapter = await findAdapter(options);
   if (typeof adapter === 'string') throw new Error(adapter);
-  return backendOn(adapter, options);
+  return backendOwning(await requestDevice(adapter, options), options);
 }
 
 /**
