@@ -1,12 +1,32 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The public face of fp8-kv. */
 export { encode, decode, quantize, type EncodeOptions, type DecodeOptions, type QuantizeOptions, type Quantized } from './wasm/codec.js';
-export { openBackend, type OpenOptions } from './open.js';
+export { openBackend, type BackendChoice, type OpenOptions } from './open.js';
 export { wasmBackend, type SynchronousOptions, type WasmBackendOptions } from './wasm/open.js';
 export type { WasmBackend } from './wasm/backend.js';
 export type { WasmPages } from './wasm/pages.js';
 export type { ThreadedBackend } from './wasm/threads/backend.js';
 export type { ThreadedPages } from './wasm/threads/pages.js';
+export { requestWebgpuBackend, requiredLimits, webgpuBackend, type OptionalFeature, type RequestWebgpuOptions, type WebgpuBackendOptions } from './webgpu/open.js';
+export type { WarmOptions, WebgpuAppendCall, WebgpuBackend, WebgpuStatus } from './webgpu/backend.js';
+export type { WebgpuPages } from './webgpu/pages.js';
+export type { RecordAppendCall, RecordAttendCall } from './webgpu/record.js';
+export type { GpuTensor } from './webgpu/tensor.js';
+export type { Variant } from './webgpu/variant.js';
+export {
+  alignAppend,
+  alignAttend,
+  type AlignAppendCall,
+  type AlignAttendCall,
+  type Alignment,
+  type AppendAlignment,
+  type AttendAlignment,
+  type CacheMismatch,
+  type ResultMismatch,
+} from './align.js';
+export { alignEncode, type AlignEncodeOptions, type CodeMismatch, type EncodeAlignment } from './align/encode.js';
+export { alignBattery, type AlignedCase, type BatteryOptions, type BatteryResult } from './align/battery.js';
+export type { AttentionError } from './files/compare.js';
 export { KvCache, type MemoryReport } from './cache/cache.js';
 export type { KvCacheOptions, LayerConfig } from './cache/config.js';
 export type { Sequence } from './cache/sequence.js';
@@ -14,7 +34,7 @@ export type { Step, StepAppendOptions, StepAttendOptions, StepEntry } from './ca
 export { pageLayout, type Granularity, type PageLayout, type PageShape, type SideLayout, type SideOptions } from './layout.js';
 export { recipes, type Quotient, type Recipe, type RecipeName } from './recipe.js';
 export type { FloatArray, FloatDtype, Format, FormatName, Fp8Format } from './formats.js';
-export { FormatError, OutOfPagesError, WorkerLostError } from './errors.js';
+export { DeviceLostError, FormatError, OutOfPagesError, UnsupportedDeviceError, WorkerLostError, type Unmet } from './errors.js';
 export type {
   AppendCall,
   AppendStatus,
@@ -27,3 +47,15 @@ export type {
   Pages,
   PerSide,
 } from './backend.js';
+
+/**
+ * The names of WebGPU in these declarations. Where TypeScript knows them (lib.dom from 6.0 on, @webgpu/types, @types/web), this
+ * adds nothing to them; elsewhere it lets programs compile that have no use for a GPU.
+ */
+declare global {
+  interface GPU {}
+  interface GPUBuffer {}
+  interface GPUBufferBinding {}
+  interface GPUCommandEncoder {}
+  interface GPUDevice {}
+}

@@ -50,9 +50,16 @@ test('is imported and computes', () => {
   is(run(process.execPath, ['use.js']), '126 true\n');
 });
 
+/** Checks a program that imports the package, its declarations too. */
+function typeCheck(program: string, lib: readonly string[]): void {
+  writeFileSync(join(project, 'use.ts'), program);
+  const compilerOptions = { noEmit: true, strict: true, target: 'es2022', module: 'nodenext', lib, types: [] };
+  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['use.ts'] }));
+  run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')]);
+}
+
 test('its types stand on their own, without DOM or Node types', () => {
-  writeFileSync(
-    join(project, 'use.ts'),
+  typeCheck(
     `import { KvCache, wasmBackend, encode, type AttendResult, type Step } from 'fp8-kv';
      const codes: Uint8Array = encode(new Float32Array(1), 'fp8_e5m2', { saturate: false });
      const cache = new KvCache(wasmBackend(), { layers: [{ windowLeft: 3 }], kvHeads: 1, headDim: 8, capacity: codes.length });
@@ -60,10 +67,25 @@ test('its types stand on their own, without DOM or Node types', () => {
      const result: AttendResult = step.attendSync(0, new Float32Array(8));
      // @ts-expect-error: not a format
      encode(result.out, 'fp4');`,
+    ['es2022'],
   );
-  const compilerOptions = { noEmit: true, strict: true, target: 'es2022', module: 'nodenext', lib: ['es2022'], types: [] };
-  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['use.ts'] }));
-  run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')]);
+});
+
+test('its types are those of WebGPU where TypeScript knows them', () => {
+  typeCheck(
+    `import { openBackend, pageLayout, requiredLimits, webgpuBackend, type GpuTensor } from 'fp8-kv';
+     const adapter = (await navigator.gpu.requestAdapter())!;
+     const device = await adapter.requestDevice({ requiredLimits: requiredLimits({ layers: 1, kvHeads: 1, headDim: 8, capacity: 1 }) });
+     const backend = await webgpuBackend({ device });
+     const queue: GPUQueue = backend.device.queue;
+     const pages = backend.createPages(pageLayout({ kvHeads: 1, headDim: 8, blockSize: 1 }), 1);
+     const key: GpuTensor = { buffer: pages.buffer, offset: 256 };
+     backend.recordAppend(device.createCommandEncoder(), { pages, key, value: device.createBuffer({ size: 32, usage: 128 }), slotMapping: Int32Array.of(0) });
+     await openBackend({ gpu: navigator.gpu, powerPreference: 'low-power' });
+     // @ts-expect-error: not a device
+     await webgpuBackend({ device: queue });`,
+    ['es2022', 'dom'],
+  );
 });
 
 test('its command runs', () => {

@@ -81,7 +81,7 @@ function stated(value: number | undefined, argument: string): number {
   return checkInteger(value, argument, 0, 0x7fffffff);
 }
 
-/** @throws TypeError or RangeError naming the argument that does not fit */
+/** @internal @throws TypeError or RangeError naming the argument that does not fit */
 export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordAppendCall): GpuAppendCall {
   const { layout, count } = pages;
   const dtype = checkDtype(call.dtype);
@@ -130,7 +130,7 @@ function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: RecordAttendCall
   };
 }
 
-/** @throws TypeError or RangeError naming the argument that does not fit */
+/** @internal @throws TypeError or RangeError naming the argument that does not fit */
 export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall): GpuAttendCall {
   const { layout, count } = pages;
   const dtype = checkDtype(call.dtype);

@@ -19,7 +19,7 @@ export function checkDtype(dtype: FloatDtype = 'f32'): FloatDtype {
 }
 
 /**
- * The range of a tensor that a kernel binds: as many bytes as it needs.
+ * @internal The range of a tensor that a kernel binds: as many bytes as it needs.
  * @throws TypeError or RangeError naming the argument that does not fit
  */
 export function regionOf(tensor: GpuTensor, bytes: number, argument: string, { minStorageBufferOffsetAlignment, maxStorageBufferBindingSize }: GPUSupportedLimits): Region {
