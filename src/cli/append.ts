@@ -9,7 +9,7 @@ const describeDifference = ({ tensor, count, at, expected, actual }: ByteDiffere
   `${tensor} differs in ${count} bytes, first at ${at}: expected ${hex(expected)}, got ${hex(actual)}`;
 
 export const append: Command = {
-  usage: 'append CASE.safetensors… [-o FILE | --out-dir DIR] [--backend wasm]',
+  usage: 'append CASE.safetensors… [-o FILE | --out-dir DIR] [--backend wasm|webgpu]',
   summary: 'Replays append cases: keys and values in, the quantized cache out, compared with what the case expects.',
   details: REPLAY_DETAILS,
   run: (args) =>

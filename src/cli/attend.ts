@@ -10,7 +10,7 @@ function judge({ out, lse }: AttentionError): string | undefined {
 }
 
 export const attend: Command = {
-  usage: 'attend CASE.safetensors… [-o FILE | --out-dir DIR] [--backend wasm]',
+  usage: 'attend CASE.safetensors… [-o FILE | --out-dir DIR] [--backend wasm|webgpu]',
   summary: 'Replays attention cases: q and a paged cache in, out and lse out, compared with what the case expects.',
   details: REPLAY_DETAILS,
   run: (args) =>

@@ -1,70 +1,73 @@
-import { cpus } from 'node:os';
-import { formats } from '../formats.js';
-import { decode, encode } from '../wasm/codec.js';
-import { wasmFeatures } from '../wasm/features.js';
+import type { AlignedCase } from '../align/battery.js';
+import { inOneLine } from '../errors.js';
+import { alignGpu } from './alignment.js';
 import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
-
-const VALUES = 1 << 20;
-const RUNS = 15;
-
-/** G values/s, the median of some runs after warming up. */
-function throughput(work: () => void): number {
-  const times = Array.from({ length: RUNS + 5 }, () => {
-    const start = performance.now();
-    work();
-    return performance.now() - start;
-  });
-  const warm = times.slice(5).sort((a, b) => a - b);
-  return Number((VALUES / warm[RUNS >> 1] / 1e6).toFixed(2));
-}
-
-/** Every code of a format, decoded and encoded again, is itself; NaN codes are 0x7F. */
-function codecHolds(format: 'e4m3fn' | 'e5m2'): boolean {
-  const codes = Uint8Array.from({ length: 256 }, (_, code) => code);
-  const values = decode(codes, format);
-  const again = encode(values, format, { saturate: false });
-  return codes.every((code) => (Number.isNaN(values[code]) ? again[code] === 0x7f : again[code] === code)) && encode(Float32Array.of(1e30), format)[0] === encode(Float32Array.of(formats[format].max), format)[0];
-}
-
-function examine() {
-  const { simd, relaxedSimd, sharedMemory } = wasmFeatures();
-  const machine = { node: process.version, platform: `${process.platform} ${process.arch}`, cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length };
-  if (!simd) return { ok: false, machine, wasm: { simd, relaxedSimd, sharedMemory } };
-  const codec = { e4m3fn: codecHolds('e4m3fn'), e5m2: codecHolds('e5m2') };
-  const x = Float32Array.from({ length: VALUES }, (_, i) => Math.sin(i) * 10);
-  const codes = new Uint8Array(VALUES);
-  const gigaValuesPerSecond = {
-    encode: throughput(() => encode(x, 'e4m3fn', { out: codes })),
-    decode: throughput(() => decode(codes, 'e4m3fn', { out: x })),
-  };
-  return { ok: codec.e4m3fn && codec.e5m2, machine, wasm: { simd, relaxedSimd, sharedMemory }, codec, gigaValuesPerSecond };
-}
+import { examine, type GpuFacts, type Machine } from './machine.js';
 
 const word = (has: boolean): string => (has ? 'yes' : 'no');
 
+function gpuLine({ name, driver, software, subgroups, f16, largestBuffer, kernels, problem }: GpuFacts): string {
+  if (name === undefined) return `none: ${problem}`;
+  const size = `${(largestBuffer! / 2 ** 30).toFixed(2)} GiB`;
+  return `${name}${driver ? ` (${driver})` : ''}${software ? ', on the CPU' : ''}; subgroups ${word(subgroups!)}, f16 ${word(f16!)}, buffers up to ${size}, ${kernels ? `kernels ${kernels}` : problem}`;
+}
+
+function print({ machine, wasm, gpu, codec, gigaValuesPerSecond, choice }: Machine): void {
+  console.log(`machine       ${machine.cpu}, ${machine.cores} cores, ${machine.platform}, Node ${machine.node}`);
+  console.log(`WebAssembly   SIMD ${word(wasm.simd)}, relaxed SIMD ${word(wasm.relaxedSimd)}, shared memory ${word(wasm.sharedMemory)}`);
+  console.log(`GPU           ${gpuLine(gpu)}`);
+  if (codec) console.log(`codec         e4m3fn ${codec.e4m3fn ? 'exact' : 'WRONG'}, e5m2 ${codec.e5m2 ? 'exact' : 'WRONG'} (all 256 codes there and back)`);
+  if (gigaValuesPerSecond) console.log(`speed         encode ${gigaValuesPerSecond.encode}, decode ${gigaValuesPerSecond.decode} G values/s (e4m3fn, 1 M values, one core)`);
+  if (choice) console.log(`backend       ${choice.backend === 'wasm' ? `wasm, ${wasm.relaxedSimd ? 'relaxed' : 'baseline'} build` : 'webgpu'}: ${choice.reason}`);
+}
+
+/** What is wrong with the machine, if anything. */
+function problemOf({ wasm, codec }: Machine): string | undefined {
+  if (!wasm.simd) return 'WebAssembly SIMD expected, this engine has none';
+  return codec?.e4m3fn && codec.e5m2 ? undefined : 'the codec gives wrong bytes on this machine';
+}
+
+function printCase({ name, alignment: { ok, summary } }: AlignedCase): void {
+  if (ok) console.log(`ok ${name}: ${summary}`);
+  else console.error(`FAILED ${name}: ${summary}`);
+}
+
+interface Findings extends Machine {
+  readonly ok: boolean;
+  readonly problem?: string;
+  readonly align?: readonly AlignedCase[];
+}
+
+async function align(machine: Machine, exhaustive: boolean, report: (result: AlignedCase) => void): Promise<Findings> {
+  try {
+    const cases = await alignGpu(exhaustive, report);
+    const failed = cases.filter(({ alignment }) => !alignment.ok).length;
+    return { ...machine, ok: failed === 0, problem: failed === 0 ? undefined : `the GPU differs from WebAssembly in ${failed} of ${cases.length} cases`, align: cases };
+  } catch (error) {
+    return { ...machine, ok: false, problem: `the GPU could not be tried: ${inOneLine(error)}` };
+  }
+}
+
 export const doctor: Command = {
-  usage: 'doctor',
-  summary: 'Says what this machine offers, and whether the codec computes what it must on it.',
-  details: JSON_OPTION,
+  usage: 'doctor [--align [--exhaustive]]',
+  summary: 'Says what this machine offers, and whether what it offers computes what it must.',
+  details: `  --align                run small calls of every kind on the GPU and on WebAssembly: the same bytes, and attention within its bound
+  --exhaustive           encode all 2^32 f32 values on both, too, in both formats
+${JSON_OPTION}
+
+Exit code 1 when anything differs, or when there is no GPU to align.`,
   async run(args) {
-    const { values, positionals } = parse(args, { json: { type: 'boolean' } });
+    const { values, positionals } = parse(args, { align: { type: 'boolean' }, exhaustive: { type: 'boolean' }, json: { type: 'boolean' } });
     if (positionals.length > 0) throw new UsageError(`expected no file, got ${positionals[0]}`);
-    const found = examine();
-    if (values.json) {
-      console.log(JSON.stringify(found));
-      return found.ok ? 0 : 1;
-    }
-    const { machine, wasm } = found;
-    console.log(`machine       ${machine.cpu}, ${machine.cores} cores, ${machine.platform}, Node ${machine.node}`);
-    console.log(`WebAssembly   SIMD ${word(wasm.simd)}, relaxed SIMD ${word(wasm.relaxedSimd)}, shared memory ${word(wasm.sharedMemory)}`);
-    if (!found.codec) {
-      console.error('fp8-kv doctor: WebAssembly SIMD expected, this engine has none');
-      return 1;
-    }
-    console.log(`codec         e4m3fn ${found.codec.e4m3fn ? 'exact' : 'WRONG'}, e5m2 ${found.codec.e5m2 ? 'exact' : 'WRONG'} (all 256 codes there and back)`);
-    console.log(`speed         encode ${found.gigaValuesPerSecond.encode}, decode ${found.gigaValuesPerSecond.decode} G values/s (e4m3fn, 1 M values, one core)`);
-    console.log(`backend       wasm, ${wasm.relaxedSimd ? 'relaxed' : 'baseline'} build`);
-    if (!found.ok) console.error('fp8-kv doctor: the codec gives wrong bytes on this machine');
+    if (values.exhaustive && !values.align) throw new UsageError('--exhaustive expected --align with it');
+    const machine = await examine();
+    if (!values.json) print(machine);
+    const problem = problemOf(machine);
+    const found: Findings =
+      values.align && problem === undefined ? await align(machine, values.exhaustive ?? false, values.json ? () => {} : printCase) : { ...machine, ok: problem === undefined, problem };
+    if (values.json) console.log(JSON.stringify(found));
+    else if (found.problem !== undefined) console.error(`fp8-kv doctor: ${found.problem}`);
+    else if (found.align) console.log(`all ${found.align.length} cases agree: the GPU computes what WebAssembly does`);
     return found.ok ? 0 : 1;
   },
 };

@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import type { Backend } from '../backend.js';
 import { wasmBackend } from '../wasm/open.js';
+import { requestWebgpuBackend } from '../webgpu/open.js';
 import { parse, readBytes, UsageError, writeBytes } from './command.js';
 
 /** How one case went. */
@@ -27,14 +28,16 @@ interface Report {
 
 export const REPLAY_DETAILS = `  -o FILE                where to write the result of a single case
   --out-dir DIR          where to write each result, under its case's file name
-  --backend wasm         what runs the cases
+  --backend wasm|webgpu  what runs the cases: wasm (default), or a GPU, for which Node needs the package "webgpu"
   --json                 print one JSON value instead of text
 
 A case that holds expected tensors is compared with them. Exit code 1 when one differs or fails.`;
 
-function openNamed(name: string | undefined): Backend {
-  if (name === undefined || name === 'wasm') return wasmBackend();
-  throw new UsageError(`--backend expected wasm, got ${name}`);
+/** How to open the backend of this name. */
+function opener(name = 'wasm'): () => Backend | Promise<Backend> {
+  if (name === 'wasm') return wasmBackend;
+  if (name === 'webgpu') return requestWebgpuBackend;
+  throw new UsageError(`--backend expected wasm or webgpu, got ${name}`);
 }
 
 /** Where each case's result goes: settled before the first is run. */
@@ -77,8 +80,9 @@ export async function replayCases(args: string[], replay: Replay): Promise<numbe
     backend: { type: 'string' },
     json: { type: 'boolean' },
   });
-  const backend = openNamed(values.backend);
+  const open = opener(values.backend);
   const targets = outputs(positionals, values.output, values['out-dir']);
+  const backend = await open();
   const reports: Report[] = [];
   for (const [i, path] of positionals.entries()) {
     const report = await runCase(replay, backend, path, targets[i]);

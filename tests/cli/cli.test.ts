@@ -1,8 +1,5 @@
-import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { equal, is, match, ok } from 'uvu/assert';
 import { append } from '../../src/cli/append.js';
 import { attend } from '../../src/cli/attend.js';
@@ -14,52 +11,16 @@ import { readAppendCase, runAppendCase, writeAppendResult } from '../../src/file
 import { readAttendCase, runAttendCase, writeAttendResult } from '../../src/files/attend-case.js';
 import { parseNpy, serializeNpy } from '../../src/files/npy.js';
 import { parseSafetensors, serializeSafetensors } from '../../src/files/safetensors.js';
-import type { SafetensorsDtype, Tensor } from '../../src/files/tensor.js';
 import { decode, encode, wasmBackend } from '../../src/index.js';
 import { assertSameBits } from '../bits.js';
 import { golden } from '../golden.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
+import { appendCase, assertDone, assertFailed, bytesOf, commandLine, tensor } from './harness.js';
 
 const test = suite('cli');
-const folder = mkdtempSync(join(tmpdir(), 'fp8-kv-'));
-test.after(() => rmSync(folder, { recursive: true }));
-
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
-const loader = import.meta.resolve('tsx');
-
-interface Run {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** Runs the command line in the test's folder. */
-function run(...args: string[]): Promise<Run> {
-  return new Promise((resolve) => {
-    const command = ['--import', loader, main, ...args];
-    const child = execFile(process.execPath, command, { cwd: folder }, (_, out, err) => resolve({ code: child.exitCode ?? -1, out, err }));
-  });
-}
-
-/** Exit code, nothing but one line on stderr, and what it says. */
-function assertFailed({ code, out, err }: Run, expected: number, message: RegExp): void {
-  match(err, message);
-  match(err, /^[^\n]+\n$/);
-  is(out, '');
-  is(code, expected);
-}
-
-/** Exit code 0, nothing on stderr. */
-function assertDone({ code, err }: Run): void {
-  is(err, '');
-  is(code, 0);
-}
-
-const put = (name: string, bytes: Uint8Array): void => writeFileSync(join(folder, name), bytes);
-const get = (name: string): Uint8Array => Uint8Array.from(readFileSync(join(folder, name)));
-const bytesOf = (values: ArrayBufferView): Uint8Array => new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-const tensor = (dtype: SafetensorsDtype, shape: readonly number[], values: ArrayBufferView): Tensor => ({ dtype, shape, data: bytesOf(values) });
+const { folder, run, put, get, remove } = commandLine();
+test.after(remove);
 
 const numbers = random(5);
 const values = Float32Array.of(...numbers.normals(20, 100), -0, NaN, Infinity, -500, 449, 1e6);
@@ -153,8 +114,9 @@ const usage: readonly (readonly [Command, readonly string[], RegExp])[] = [
   [append, ['a.safetensors', 'x/a.safetensors', '--out-dir', fresh], /expected cases with different file names, got a\.safetensors twice/],
   [append, ['x/a.safetensors', '--out-dir', 'x'], /expected a result file other than the case, got x\/a\.safetensors for both/],
   [attend, ['a.safetensors', '-o', './a.safetensors'], /expected a result file other than the case, got a\.safetensors for both/],
-  [attend, ['a.safetensors', '--backend', 'cuda'], /--backend expected wasm, got cuda/],
+  [attend, ['a.safetensors', '--backend', 'cuda'], /--backend expected wasm or webgpu, got cuda/],
   [doctor, ['a.safetensors'], /expected no file, got a\.safetensors/],
+  [doctor, ['--exhaustive'], /--exhaustive expected --align with it/],
 ];
 
 test('wrong usage is refused in one line, before anything is read or written', async () => {
@@ -231,22 +193,8 @@ test('attend: lines for people, one on stderr for each failure, and -o', async (
   assertSameBits(get('out.safetensors'), await attended(right));
 });
 
-/** An append case, with the cache that it must give. */
-async function appendCase(): Promise<Uint8Array> {
-  const tensors = new Map([
-    ['key', tensor('F32', [3, 2, 8], numbers.normals(48))],
-    ['value', tensor('F32', [3, 2, 8], numbers.normals(48))],
-    ['slot_mapping', tensor('I32', [3], Int32Array.of(5, -1, 2))],
-  ]);
-  const texts = { fp8_kv_case: 'append/1', layout: 'NHD', kv_cache_dtype: 'fp8_e4m3', granularity: 'token-head', blocks: '2', block_size: '3' };
-  const stated = new Map(Object.entries(texts));
-  const result = await runAppendCase(wasmBackend(), readAppendCase(serializeSafetensors(tensors, stated), 'case'));
-  for (const [name, each] of result.tensors) tensors.set(`expected.${name}`, each);
-  return serializeSafetensors(tensors, stated);
-}
-
 test('append: results as the library gives them, and the first byte that differs', async () => {
-  const bytes = await appendCase();
+  const bytes = await appendCase(numbers);
   put('append.safetensors', bytes);
   put('scale.safetensors', changed(bytes, 'expected.v_scale', (scales) => (scales[4] = -scales[4])));
   const { tensors } = await runAppendCase(wasmBackend(), readAppendCase(bytes, 'case'));
@@ -270,12 +218,16 @@ test('doctor: what the machine offers', async () => {
   const text = await run('doctor');
   assertDone(text);
   match(text.out, /^WebAssembly {3}SIMD yes/m);
+  match(text.out, /^GPU {11}\S/m);
   match(text.out, /^codec {9}e4m3fn exact, e5m2 exact/m);
+  match(text.out, /^backend {7}(webgpu|wasm, (baseline|relaxed) build): \S/m);
   const json = await run('doctor', '--json');
   assertDone(json);
   const found = JSON.parse(json.out);
   equal(found.codec, { e4m3fn: true, e5m2: true });
   ok(found.ok && found.wasm.simd);
   is(found.machine.node, process.version);
+  ok(found.gpu.name || found.gpu.problem);
+  ok(found.choice.reason);
   ok(found.gigaValuesPerSecond.encode > 0 && found.gigaValuesPerSecond.decode > 0);
 });
