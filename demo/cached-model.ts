@@ -46,7 +46,7 @@ export class CachedModel {
   async feed(tokens: ArrayLike<number>): Promise<Float32Array> {
     using step = this.cache.begin([{ sequence: this.#sequence, tokens: tokens.length }]);
     const logits = await this.runner.forward(tokens, this.length, {
-      append: (layer, key, value) => void step.append(layer, key, value),
+      append: async (layer, key, value) => void (await step.append(layer, key, value)),
       attend: async (layer, q, out) => void (await step.attend(layer, q, { out })),
     });
     step.commit();

@@ -12,7 +12,7 @@ import { ropeTable } from './rope-table.js';
 /** What the forward pass asks of a cache, layer by layer. The arrays are views that change with the next layer. */
 export interface AttentionCache {
   /** Stores the new tokens' keys (after RoPE) and values: [tokens, kvHeads, headDim]. */
-  append(layer: number, key: Float32Array, value: Float32Array): void;
+  append(layer: number, key: Float32Array, value: Float32Array): void | Promise<void>;
   /** Causal attention of the new tokens' queries over all that is stored; q, out: [tokens, queryHeads, headDim]. */
   attend(layer: number, q: Float32Array, out: Float32Array): void | Promise<void>;
 }
@@ -100,7 +100,7 @@ export class LlamaRunner {
     kernels.matmul(at.normed, weights.value, at.value, count, kvWidth, hidden);
     kernels.rope(at.query, table, count, queryHeads, headDim);
     kernels.rope(at.key, table, count, kvHeads, headDim);
-    cache.append(layer, this.view(at.key, count * kvWidth), this.view(at.value, count * kvWidth));
+    await cache.append(layer, this.view(at.key, count * kvWidth), this.view(at.value, count * kvWidth));
     await cache.attend(layer, this.view(at.query, count * queryWidth), this.view(at.attended, count * queryWidth));
     kernels.matmul(at.attended, weights.output, at.projected, count, hidden, queryWidth);
     kernels.add(at.residual, at.projected, count * hidden);

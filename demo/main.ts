@@ -1,14 +1,14 @@
 /**
  * A real model through an f32 cache and through FP8 caches: what it says, what that costs and what it saves.
  *
- *   npm run demo -- [--model DIR] [--prompt TEXT] [--tokens N] [--text FILE] [--limit TOKENS]
+ *   npm run demo -- [--model DIR] [--prompt TEXT] [--tokens N] [--text FILE] [--limit TOKENS] [--backend auto|webgpu|wasm]
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { SingleBar } from 'cli-progress';
-import { openBackend } from '../src/index.js';
+import { openBackend, requestWebgpuBackend, type Backend } from '../src/index.js';
 import { CachedModel, variants } from './cached-model.js';
 import { readCheckpoint } from './checkpoint.js';
 import { generate } from './generate.js';
@@ -23,6 +23,7 @@ const { values: options } = parseArgs({
     tokens: { type: 'string', default: '100' },
     text: { type: 'string' },
     limit: { type: 'string', default: 'Infinity' },
+    backend: { type: 'string', default: 'auto' },
   },
 });
 
@@ -30,6 +31,15 @@ function positive(name: 'tokens' | 'limit'): number {
   const value = Number(options[name]);
   if (!(value >= 1)) throw new RangeError(`--${name} expected a number of at least 1, got ${options[name]}`);
   return value;
+}
+
+/** The backend that was asked for, and why it is that one. */
+async function chosenBackend(): Promise<{ backend: Backend; reason: string }> {
+  if (options.backend === 'webgpu') return { backend: await requestWebgpuBackend(), reason: 'it was asked for' };
+  if (options.backend !== 'auto' && options.backend !== 'wasm') throw new RangeError(`--backend expected auto, webgpu or wasm, got ${options.backend}`);
+  let reason = '';
+  const backend = await openBackend({ prefer: options.backend === 'wasm' ? 'wasm' : undefined, onChoice: (choice) => ({ reason } = choice) });
+  return { backend, reason };
 }
 
 /** A table: the first column to the left, the others to the right. */
@@ -69,14 +79,14 @@ function evaluationText(): string | undefined {
   return readFileSync(file, 'utf8');
 }
 
-const backend = await openBackend();
+const { backend, reason } = await chosenBackend();
 const started = performance.now();
 const checkpoint = readCheckpoint(options.model);
 const tokenizer = readTokenizer(options.model);
 const runner = new LlamaRunner(checkpoint);
 const { layers, queryHeads, kvHeads, headDim, context } = runner.config;
 console.log(`model     ${basename(resolve(options.model))}: ${layers} layers, ${queryHeads} query and ${kvHeads} KV heads of ${headDim}, context ${context}`);
-console.log(`backend   ${backend.kind} (loaded in ${Math.round(performance.now() - started)} ms)`);
+console.log(`backend   ${backend.kind}: ${reason} (model loaded in ${Math.round(performance.now() - started)} ms)`);
 
 const models = variants.map((variant) => new CachedModel(backend, runner, variant));
 const speeds = await showTexts(models, tokenizer);

@@ -1,0 +1,29 @@
+import { fileURLToPath } from 'node:url';
+import { equal, ok } from 'uvu/assert';
+import { CachedModel, variants } from '../../demo/cached-model.js';
+import { readCheckpoint } from '../../demo/checkpoint.js';
+import { generate } from '../../demo/generate.js';
+import { LlamaRunner } from '../../demo/llama.js';
+import { readTokenizer } from '../../demo/tokenizer.js';
+import { requestWebgpuBackend, wasmBackend, type Backend } from '../../src/index.js';
+import { adapterName, gpu, noAdapter } from '../gpu/adapter.js';
+import { suite } from '../suite.js';
+
+const test = suite(`demo on ${adapterName}`, { skip: noAdapter });
+
+test('the model says the same through an f32 cache on the GPU', async () => {
+  const folder = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
+  const runner = new LlamaRunner(readCheckpoint(folder));
+  const tokenizer = readTokenizer(folder);
+  // More tokens than a decode step takes: the prompt is a prefill.
+  const prompt = tokenizer.encode('The whale, in the judgment of the Congress, is a matter of the Senate, and of the sea');
+  ok(prompt.length > 16);
+  const say = async (backend: Backend): Promise<readonly number[]> => {
+    const model = new CachedModel(backend, runner, variants[0]);
+    const { tokens } = await generate(model, prompt, 30, tokenizer.eos);
+    model.dispose();
+    backend.dispose();
+    return tokens;
+  };
+  equal(await say(await requestWebgpuBackend({ gpu })), await say(wasmBackend()));
+});
