@@ -2,7 +2,7 @@
 import { equal, is, ok } from 'uvu/assert';
 import { readdirSync, readFileSync } from 'node:fs';
 import { pageLayout, type Format } from '../src/index.js';
-import { appendKernel, checkKernel, decodeKernel, mergeKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
+import { appendKernel, checkKernel, decodeKernel, encodeKernel, mergeKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
 import { variantOf } from '../src/webgpu/variant.js';
 import { suite } from './suite.js';
 
@@ -46,7 +46,7 @@ for (const variant of variants) {
   });
 }
 
-test('append, merge and check', async () => {
+test('append, merge, check and encode', async () => {
   const keys = new Set<string>();
   for (const headDim of [8, 16, 24, 64, 72, 128, 256]) {
     for (const format of allFormats) {
@@ -59,6 +59,7 @@ test('append, merge and check', async () => {
   }
   is(keys.size, allFormats.length * 6, 'a kernel for each format and power of two of head dimensions');
   await assertCompiles(checkKernel);
+  for (const format of ['e4m3fn', 'e5m2'] as const) await assertCompiles(encodeKernel(format));
 });
 
 test('no variable of a function goes without a value: in a loop it would keep the last round\'s on some devices', () => {
