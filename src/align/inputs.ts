@@ -44,7 +44,8 @@ const rowKinds: { readonly [kind: string]: RowKind } = {
   'all but zero': (numbers, _, one) => () => [0, numbers.integer(Math.min(one, 100))],
   largest: (numbers, top, one) => () => [top - 1, one - 1 - numbers.integer(2)],
   infinite: (numbers, top, one) => (i) => (i % 5 === 2 ? [top, 0] : spread(numbers, top >> 1, one)),
-  'with NaN': (numbers, top, one) => (i) => (i % 7 === 1 ? [top, 1 + numbers.integer(one - 1)] : spread(numbers, top >> 1, one)),
+  // The first and the last NaN there are, too.
+  'with NaN': (numbers, top, one) => (i) => (i % 7 === 1 ? [top, [1, one - 1, 1 + numbers.integer(one - 1)][numbers.integer(3)]] : spread(numbers, top >> 1, one)),
   'all NaN': (numbers, top, one) => () => [top, 1 + numbers.integer(one - 1)],
 };
 
