@@ -84,7 +84,8 @@ export class Step {
   }
 
   /**
-   * Quantizes the step's keys and values into a layer's pages.
+   * Quantizes the step's keys and values into a layer's pages. Where that gives a promise, await it: what is wrong comes
+   * through it, also the loss of a GPU device.
    * @param layer index of the layer
    * @param key [tokens, kvHeads, headDim], f32, or f16/bf16 bits with `dtype` stated
    * @param value the same
@@ -96,7 +97,11 @@ export class Step {
     const { slotMapping } = this.#tables;
     const status = this.backend.append({ pages: this.pages[layer], key, value, dtype: options.dtype, slotMapping, recipe, kScale, vScale });
     this.#appended[layer] = true;
-    return status;
+    if (!(status instanceof Promise)) return status;
+    return status.catch((error: unknown) => {
+      this.#appended[layer] = false;
+      throw error;
+    });
   }
 
   /**

@@ -188,6 +188,28 @@ test('attendSync is refused by name where the backend answers later', () => {
   cache.dispose();
 });
 
+test('a layer whose append failed later is not taken for appended to', async () => {
+  let fails = true;
+  const later: Backend = {
+    kind: 'webgpu', synchronous: false,
+    createPages: (layout, count) => backend.createPages(layout, count),
+    append: async (call) => (fails ? Promise.reject(new RangeError('later')) : backend.append(call)),
+    attend: async (call) => backend.attend(call),
+    dispose: () => {}, [Symbol.dispose]: () => {},
+  };
+  const cache = cacheOn(later, shape, 2);
+  const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
+  const { key, value } = tokens(1);
+  await rejected(step.append(0, key, value) as Promise<unknown>, /^later$/);
+  fails = false;
+  await step.append(1, key, value);
+  refused(() => step.commit(), Error, /missing 0$/);
+  await rejected(step.attend(0, new Float32Array(32)), /expected layer 0 to have been appended to/);
+  await step.append(0, key, value);
+  step.commit();
+  cache.dispose();
+});
+
 for (const what of ['cache', 'backend'] as const) {
   test(`after dispose of the ${what}, nothing is reserved, written or read`, () => {
     const own = wasmBackend();
