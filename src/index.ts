@@ -28,6 +28,7 @@ export { alignEncode, type AlignEncodeOptions, type CodeMismatch, type EncodeAli
 export { alignBattery, type AlignedCase, type BatteryOptions, type BatteryResult } from './align/battery.js';
 export type { AttentionError } from './files/compare.js';
 export { KvCache, type MemoryReport } from './cache/cache.js';
+export type { Checkpoint, RestoredSequence, RestoreReport } from './cache/checkpoint.js';
 export type { KvCacheOptions, LayerConfig } from './cache/config.js';
 export type { Sequence } from './cache/sequence.js';
 export type { Step, StepAppendOptions, StepAttendOptions, StepEntry } from './cache/step.js';

@@ -1,13 +1,15 @@
 /** Which page belongs to whom: a free list and a count of owners per page. Knows nothing of bytes. */
 export class BlockPool {
   readonly #free: Int32Array;
-  #freeCount: number;
+  #freeCount = 0;
   readonly #owners: Int32Array;
 
-  constructor(count: number) {
-    this.#free = Int32Array.from({ length: count }, (_, i) => count - 1 - i);
-    this.#freeCount = count;
+  /** @param lists the pages of each owner */
+  constructor(count: number, lists: Iterable<readonly number[]> = []) {
+    this.#free = new Int32Array(count);
     this.#owners = new Int32Array(count);
+    for (const pages of lists) for (const page of pages) this.#owners[page]++;
+    for (let page = count - 1; page >= 0; page--) if (this.#owners[page] === 0) this.#free[this.#freeCount++] = page;
   }
 
   get free(): number {

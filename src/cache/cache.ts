@@ -3,6 +3,7 @@ import { OutOfPagesError } from '../errors.js';
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import { BlockPool } from './blocks.js';
+import { checkOrigin, originOf, readCheckpoint, writeCheckpoint, type Checkpoint, type Origin, type RestoreReport } from './checkpoint.js';
 import { resolveCache, type KvCacheOptions, type Layer } from './config.js';
 import { Sequence } from './sequence.js';
 import { Step, type Reservation, type StepEntry } from './step.js';
@@ -31,13 +32,16 @@ export class KvCache {
   readonly blockSize: number;
   /** Tokens that fit, all sequences together. */
   readonly capacity: number;
-  /** @internal */
-  readonly pool: BlockPool;
-  readonly #backend: Backend;
+  /** @internal sequences that were not freed */
+  readonly live = new Set<Sequence>();
   readonly #layers: readonly Layer[];
-  readonly #pages: readonly Pages[];
   readonly #pageCount: number;
+  readonly #origin: Origin;
   readonly #tables: TableStore;
+  #backend: Backend;
+  #pages: readonly Pages[];
+  #pool: BlockPool;
+  #disposed = false;
 
   /**
    * @param backend stays the caller's: the cache does not dispose of it
@@ -51,8 +55,14 @@ export class KvCache {
     this.capacity = this.#pageCount * this.blockSize;
     this.#backend = backend;
     this.#pages = createAllPages(backend, this.#layers, this.#pageCount);
-    this.pool = new BlockPool(this.#pageCount);
+    this.#origin = originOf(layers.map(({ layout }) => layout), this.capacity);
+    this.#pool = new BlockPool(this.#pageCount);
     this.#tables = new TableStore(this.blockSize);
+  }
+
+  /** @internal */
+  get pool(): BlockPool {
+    return this.#pool;
   }
 
   /** Number of layers. */
@@ -82,7 +92,7 @@ export class KvCache {
     return new Sequence(this);
   }
 
-  /** The pages of one layer, for level-1 operations, import and export. */
+  /** The pages of one layer, for level-1 operations, import and export; after a `restore` they are others. */
   pages(layer: number): Pages {
     return this.#pages[checkInteger(layer, 'layer', 0, this.#layers.length - 1)];
   }
@@ -145,8 +155,74 @@ export class KvCache {
     return { sequence, tokens: entry.tokens, taken, blocks, replaced: copies ? sequence.blocks.at(-1) : undefined };
   }
 
+  /**
+   * Reads back what all sequences hold, for {@link restore}. It is what they hold at the time of the call. They may go on
+   * meanwhile; but pages that are still being read count as shared, so that steps which write into them copy them first.
+   * @throws Error while a step is open
+   */
+  async checkpoint(): Promise<Checkpoint> {
+    this.#assertAtRest('checkpoint');
+    const sequences = [...this.live].map(({ id, length, blocks }) => ({ id, length, blocks }));
+    const held = new Set(sequences.flatMap(({ blocks }) => blocks));
+    const pool = this.#pool;
+    for (const page of held) pool.share(page);
+    try {
+      return await readCheckpoint(this.#pages, this.#origin, sequences, held);
+    } finally {
+      for (const page of held) pool.release(page);
+    }
+  }
+
+  /**
+   * Goes on with new pages on this backend, of any kind, after a `DeviceLostError` or at any time. Sequences become what
+   * they were at the checkpoint, bit for bit: also those that were truncated since. Those created since, and without a
+   * checkpoint all, become empty. Those freed since stay so.
+   *
+   * The report says how many tokens each sequence has now and how many are gone: put those through the model again.
+   * @param backend stays the caller's, as does the one before
+   * @throws TypeError for a checkpoint that is not of this cache, Error while a step is open (`abort` it), and what the
+   * backend throws where it has no room. The cache is as before then.
+   */
+  async restore(backend: Backend, checkpoint?: Checkpoint): Promise<RestoreReport> {
+    this.#assertAtRest('restore');
+    if (checkpoint !== undefined) checkOrigin(checkpoint, this.#origin);
+    const pages = createAllPages(backend, this.#layers, this.#pageCount);
+    try {
+      if (checkpoint) await writeCheckpoint(pages, checkpoint);
+      // Much may have happened meanwhile.
+      this.#assertAtRest('restore');
+    } catch (error) {
+      for (const layer of pages) layer.dispose();
+      throw error;
+    }
+    for (const layer of this.#pages) layer.dispose();
+    this.#backend = backend;
+    this.#pages = pages;
+    return this.#resume(checkpoint);
+  }
+
+  /** All sequences as they were at the checkpoint, and with that the owners of all pages. */
+  #resume(checkpoint: Checkpoint | undefined): RestoreReport {
+    const saved = new Map(checkpoint?.sequences.map((each) => [each.id, each]));
+    const sequences = [...this.live].map((sequence) => {
+      const { length, blocks } = saved.get(sequence.id) ?? { length: 0, blocks: [] };
+      const lost = Math.max(0, sequence.length - length);
+      sequence.become(length, blocks);
+      return { sequence, length, lost };
+    });
+    this.#pool = new BlockPool(this.#pageCount, sequences.map(({ sequence }) => sequence.blocks));
+    return { sequences, lost: sequences.reduce((sum, { lost }) => sum + lost, 0) };
+  }
+
+  #assertAtRest(action: string): void {
+    if (this.#disposed) throw new TypeError('"cache" expected to be in use, got one that was disposed of');
+    const busy = [...this.live].filter(({ isInStep }) => isInStep).length;
+    if (busy > 0) throw new Error(`"${action}" expected no open step, got ${busy} sequences in one: commit or abort it first`);
+  }
+
   /** Frees the pages of all layers; the backend stays as it is. */
   dispose(): void {
+    this.#disposed = true;
     for (const pages of this.#pages) pages.dispose();
   }
 

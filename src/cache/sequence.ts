@@ -1,8 +1,12 @@
 import { checkInteger } from '../layout.js';
 import type { KvCache } from './cache.js';
 
+let made = 0;
+
 /** One sequence of tokens in a cache. Made by `cache.createSequence()`. */
 export class Sequence {
+  /** @internal tells it apart from all others */
+  readonly id = made++;
   #length = 0;
   #blocks: readonly number[] = [];
   #state: 'idle' | 'in a step' | 'freed' = 'idle';
@@ -16,6 +20,7 @@ export class Sequence {
   ) {
     this.#length = length;
     this.#blocks = blocks;
+    cache.live.add(this);
   }
 
   /** Committed tokens. */
@@ -29,6 +34,11 @@ export class Sequence {
   }
 
   /** @internal */
+  get isInStep(): boolean {
+    return this.#state === 'in a step';
+  }
+
+  /** @internal */
   assertIdle(): void {
     if (this.#state !== 'idle') throw new Error(`the sequence expected to be idle, got one that is ${this.#state}`);
   }
@@ -38,11 +48,16 @@ export class Sequence {
     this.#state = 'in a step';
   }
 
+  /** @internal the sequence, which is idle, becomes what it was; who owns which page is the caller's to say */
+  become(length: number, blocks: readonly number[]): void {
+    this.#length = length;
+    this.#blocks = blocks;
+  }
+
   /** @internal the step ends; with `length` and `blocks` where it was committed */
   leaveStep(length = this.#length, blocks = this.#blocks): void {
     this.#state = 'idle';
-    this.#length = length;
-    this.#blocks = blocks;
+    this.become(length, blocks);
   }
 
   /**
@@ -73,6 +88,7 @@ export class Sequence {
     if (this.#state === 'freed') return;
     this.truncate(0);
     this.#state = 'freed';
+    this.cache.live.delete(this);
   }
 
   [Symbol.dispose](): void {

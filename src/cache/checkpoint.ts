@@ -1,0 +1,120 @@
+/** What a cache held at some moment, read out of its pages and put into others. Knows no owners and no steps. */
+import type { NhdTensors, Pages } from '../backend.js';
+import { describe } from '../formats.js';
+import type { PageLayout } from '../layout.js';
+import type { Sequence } from './sequence.js';
+
+/**
+ * What a cache held when `checkpoint()` was called on it: plain data on the host that belongs to no backend. It stays good
+ * for any number of restores of that cache, also as a structured clone.
+ */
+export interface Checkpoint {
+  /** Bytes of its keys, values and scales, all layers. */
+  readonly byteLength: number;
+  /** @internal */
+  readonly origin: Origin;
+  /** @internal */
+  readonly sequences: readonly SavedSequence[];
+  /** @internal the pages of those sequences */
+  readonly runs: readonly PageRun[];
+  /** @internal [layers][runs] */
+  readonly layers: readonly (readonly NhdTensors[])[];
+}
+
+/** @internal which cache a checkpoint is of */
+export interface Origin {
+  /** Of no other cache, in this process or another. */
+  readonly id: string;
+  readonly capacity: number;
+  readonly layers: readonly LayerShape[];
+}
+
+/** What a layer's plain tensors depend on, each by the name of its option. */
+type LayerShape = Readonly<Record<'blockSize' | 'kvHeads' | 'headDim' | 'k.dtype' | 'v.dtype' | 'k.granularity' | 'v.granularity', string | number>>;
+
+interface SavedSequence {
+  readonly id: number;
+  readonly length: number;
+  readonly blocks: readonly number[];
+}
+
+/** Pages that follow each other. */
+interface PageRun {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** What became of a sequence. */
+export interface RestoredSequence {
+  readonly sequence: Sequence;
+  /** Tokens that it has now: as many as at the checkpoint, and 0 where it is younger. */
+  readonly length: number;
+  /** Tokens at its end that are gone: by so many it was longer. */
+  readonly lost: number;
+}
+
+export interface RestoreReport {
+  /** All that were not freed. */
+  readonly sequences: readonly RestoredSequence[];
+  /** Tokens that are gone, all sequences together. */
+  readonly lost: number;
+}
+
+/** The most that is read in one piece: on a GPU it goes through a buffer of that size. */
+const RUN_BYTES = 2 ** 26;
+
+/** @internal */
+export function originOf(layouts: readonly PageLayout[], capacity: number): Origin {
+  const id = crypto.getRandomValues(new Uint32Array(4)).join('-');
+  const layers = layouts.map(({ blockSize, kvHeads, headDim, k, v }): LayerShape => ({
+    blockSize, kvHeads, headDim, 'k.dtype': k.format, 'v.dtype': v.format, 'k.granularity': k.granularity, 'v.granularity': v.granularity,
+  }));
+  return { id, capacity, layers };
+}
+
+/**
+ * @internal
+ * @throws TypeError naming what differs, unless the checkpoint is of this cache
+ */
+export function checkOrigin(checkpoint: Checkpoint, { id, capacity, layers }: Origin): void {
+  const theirs = checkpoint?.origin;
+  const refuse = (expected: string, got: unknown): never => {
+    throw new TypeError(`"checkpoint" expected ${expected}, got ${String(got)}`);
+  };
+  if (typeof theirs !== 'object') refuse('what cache.checkpoint() gave', describe(checkpoint));
+  if (theirs.layers.length !== layers.length) refuse(`${layers.length} layers, as the cache has`, theirs.layers.length);
+  for (const [index, layer] of layers.entries()) {
+    for (const name of Object.keys(layer) as (keyof LayerShape)[]) {
+      if (theirs.layers[index][name] !== layer[name]) refuse(`${name} ${layer[name]} in layer ${index}, as the cache has`, theirs.layers[index][name]);
+    }
+  }
+  if (theirs.capacity !== capacity) refuse(`a capacity of ${capacity} tokens, as the cache has`, theirs.capacity);
+  if (theirs.id !== id) refuse('a checkpoint of this cache', 'one of another');
+}
+
+/** The pages in ascending order, in runs of at most `most`. */
+function runsOf(held: ReadonlySet<number>, most: number): PageRun[] {
+  const runs: { first: number; count: number }[] = [];
+  for (const page of [...held].sort((a, b) => a - b)) {
+    const last = runs.at(-1);
+    if (last && page === last.first + last.count && last.count < most) last.count++;
+    else runs.push({ first: page, count: 1 });
+  }
+  return runs;
+}
+
+/** @internal reads pages, a layer at a time: nobody may write into them meanwhile */
+export async function readCheckpoint(pages: readonly Pages[], origin: Origin, sequences: readonly SavedSequence[], held: ReadonlySet<number>): Promise<Checkpoint> {
+  const runs = runsOf(held, Math.max(1, Math.floor(RUN_BYTES / Math.max(...pages.map(({ layout }) => layout.bytes)))));
+  const layers: NhdTensors[][] = [];
+  for (const layer of pages) layers.push(await Promise.all(runs.map(({ first, count }) => layer.export(first, count))));
+  const byteLength = layers.flat().flatMap((tensors): (ArrayBufferView | undefined)[] => Object.values(tensors)).reduce((sum, tensor) => sum + (tensor?.byteLength ?? 0), 0);
+  return { byteLength, origin, sequences, runs, layers };
+}
+
+/** @internal puts them into new pages of the same numbers */
+export async function writeCheckpoint(pages: readonly Pages[], { runs, layers }: Checkpoint): Promise<void> {
+  for (const [index, layer] of pages.entries()) {
+    for (const [run, { first }] of runs.entries()) await layer.import(layers[index][run], first);
+  }
+}
