@@ -1,7 +1,6 @@
 import { planAppend } from '../append.js';
 import { planAttention } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
-import { DeviceLostError } from '../errors.js';
 import type { FloatArray, FloatDtype } from '../formats.js';
 import { checkInteger, type PageLayout } from '../layout.js';
 import { Queue } from '../queue.js';
@@ -9,6 +8,7 @@ import { appendKernels, recordQuantize } from './append.js';
 import { attendKernels, recordAttention, type GpuAttendCall } from './attend.js';
 import { Gpu } from './gpu.js';
 import { DECODE_TOKENS, statusBits, type Kernel } from './kernels.js';
+import { Loss } from './loss.js';
 import type { Region } from './memory.js';
 import { WebgpuPages } from './pages.js';
 import { planRecordedAppend, planRecordedAttend, type RecordAppendCall, type RecordAttendCall } from './record.js';
@@ -52,7 +52,8 @@ export class WebgpuBackend implements Backend {
   readonly #owned: boolean;
   readonly #queue = new Queue();
   readonly #pages = new Set<WebgpuPages>();
-  #ended: Error | undefined;
+  readonly #loss: Loss;
+  #disposed = false;
 
   /** @internal use `requestWebgpuBackend` or `webgpuBackend` */
   constructor(
@@ -63,9 +64,7 @@ export class WebgpuBackend implements Backend {
   ) {
     this.#gpu = new Gpu(device, variant);
     this.#owned = owned;
-    void device.lost.then(({ reason, message }) => {
-      this.#ended ??= new DeviceLostError(reason, message);
-    });
+    this.#loss = new Loss(device);
   }
 
   createPages(layout: PageLayout, count: number): WebgpuPages {
@@ -75,8 +74,14 @@ export class WebgpuBackend implements Backend {
     return pages;
   }
 
+  /** Why calls are refused, if they are. */
+  get #ended(): Error | undefined {
+    return this.#disposed ? new TypeError('"backend" expected to be in use, got one that was disposed of') : this.#loss.error;
+  }
+
   #assertUsable(): void {
-    if (this.#ended) throw this.#ended;
+    const ended = this.#ended;
+    if (ended) throw ended;
   }
 
   /** The pages as ours, or an error. */
@@ -91,6 +96,8 @@ export class WebgpuBackend implements Backend {
 
   async #compile(kernels: readonly Kernel[]): Promise<void> {
     await Promise.all(kernels.map((kernel) => this.#gpu.pipelines.compile(kernel)));
+    // A device that goes meanwhile gives kernels all the same.
+    this.#assertUsable();
   }
 
   /**
@@ -106,17 +113,10 @@ export class WebgpuBackend implements Backend {
     const ready = kernels.every((kernel) => this.#gpu.pipelines.find(kernel));
     try {
       const { result } = await this.#queue.run(ready ? start : () => this.#compile(kernels).then(start));
-      return await result;
+      return result instanceof Promise ? await this.#loss.guard(result) : result;
     } catch (error) {
-      throw await this.#explained(error);
+      throw error instanceof TypeError || error instanceof RangeError ? error : (this.#ended ?? (await this.#loss.explain(error)));
     }
-  }
-
-  /** The loss of the device, where that is what an error comes from: it is known a moment later. */
-  async #explained(error: unknown): Promise<unknown> {
-    if (error instanceof TypeError || error instanceof RangeError) return error;
-    await Promise.race([this.device.lost, new Promise((resolve) => setTimeout(resolve, 20))]);
-    return this.#ended ?? error;
   }
 
   /** @internal as {@link run}, for what gives nothing */
@@ -259,9 +259,9 @@ export class WebgpuBackend implements Backend {
 
   /** Ends the backend and gives back its buffers, once what was called before has been submitted; a device of its own is destroyed. */
   dispose(): void {
-    if (this.#ended instanceof TypeError) return;
+    if (this.#disposed) return;
     for (const pages of this.#pages) pages.dispose();
-    this.#ended = new TypeError('"backend" expected to be in use, got one that was disposed of');
+    this.#disposed = true;
     this.finally(() => {
       this.#gpu.destroy();
       if (this.#owned) this.device.destroy();

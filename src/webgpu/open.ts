@@ -2,6 +2,7 @@ import { resolveCache, type KvCacheOptions } from '../cache/config.js';
 import { UnsupportedDeviceError, type Unmet } from '../errors.js';
 import { arrangeKeys } from '../layout.js';
 import { WebgpuBackend } from './backend.js';
+import { Loss } from './loss.js';
 import { subgroupSize, unpacksF16 } from './probe.js';
 import { variantOf } from './variant.js';
 
@@ -58,17 +59,22 @@ function assertSupported(device: GPUDevice, requiredFeatures: readonly OptionalF
 async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures = defaultFeatures, requiredFeatures = [] }: FeatureOptions): Promise<WebgpuBackend> {
   assertSupported(device, requiredFeatures);
   const wanted = new Set([...optionalFeatures, ...requiredFeatures]);
-  const variant = variantOf({
-    subgroupSize: wanted.has('subgroups') ? await subgroupSize(device) : 0,
-    f16: wanted.has('shader-f16') && device.features.has('shader-f16'),
-    unpacksF16: await unpacksF16(device),
-  });
-  return new WebgpuBackend(device, variant, owned);
+  const loss = new Loss(device);
+  try {
+    const variant = variantOf({
+      subgroupSize: wanted.has('subgroups') ? await loss.guard(subgroupSize(device)) : 0,
+      f16: wanted.has('shader-f16') && device.features.has('shader-f16'),
+      unpacksF16: await loss.guard(unpacksF16(device)),
+    });
+    return new WebgpuBackend(device, variant, owned);
+  } catch (error) {
+    throw await loss.explain(error);
+  }
 }
 
 /**
  * A backend on a device that the caller has made and goes on using. {@link requiredLimits} says what to ask of it.
- * @throws UnsupportedDeviceError with every limit and feature that it lacks
+ * @throws UnsupportedDeviceError with every limit and feature that it lacks; DeviceLostError where it is lost
  */
 export async function webgpuBackend({ device, ...features }: WebgpuBackendOptions): Promise<WebgpuBackend> {
   return makeBackend(device, false, features);
