@@ -31,7 +31,7 @@ export { KvCache, type MemoryReport } from './cache/cache.js';
 export type { Checkpoint, RestoredSequence, RestoreReport } from './cache/checkpoint.js';
 export type { KvCacheOptions, LayerConfig } from './cache/config.js';
 export type { Sequence } from './cache/sequence.js';
-export type { Step, StepAppendOptions, StepAttendOptions, StepEntry } from './cache/step.js';
+export type { Step, StepAppendOptions, StepAttendOptions, StepEntry, StepRecordOptions } from './cache/step.js';
 export { pageLayout, type Granularity, type PageLayout, type PageShape, type SideLayout, type SideOptions } from './layout.js';
 export { recipes, type Quotient, type Recipe, type RecipeName } from './recipe.js';
 export type { FloatArray, FloatDtype, Format, FormatName, Fp8Format } from './formats.js';

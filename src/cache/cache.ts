@@ -2,6 +2,7 @@ import type { Backend, Pages } from '../backend.js';
 import { OutOfPagesError } from '../errors.js';
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
+import type { WarmOptions, WebgpuBackend } from '../webgpu/backend.js';
 import { BlockPool } from './blocks.js';
 import { checkOrigin, originOf, readCheckpoint, writeCheckpoint, type Checkpoint, type Origin, type RestoreReport } from './checkpoint.js';
 import { resolveCache, type KvCacheOptions, type Layer } from './config.js';
@@ -85,6 +86,16 @@ export class KvCache {
       f32Bytes: values * 4 * this.capacity,
       f16Bytes: values * 2 * this.capacity,
     };
+  }
+
+  /**
+   * Compiles the kernels of all layers where the backend has any to compile, so that none is compiled in a decode loop.
+   * @param options.maxSeqlenQ new tokens of a sequence in one step, at most. Default: any number
+   */
+  async warm(options: Pick<WarmOptions, 'maxSeqlenQ'> = {}): Promise<void> {
+    if (this.#backend.kind !== 'webgpu') return;
+    const backend = this.#backend as WebgpuBackend;
+    await Promise.all(this.#layers.map(({ queryHeads }, i) => backend.warm(this.#pages[i].layout, { ...options, queryHeads })));
   }
 
   /** A sequence without tokens. */

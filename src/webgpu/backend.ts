@@ -119,6 +119,24 @@ export class WebgpuBackend implements Backend {
     }
   }
 
+  /** @internal as {@link run}, for what is read back: where WebGPU refuses a part of it, that is an error, and not old bytes. */
+  async read<T>(submit: (gpu: Gpu) => Promise<T>, kernels: readonly Kernel[] = []): Promise<T> {
+    return this.run((gpu) => {
+      gpu.device.pushErrorScope('validation');
+      let result: Promise<T>;
+      let refusal: Promise<GPUError | null>;
+      try {
+        result = submit(gpu);
+      } finally {
+        refusal = gpu.device.popErrorScope();
+      }
+      return Promise.all([result, refusal]).then(([value, error]) => {
+        if (error) throw new Error(`WebGPU refused the call: ${error.message}`);
+        return value;
+      });
+    }, kernels);
+  }
+
   /** @internal as {@link run}, for what gives nothing */
   later(submit: (gpu: Gpu) => void): void {
     this.#assertUsable();
@@ -179,7 +197,7 @@ export class WebgpuBackend implements Backend {
     for (const [name, size] of Object.entries(bytes)) this.#gpu.reserve(name as 'q' | 'out' | 'lse', size, name);
     const shape = { layout, dtype, queryHeads, decodes: lengths.some((n) => n > 0 && n <= DECODE_TOKENS), prefills: lengths.some((n) => n > DECODE_TOKENS), unchecked: false };
     const { region, count } = pages;
-    return this.run((gpu) => {
+    return this.read((gpu) => {
       const [out, lse] = [gpu.reserve('out', bytes.out, 'out'), gpu.reserve('lse', bytes.lse, 'lse')];
       const table = (array: Int32Array | Float32Array): Region => gpu.arena.write(array as Int32Array<ArrayBuffer>);
       const gpuCall: GpuAttendCall = {
@@ -244,7 +262,7 @@ export class WebgpuBackend implements Backend {
 
   /** What was found wrong in tables on the GPU since the last look, in all that has been submitted; and begins anew. */
   async readStatus(): Promise<WebgpuStatus> {
-    return this.run((gpu) => {
+    return this.read((gpu) => {
       const readback = gpu.readbacks.take(4);
       const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv status' });
       encoder.copyBufferToBuffer(gpu.status, 0, readback, 0, 4);

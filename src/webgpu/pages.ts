@@ -96,7 +96,7 @@ export class WebgpuPages implements Pages {
     const { buffer, layout } = this;
     const size = count * layout.bytes;
     if (size === 0) return unpackNhd(layout, 0, new Uint8Array(0));
-    return this.backend.run((gpu) => {
+    return this.backend.read((gpu) => {
       const readback = gpu.readbacks.take(size);
       const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv export' });
       encoder.copyBufferToBuffer(buffer, firstPage * layout.bytes, readback, 0, size);
