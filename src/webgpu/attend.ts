@@ -154,6 +154,3 @@ export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuA
   if (call.prefills) recordPrefill(gpu, pass, call);
   pass.end();
 }
-
-/** Bytes of q. */
-export const queryBytes = (totalQ: number, queryHeads: number, headDim: number, dtype: FloatDtype): number => totalQ * queryHeads * headDim * floatDtypes[dtype].bytes;

@@ -8,7 +8,7 @@ const layoutTypes: { readonly [B in Binding]: GPUBufferBindingLayout } = {
 };
 
 /** A compiled kernel. */
-export interface Pipeline {
+interface Pipeline {
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
 }
