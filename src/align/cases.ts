@@ -25,7 +25,7 @@ function appendCase(seed: number, dtype: FloatDtype, shape: PageShape & { k: Sid
     run(reference, other) {
       const numbers = random(seed);
       const layout = pageLayout(shape);
-      const tokens = Math.ceil(44 / kvHeads);
+      const tokens = Math.ceil(66 / kvHeads);
       // It starts from a full cache: what is written beside its place shows.
       const { count, cache: start, blockTable } = randomCache(numbers, layout, [2 * tokens]);
       const slotMapping = Int32Array.from({ length: tokens }, (_, i) => {

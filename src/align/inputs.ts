@@ -18,6 +18,15 @@ type Parts = readonly [exponent: number, mantissa: number];
 /** Makes the numbers of one row; `top` is the exponent of infinity and NaN, `one` counts mantissas. */
 type RowKind = (numbers: Random, top: number, one: number) => (i: number) => Parts;
 
+/** The number, cut off, in what the dtype has for its exponent. */
+function partsOf(value: number, top: number, one: number): Parts {
+  const exponent = Math.floor(Math.log2(value)) + (top >> 1);
+  return exponent > 0 ? [exponent, Math.floor((value / 2 ** (exponent - (top >> 1)) - 1) * one)] : [0, Math.floor(value * 2 ** ((top >> 1) - 1) * one)];
+}
+
+/** One mantissa up or down, or as it is, where there is one. */
+const beside = (numbers: Random, [exponent, mantissa]: Parts, one: number): Parts => [exponent, Math.max(0, Math.min(one - 1, mantissa + numbers.integer(3) - 1))];
+
 const spread = (numbers: Random, largest: number, one: number): Parts => [Math.max(0, largest - numbers.integer(12)), numbers.integer(one)];
 
 /** Rows of every kind that the rules of scales and codes tell apart. */
@@ -28,14 +37,29 @@ const rowKinds: { readonly [kind: string]: RowKind } = {
     return () => spread(numbers, largest, one);
   },
   // 1.75 · 2^n is each format's largest number, or a power of two times it: the scale is a power of two, and numbers of
-  // few bits, and their neighbours, lie at and beside the middle between two codes.
+  // few bits, and their neighbours, lie at and beside the middle between two codes. Those of 11 bits do between two of f16.
   ties: (numbers, top, one) => {
     const largest = (top >> 1) + numbers.integer(8);
     return (i) => {
       if (i === 0) return [largest, (one * 3) / 4];
-      const [exponent, mantissa] = [Math.max(1, largest - 1 - numbers.integer(20)), numbers.integer(16) * (one / 16)];
-      return [exponent, Math.max(0, Math.min(one - 1, mantissa + numbers.integer(3) - 1))];
+      const steps = i % 2 === 0 ? 16 : Math.min(one, 2048);
+      return beside(numbers, [Math.max(1, largest - 1 - numbers.integer(20)), numbers.integer(steps) * (one / steps)], one);
     };
+  },
+  // The same with any scale, of which the quotients are nearly in the middle.
+  'near ties': (numbers, top, one) => {
+    const amax: Parts = [(top >> 1) + numbers.integer(6), numbers.integer(one)];
+    const size = (1 + amax[1] / one) * 2 ** (amax[0] - (top >> 1));
+    return (i) => {
+      if (i === 0) return amax;
+      const middle = i % 2 === 0 ? (8.5 + numbers.integer(8)) / 14 : (4.5 + numbers.integer(4)) / 7;
+      return beside(numbers, partsOf(size * middle * 2 ** -(1 + numbers.integer(8)), top, one), one);
+    };
+  },
+  // amax / max is a tie of two denormals.
+  'a scale between two': (numbers, top, one) => {
+    const largest = partsOf(7 * (2 * numbers.integer(1000) + 1) * 2 ** (numbers.integer(2) === 0 ? 5 : 12) * 2 ** -149, top, one);
+    return (i) => (i === 0 ? largest : [0, numbers.integer(Math.min(one, 100))]);
   },
   outlier: (numbers, top, one) => (i) => (i === 3 ? [top - 2, numbers.integer(one)] : spread(numbers, top >> 1, one)),
   zeros: () => () => [0, 0],
