@@ -167,8 +167,9 @@ export class KvCache {
   }
 
   /**
-   * Reads back what all sequences hold, for {@link restore}. It is what they hold at the time of the call. They may go on
-   * meanwhile; but pages that are still being read count as shared, so that steps which write into them copy them first.
+   * Reads back what all sequences hold, for {@link restore}. It is what they hold at the time of the call; of what was
+   * recorded into encoders, that which was submitted. They may go on meanwhile; but pages that are still being read count as
+   * shared, so that steps which write into them copy them first.
    * @throws Error while a step is open
    */
   async checkpoint(): Promise<Checkpoint> {
@@ -200,6 +201,8 @@ export class KvCache {
     const pages = createAllPages(backend, this.#layers, this.#pageCount);
     try {
       if (checkpoint) await writeCheckpoint(pages, checkpoint);
+      // A GPU says only when it is asked something that it had no memory for them, or has been lost.
+      await Promise.all(pages.map((layer) => layer.export(0, 1)));
       // Much may have happened meanwhile.
       this.#assertAtRest('restore');
     } catch (error) {

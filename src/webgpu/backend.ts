@@ -113,7 +113,7 @@ export class WebgpuBackend implements Backend {
     const ready = kernels.every((kernel) => this.#gpu.pipelines.find(kernel));
     try {
       const { result } = await this.#queue.run(ready ? start : () => this.#compile(kernels).then(start));
-      return result instanceof Promise ? await this.#loss.guard(result) : result;
+      return await result;
     } catch (error) {
       throw error instanceof TypeError || error instanceof RangeError ? error : (this.#ended ?? (await this.#loss.explain(error)));
     }

@@ -1,19 +1,17 @@
 import { DeviceLostError } from '../errors.js';
 
-/** How long the loss may take to be known once it has shown: a GPU process that compiles shaders says nothing until it is done. */
+/** How long the loss may take to be known once it has shown: a GPU process may have shaders to compile first. */
 const PATIENCE_MS = 10_000;
 
-/** Whether a device is lost, for calls to come and for those on their way. */
+/** Whether a device is lost. */
 export class Loss {
   readonly #device: GPUDevice;
-  readonly #underWay = new Set<(error: Error) => void>();
   #info: GPUDeviceLostInfo | undefined;
 
   constructor(device: GPUDevice) {
     this.#device = device;
     void device.lost.then((info) => {
       this.#info = info;
-      for (const reject of this.#underWay) reject(this.error!);
     });
   }
 
@@ -22,24 +20,15 @@ export class Loss {
     return this.#info && new DeviceLostError(this.#info.reason, this.#info.message);
   }
 
-  /**
-   * What the promise gives, or the loss: in Chromium, a mapping that is asked for after `device.destroy()` never settles
-   * where shaders are being compiled. Not a race with `device.lost`, which would keep something of each call until then.
-   */
-  guard<T>(promise: Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      if (this.#info) reject(this.error!);
-      this.#underWay.add(reject);
-      void promise.then(resolve, reject).then(() => this.#underWay.delete(reject));
-    });
-  }
-
-  /** The loss, where that is what an error of the device comes from; else the error. */
+  /** The loss, where that is what an error comes from; else the error. */
   async explain(error: unknown): Promise<unknown> {
-    // A buffer that nobody has unmapped or destroyed: it is the device that is lost, and will be known to be.
+    // No buffer is unmapped or destroyed while it is being mapped: it is the device that has gone, and that will be known.
     if (!this.#info && error instanceof Error && error.name === 'AbortError') {
       let timer: ReturnType<typeof setTimeout> | undefined;
-      await Promise.race([this.#device.lost, new Promise((resolve) => (timer = setTimeout(resolve, PATIENCE_MS)))]);
+      const late = new Promise((resolve) => {
+        timer = setTimeout(resolve, PATIENCE_MS);
+      });
+      await Promise.race([this.#device.lost, late]);
       clearTimeout(timer);
     }
     return this.error ?? error;

@@ -62,9 +62,9 @@ async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures
   const loss = new Loss(device);
   try {
     const variant = variantOf({
-      subgroupSize: wanted.has('subgroups') ? await loss.guard(subgroupSize(device)) : 0,
+      subgroupSize: wanted.has('subgroups') ? await subgroupSize(device) : 0,
       f16: wanted.has('shader-f16') && device.features.has('shader-f16'),
-      unpacksF16: await loss.guard(unpacksF16(device)),
+      unpacksF16: await unpacksF16(device),
     });
     return new WebgpuBackend(device, variant, owned);
   } catch (error) {

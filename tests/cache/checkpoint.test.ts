@@ -298,12 +298,19 @@ test('a restore that fails leaves the cache as it was, and gives back the pages 
       made++;
       return { ...counted, import: async (tensors, at) => (made % 2 === 0 ? Promise.reject(new RangeError('no import')) : pages.import(tensors, at)) };
     }),
+    'no memory after all': backendWith((pages) => {
+      made++;
+      return { ...counted, export: async (at, count) => (made % 2 === 0 ? Promise.reject(new RangeError('no memory after all')) : pages.export(at, count)) };
+    }),
   };
   for (const [name, each] of Object.entries(failing)) {
-    [made, disposed] = [0, 0];
-    await refused(cache.restore(each, checkpoint), RangeError, new RegExp(name));
-    is(disposed, name === 'no room' ? 1 : 2);
-    equal(seen(cache, [sequence, twin]), before);
+    for (const from of [checkpoint, undefined]) {
+      if (name === 'no import' && !from) continue;
+      [made, disposed] = [0, 0];
+      await refused(cache.restore(each, from), RangeError, new RegExp(name));
+      is(disposed, name === 'no room' ? 1 : 2);
+      equal(seen(cache, [sequence, twin]), before);
+    }
   }
   await refused(cache.restore(undefined as unknown as Backend, checkpoint), TypeError, /./);
   // A step that is begun while tensors are written is not pulled from under its owner.

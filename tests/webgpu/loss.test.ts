@@ -203,6 +203,7 @@ test('every call on a lost device is a DeviceLostError, and what gives back is n
   await assertLost(() => open.append(0, row, row), 'append');
   await assertLost(() => webgpuBackend({ device }), 'a backend on that device');
   open.abort();
+  await assertLost(() => cache.warm(), 'cache.warm');
   await assertLost(() => cache.checkpoint(), 'checkpoint');
   await assertLost(() => cache.restore(backend), 'restore on the same device');
   is(cache.freePages, 6);
@@ -240,26 +241,51 @@ for (const warmed of [false, true]) {
   });
 }
 
-test('calls after the device has gone, before it is known, end nevertheless', async () => {
-  for (const compiling of [false, true]) {
-    for (const name of answered) {
-      const { device, backend, calls } = await prepared();
-      // While it compiles, Chromium's GPU process does not say that the device is lost.
-      if (compiling) void Promise.resolve(calls.warm()).catch(() => {});
-      device.destroy();
-      await assertLost(calls[name], name);
-      for (const each of ['append', 'import', 'warm']) await assertLost(calls[each], `${each}, afterwards`);
-      backend.dispose();
-    }
+test('calls after the device has gone, before it is known', async () => {
+  for (const name of answered) {
+    const { device, backend, calls } = await prepared();
+    device.destroy();
+    await assertLost(calls[name], name);
+    for (const each of Object.keys(calls)) await assertLost(calls[each], `${each}, afterwards`);
+    backend.dispose();
   }
-  // What asks nothing of the device may not notice; what is called when it is known does.
-  const { device, backend, calls } = await prepared();
+});
+
+/** Calls that ask nothing of the device may not notice that it has gone, as long as it is not known. */
+async function assertNoticed(device: GPUDevice, call: () => unknown, what: string): Promise<void> {
+  let known = false;
+  void device.lost.then(() => {
+    known = true;
+  });
+  try {
+    await call();
+    ok(!known, `${what} expected a DeviceLostError, as the loss was known, got none`);
+  } catch (error) {
+    ok(error instanceof DeviceLostError, `${what} expected a DeviceLostError, got ${String(error)}`);
+  }
+}
+
+test('calls without an answer from the device notice the loss as soon as it is known', async () => {
+  for (const waiting of [false, true]) {
+    const { device, backend, calls } = await prepared();
+    // The others wait for their turn behind its kernels.
+    const first = waiting ? assertLost(calls.attend, 'attend') : undefined;
+    const silent = ['append', 'import', 'warm'].map((name) => assertNoticed(device, calls[name], name));
+    device.destroy();
+    const later = ['append', 'import', 'warm'].map((name) => assertNoticed(device, calls[name], `${name}, later`));
+    await Promise.all([first, ...silent, ...later]);
+    await device.lost;
+    for (const [name, call] of Object.entries(calls)) await assertLost(call, name);
+    backend.dispose();
+  }
+});
+
+test('a device that goes while a backend is made of it', async () => {
+  const device = await (await gpu!.requestAdapter())!.requestDevice();
+  const making = assertLost(() => webgpuBackend({ device }), 'a backend');
   device.destroy();
-  const silent = ['append', 'import', 'warm'].map((name) => Promise.resolve(calls[name]()).catch((error: unknown) => error));
-  for (const result of await Promise.all(silent)) ok(!(result instanceof Error) || result instanceof DeviceLostError, String(result));
-  await device.lost;
-  for (const [name, call] of Object.entries(calls)) await assertLost(call, name);
-  backend.dispose();
+  await making;
+  await assertLost(() => webgpuBackend({ device }), 'another');
 });
 
 test('a checkpoint that is being read when the device goes fails, and the one before serves', async () => {
@@ -286,6 +312,11 @@ test('a restore on a lost device leaves the cache where it is', async () => {
   await lose(device);
   const checkpoint = await cache.checkpoint();
   await assertLost(() => cache.restore(backend, checkpoint), 'restore');
+  for (const from of [checkpoint, undefined]) {
+    const other = await borrowed();
+    other.device.destroy();
+    await assertLost(() => cache.restore(other.backend, from), 'restore, before the loss is known');
+  }
   equal(tables(cache, sequences), before);
   assertSameResults(await attention(cpu, cache, sequences), expected, 'on the CPU');
   cache.dispose();
