@@ -149,7 +149,6 @@ fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 
     // Scores in their order, and the largest of each row.
     var orders = array<vec4<i32>, 4>();
-    var tileLargest = vec4<i32>();
     for (var i = 0u; i < 4u; i++) {
       for (var n = 0u; n < 4u; n++) {
         let at = 4u * column + n;
@@ -168,35 +167,38 @@ fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
       // Exactly 1 where nothing larger came, so that a tile that the row does not see changes nothing.
       rescale[i] = select(weightOf(largest[i], baseOf(most)), 1.0, most == largest[i]);
       largest[i] = most;
-      sums[i] *= rescale[i];
     }
 
+    // What a tile adds is summed up by itself first: one sum of tens of thousands of terms alike loses four digits.
+    var added = vec4<f32>();
     for (var n = 0u; n < 4u; n++) {
       var column4 = vec4<u32>();
       for (var i = 0u; i < 4u; i++) {
         let weight = weightOf(orders[i][n], baseOf(largest[i]));
-        sums[i] += weight;
+        added[i] += weight;
         column4[i] = select(bitcast<u32>(weight * valueScales[4u * column + n]), MASKED, orders[i][n] == NOTHING);
       }
       weights[(4u * column + n) * SIDE + rows] = column4;
     }
+    sums = sums * rescale + added;
 
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
       loadValues(block, first, chunk, lane);
       workgroupBarrier();
       let special = atomicLoad(&specialValues) != 0u;
-      for (var i = 0u; i < 4u; i++) { values[4u * chunk + i] *= rescale[i]; }
+      var products = array<vec4<f32>, 4>();
       for (var key = 0u; key < TILE; key++) {
         let weight = weights[key * SIDE + rows];
         let value = tile[key * SIDE + column];
         if (special) {
           for (var i = 0u; i < 4u; i++) {
-            if (weight[i] != MASKED) { values[4u * chunk + i] += bitcast<f32>(weight[i]) * value; }
+            if (weight[i] != MASKED) { products[i] += bitcast<f32>(weight[i]) * value; }
           }
         } else {
-          for (var i = 0u; i < 4u; i++) { values[4u * chunk + i] += bitcast<f32>(weight[i]) * value; }
+          for (var i = 0u; i < 4u; i++) { products[i] += bitcast<f32>(weight[i]) * value; }
         }
       }
+      for (var i = 0u; i < 4u; i++) { values[4u * chunk + i] = values[4u * chunk + i] * rescale[i] + products[i]; }
       workgroupBarrier();
     }
   }

@@ -10,9 +10,13 @@ const MINUS_INFINITY_ORDER: i32 = -0x7f800001;
 // A probability that is not there: its value must not reach a sum, were it NaN. Probabilities are never -0.
 const MASKED: u32 = 0x80000000u;
 
+fn isNan(score: f32) -> bool {
+  return (bitcast<i32>(score) & 0x7fffffff) > INFINITY_ORDER;
+}
+
 fn orderOf(score: f32) -> i32 {
+  if (isNan(score)) { return NAN_ORDER; }
   let bits = bitcast<i32>(score);
-  if ((bits & 0x7fffffff) > INFINITY_ORDER) { return NAN_ORDER; }
   return select(bits, bits ^ 0x7fffffff, bits < 0);
 }
 
@@ -28,8 +32,9 @@ fn tanhOf(x: f32) -> f32 {
   return select(1.0 - 2.0 / (exp2(2.885390081777927 * x) + 1.0), series, abs(x) < 0.25);
 }
 
+// NaN goes round tanh: exp2 of it is a number on some devices.
 fn capped(score: f32) -> f32 {
-  if (params.softcap == 0.0) { return score; }
+  if (params.softcap == 0.0 || isNan(score)) { return score; }
   return params.softcap * tanhOf(score / params.softcap);
 }
 
