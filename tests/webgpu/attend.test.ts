@@ -74,6 +74,22 @@ for (const { name, optionalFeatures } of noAdapter ? [variants[0]] : variants) {
     }
   });
 
+  test('tens of thousands of keys that weigh the same', async () => {
+    const [tokens, headDim] = [30_000, 8];
+    const side = { dtype: 'f32' } as const;
+    const pages = backend.createPages(pageLayout({ kvHeads: 1, headDim, blockSize: 16, k: side, v: side }), tokens / 16);
+    const values = Float32Array.from({ length: tokens * headDim }, () => 1.3);
+    await pages.import({ keyCache: new Float32Array(tokens * headDim), valueCache: values });
+    const blockTable = Int32Array.from({ length: tokens / 16 }, (_, i) => i);
+    for (const rows of [1, 17]) {
+      const q = random(5).normals(rows * headDim);
+      const { out, lse } = await backend.attend({ pages, q, blockTable, cuSeqlensQ: Int32Array.of(0, rows), seqUsedK: Int32Array.of(tokens), causal: false });
+      ok(out.every((value) => Math.abs(value - 1.3) < 1.3e-4), `${rows} rows: ${out[0]}`);
+      ok(lse.every((value) => Math.abs(value - Math.log(tokens)) < 1e-4), `${rows} rows, lse: ${lse[0]}`);
+    }
+    pages.dispose();
+  });
+
   test('rows that see nothing: out 0, lse −∞ or the sink', async () => {
     for (const rows of [4, 30]) {
       const cache = await fixture(backend, random(41), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [2, 0] });
