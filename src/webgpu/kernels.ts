@@ -210,7 +210,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
       join(
         subgroupSize > 0 ? 'enable subgroups;' : '',
         variant.f16 ? 'enable f16;' : '',
-        declare({ WORKGROUP: DECODE_WORKGROUP, SUBGROUP: subgroupSize }),
+        declare({ WORKGROUP: DECODE_WORKGROUP }),
         keyReader(layout, rows, variant),
         keyProducts(layout, variant),
         wgsl[subgroupSize > 0 ? 'attend/reduce-subgroups' : 'attend/reduce'],
