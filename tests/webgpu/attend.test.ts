@@ -165,6 +165,25 @@ f16(hasF16 ? 'golden cases within 5e-3' : 'golden cases, with f32 in place of f1
   device.destroy();
 }, { seconds: 300 });
 
+const subgroups = suite(`attend, ${adapterName}, subgroups of another size`, { skip: noAdapter });
+subgroups('a kernel whose subgroups are not those of the one that tried gives the same bits', async () => {
+  const adapter = await gpu!.requestAdapter();
+  if (!adapter!.features.has('subgroups' as GPUFeatureName)) return;
+  const device = await adapter!.requestDevice({ requiredFeatures: ['subgroups' as GPUFeatureName] });
+  const results = [];
+  for (const subgroupSize of [4, 8, 32]) {
+    const backend = new WebgpuBackend(device, variantOf({ subgroupSize, f16: false, unpacksF16: true }), false);
+    const cache = await fixture(backend, random(8), { kvHeads: 1, headDim: 64, blockSize: 16, kvLens: [400] });
+    results.push(await backend.attend(callOf(cache, [1], random(9).normals(64))));
+    backend.dispose();
+  }
+  for (const { out, lse } of results) {
+    assertSameBits(out, results[0].out);
+    assertSameBits(lse, results[0].lse);
+  }
+  device.destroy();
+});
+
 const integers = suite(`attend, ${adapterName}, codes decoded by integers`, { skip: noAdapter });
 integers('golden cases', async () => {
   const device = await (await gpu!.requestAdapter())!.requestDevice();
