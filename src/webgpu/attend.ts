@@ -99,7 +99,8 @@ function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
     windowLeft: Math.min(windowLeft, FAR),
     windowRight: Math.min(windowRight, FAR),
     scoreScale: softmaxScale * Math.LOG2E * kScale,
-    softcap: softcap * Math.LOG2E,
+    // Neither denormal, which many devices take for 0, nor so large that scores divided by it are.
+    softcap: softcap === 0 ? 0 : Math.min(Math.max(softcap * Math.LOG2E, 2 ** -100), 2 ** 100),
     valueScale: vScale,
     hasSinks: call.sinks ? 1 : 0,
     nan: NAN_BITS,

@@ -56,7 +56,7 @@ for (const { name, optionalFeatures } of noAdapter ? [variants[0]] : variants) {
       key[at(38, 1, 1)] = Infinity;
       const slotMapping = Int32Array.from({ length: tokens }, (_, i) => i);
       const blockTable = Int32Array.from({ length: 5 }, (_, i) => i);
-      for (const [rows, options] of [[40, {}], [12, {}], [12, { windowLeft: 3 }], [20, { causal: false, windowLeft: 2, windowRight: 2 }]] as const) {
+      for (const [rows, options] of [[40, {}], [12, {}], [12, { windowLeft: 3 }], [20, { causal: false, windowLeft: 2, windowRight: 2 }], [12, { softcap: 5 }], [40, { softcap: 5 }]] as const) {
         const q = random(4).normals(rows * 6 * headDim);
         const results = [];
         for (const each of [wasmBackend(), backend]) {
@@ -88,6 +88,18 @@ for (const { name, optionalFeatures } of noAdapter ? [variants[0]] : variants) {
       ok(lse.every((value) => Math.abs(value - Math.log(tokens)) < 1e-4), `${rows} rows, lse: ${lse[0]}`);
     }
     pages.dispose();
+  });
+
+  test('a softcap of any size', async () => {
+    const cache = await fixture(backend, random(6), { kvHeads: 1, headDim: 8, blockSize: 16, kvLens: [30] });
+    for (const rows of [1, 17]) {
+      const call = callOf(cache, [rows], random(7).normals(rows * 8));
+      const plain = await backend.attend(call);
+      for (const softcap of [1e30, 1e38, 3e38]) ok(attentionError(await backend.attend({ ...call, softcap }), plain, 8).out < 1e-5, `softcap ${softcap}, ${rows} rows`);
+      const even = await backend.attend({ ...call, softmaxScale: 0 });
+      for (const softcap of [1e-30, 1e-40, 2 ** -149]) ok(attentionError(await backend.attend({ ...call, softcap }), even, 8).out < 1e-5, `softcap ${softcap}, ${rows} rows`);
+    }
+    cache.pages.dispose();
   });
 
   test('rows that see nothing: out 0, lse −∞ or the sink', async () => {
