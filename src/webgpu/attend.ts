@@ -43,6 +43,18 @@ export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks'>>
   readonly unchecked: boolean;
 }
 
+/** What a call's tables say of its size, where the host has them. */
+export function measureTables(cuSeqlensQ: Int32Array, seqUsedK: Int32Array): Pick<GpuAttendCall, 'maxSeqlenQ' | 'maxSeqlenK' | 'decodes' | 'prefills'> {
+  let [maxSeqlenQ, maxSeqlenK, decodes] = [0, 0, false];
+  for (const [s, keys] of seqUsedK.entries()) {
+    const rows = cuSeqlensQ[s + 1] - cuSeqlensQ[s];
+    maxSeqlenQ = Math.max(maxSeqlenQ, rows);
+    maxSeqlenK = Math.max(maxSeqlenK, keys);
+    decodes ||= rows > 0 && rows <= DECODE_TOKENS;
+  }
+  return { maxSeqlenQ, maxSeqlenK, decodes, prefills: maxSeqlenQ > DECODE_TOKENS };
+}
+
 type Shape = Pick<GpuAttendCall, 'layout' | 'queryHeads' | 'decodes' | 'prefills' | 'unchecked'>;
 
 const groupOf = ({ layout, queryHeads }: Shape): number => queryHeads / layout.kvHeads;

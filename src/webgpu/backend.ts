@@ -5,7 +5,7 @@ import type { FloatArray, FloatDtype } from '../formats.js';
 import { checkInteger, type PageLayout } from '../layout.js';
 import { Queue } from '../queue.js';
 import { appendKernels, recordQuantize } from './append.js';
-import { attendKernels, recordAttention, type GpuAttendCall } from './attend.js';
+import { attendKernels, measureTables, recordAttention, type GpuAttendCall } from './attend.js';
 import { Gpu } from './gpu.js';
 import { DECODE_TOKENS, statusBits, type Kernel } from './kernels.js';
 import { Loss } from './loss.js';
@@ -192,10 +192,9 @@ export class WebgpuBackend implements Backend {
     const rows = totalQ * queryHeads;
     const result = { out: call.out ?? new Float32Array(rows * layout.headDim), lse: call.lse ?? new Float32Array(rows) };
     if (rows === 0) return result;
-    const lengths = Array.from(seqUsedK, (_, s) => cuSeqlensQ[s + 1] - cuSeqlensQ[s]);
     const bytes = { q: appendBytes(layout, rows / layout.kvHeads, dtype), out: result.out.byteLength, lse: result.lse.byteLength };
     for (const [name, size] of Object.entries(bytes)) this.#gpu.reserve(name as 'q' | 'out' | 'lse', size, name);
-    const shape = { layout, dtype, queryHeads, decodes: lengths.some((n) => n > 0 && n <= DECODE_TOKENS), prefills: lengths.some((n) => n > DECODE_TOKENS), unchecked: false };
+    const shape = { layout, dtype, queryHeads, ...measureTables(cuSeqlensQ, seqUsedK), unchecked: false };
     const { region, count } = pages;
     return this.read((gpu) => {
       const [out, lse] = [gpu.reserve('out', bytes.out, 'out'), gpu.reserve('lse', bytes.lse, 'lse')];
@@ -205,7 +204,7 @@ export class WebgpuBackend implements Backend {
         q: upload(gpu, gpu.reserve('q', bytes.q, 'q'), call.q),
         blockTable: table(plan.blockTable), cuSeqlensQ: table(cuSeqlensQ), seqUsedK: table(seqUsedK),
         sinks: plan.sinks && table(plan.sinks),
-        sequences: seqUsedK.length, maxSeqlenQ: Math.max(...lengths), maxSeqlenK: seqUsedK.reduce((most, keys) => Math.max(most, keys), 0),
+        sequences: seqUsedK.length,
       };
       const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv attend' });
       recordAttention(gpu, encoder, gpuCall);

@@ -7,7 +7,7 @@ import { checkInteger } from '../layout.js';
 import type { Recipe, RecipeName } from '../recipe.js';
 import { checkGivenScale } from '../scale.js';
 import type { GpuAppendCall } from './append.js';
-import type { GpuAttendCall } from './attend.js';
+import { measureTables, type GpuAttendCall } from './attend.js';
 import type { Gpu } from './gpu.js';
 import { DECODE_TOKENS } from './kernels.js';
 import type { Region } from './memory.js';
@@ -101,15 +101,11 @@ type Tables = Pick<GpuAttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'se
 
 function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall & { readonly [T in keyof RecordedTables]: Int32Array }): Tables {
   const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(pages, call, call.windowLeft ?? -1);
-  const lengths = Array.from(seqUsedK, (_, s) => cuSeqlensQ[s + 1] - cuSeqlensQ[s]);
   const write = (table: Int32Array): Region => gpu.arena.write(table as Int32Array<ArrayBuffer>);
   return {
     blockTable: write(blockTable), cuSeqlensQ: write(cuSeqlensQ), seqUsedK: write(seqUsedK),
     sequences, maxBlocks, totalQ,
-    maxSeqlenQ: lengths.reduce((most, rows) => Math.max(most, rows), 0),
-    maxSeqlenK: seqUsedK.reduce((most, keys) => Math.max(most, keys), 0),
-    decodes: lengths.some((rows) => rows > 0 && rows <= DECODE_TOKENS),
-    prefills: lengths.some((rows) => rows > DECODE_TOKENS),
+    ...measureTables(cuSeqlensQ, seqUsedK),
     unchecked: false,
   };
 }
