@@ -128,20 +128,36 @@ function mostCuts({ causal, windowLeft, windowRight, maxSeqlenK }: GpuAttendCall
   return Math.min(all, Math.ceil((windowLeft + right + tokens) / GPU_CUT_KEYS) + 1);
 }
 
-function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall): void {
-  const { layout, cuSeqlensQ, seqUsedK } = call;
+/** How rows are decoded: all blocks of them, and those that are taken at once. */
+interface DecodePlan {
+  readonly rows: number;
+  readonly rowBlocks: number;
+  readonly cuts: number;
+  readonly all: number;
+  readonly atOnce: number;
+  readonly partials: Region;
+}
+
+/** @throws RangeError where the device cannot bind the partial results of one block */
+function planDecode(gpu: Gpu, call: GpuAttendCall): DecodePlan {
+  const { layout } = call;
   const group = groupOf(call);
   const rows = decodeRows(group);
-  const [decode, merge] = [decodeKernel(layout, group, gpu.variant), mergeKernel(layout, group)];
   const rowBlocks = Math.ceil((Math.min(call.maxSeqlenQ, DECODE_TOKENS) * group) / rows);
   const cuts = mostCuts(call, Math.ceil(rows / group) + 1);
   const blockBytes = cuts * rows * (16 + 4 * layout.headDim);
   const all = call.sequences * rowBlocks * layout.kvHeads;
-  const atOnce = Math.max(1, Math.floor(Math.min(PARTIAL_BYTES, gpu.limits.maxStorageBufferBindingSize) / blockBytes));
+  const atOnce = Math.min(all, Math.max(1, Math.floor(Math.min(PARTIAL_BYTES, gpu.limits.maxStorageBufferBindingSize) / blockBytes)));
+  return { rows, rowBlocks, cuts, all, atOnce, partials: gpu.reserve('partials', atOnce * blockBytes, 'seqUsedK') };
+}
+
+function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall, { rows, rowBlocks, cuts, all, atOnce, partials }: DecodePlan): void {
+  const { layout, cuSeqlensQ, seqUsedK } = call;
+  const group = groupOf(call);
+  const [decode, merge] = [decodeKernel(layout, group, gpu.variant), mergeKernel(layout, group)];
   for (let firstBlock = 0; firstBlock < all; firstBlock += atOnce) {
     const blocks = Math.min(atOnce, all - firstBlock);
     const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, leastRows: 1, mostRows: DECODE_TOKENS });
-    const partials = gpu.reserve('partials', blocks * blockBytes, 'seqUsedK');
     gpu.dispatch(pass, decode, params, [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * cuts);
     gpu.dispatch(pass, merge, params, [cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.nothing, call.out, call.lse], blocks * rows);
   }
@@ -158,12 +174,14 @@ function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCal
 
 /** Records a call whose kernels have been compiled. */
 export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAttendCall): void {
+  // What may be refused goes first: the caller's encoder is not to be left inside a pass.
+  const decodePlan = call.decodes ? planDecode(gpu, call) : undefined;
   const pass = encoder.beginComputePass({ label: 'fp8-kv attend' });
   if (call.unchecked) {
     const params = writeParams(gpu, call, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, leastRows: 0, mostRows: 0 });
     gpu.dispatch(pass, checkKernel, params, [call.cuSeqlensQ, call.seqUsedK, call.blockTable, { buffer: gpu.status, offset: 0, size: 16 }], call.sequences);
   }
-  if (call.decodes) recordDecode(gpu, pass, call);
+  if (decodePlan) recordDecode(gpu, pass, call, decodePlan);
   if (call.prefills) recordPrefill(gpu, pass, call);
   pass.end();
 }
