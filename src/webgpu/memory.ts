@@ -106,7 +106,8 @@ export class Readbacks {
     if (fits >= 0) return this.#idle.splice(fits, 1)[0];
     // One that is too small makes room for one that is not: as many stay as calls were ever on their way at once.
     this.#release(this.#idle.pop());
-    const buffer = this.#device.createBuffer({ label: 'fp8-kv results', size: Math.max(4096, 2 ** Math.ceil(Math.log2(size))), usage: usage.mapRead | usage.copyDst });
+    const grown = Math.min(this.#device.limits.maxBufferSize, Math.max(4096, 2 ** Math.ceil(Math.log2(size))));
+    const buffer = this.#device.createBuffer({ label: 'fp8-kv results', size: Math.max(grown, size), usage: usage.mapRead | usage.copyDst });
     this.#all.add(buffer);
     return buffer;
   }

@@ -2,6 +2,7 @@
 import { equal, is, ok, throws } from 'uvu/assert';
 import { KvCache, pageLayout } from '../../src/index.js';
 import type { WebgpuBackend } from '../../src/webgpu/backend.js';
+import { usage } from '../../src/webgpu/constants.js';
 import { requestWebgpuBackend, requiredLimits, webgpuBackend } from '../../src/webgpu/open.js';
 import { assertSameBits } from '../bits.js';
 import { callOf, fixture } from '../fixture.js';
@@ -153,9 +154,38 @@ test('calls that go in passes, and in workgroups of two dimensions, give the sam
   narrow.dispose();
 });
 
+test('all pages are given out on a device that allows no buffer larger than they are', async () => {
+  const limit = 3 * 2 ** 27;
+  const adapter = (await gpu!.requestAdapter())!;
+  if (adapter.limits.maxBufferSize < limit) return;
+  const device = await adapter.requestDevice({ requiredLimits: { maxBufferSize: limit, maxStorageBufferBindingSize: limit } });
+  const exact = await webgpuBackend({ device, optionalFeatures: [] });
+  const large = pageLayout({ kvHeads: 16, headDim: 256, blockSize: 1024 });
+  const pages = exact.createPages(large, Math.floor(limit / pageLayout({ kvHeads: 16, headDim: 256, blockSize: 1024 }, 'token-major').bytes));
+  is((await pages.export()).keyCache.length, pages.count * 16 * 256 * 1024);
+  exact.dispose();
+  device.destroy();
+});
+
 test('a call that no buffer holds is refused by name', async () => {
   const small = await webgpuBackend({ device: pretend(backend.device, { maxStorageBufferBindingSize: 2 ** 16 }), optionalFeatures: [] });
   const cache = await fixture(small, random(9), { kvHeads: 1, headDim: 64, blockSize: 16, kvLens: [40] });
   ok(/"q" expected at most 65536 bytes, which is what this device can bind, got 76800: take fewer tokens at a time/.test((await failure(small.attend(callOf(cache, [30], new Float32Array(30 * 10 * 64))))).message));
+  small.dispose();
+});
+
+test('recording what no buffer holds is refused, and the encoder can be submitted', async () => {
+  const { device } = backend;
+  const small = await webgpuBackend({ device: pretend(device, { maxStorageBufferBindingSize: 2 ** 16 }), optionalFeatures: [] });
+  await small.warm(layout, { queryHeads: 16 });
+  const pages = small.createPages(layout, 2);
+  const buffer = (): GPUBuffer => device.createBuffer({ size: 8192, usage: usage.storage });
+  const call = { pages, q: buffer(), out: buffer(), queryHeads: 16, totalQ: 1, sequences: 1, blockTable: buffer(), cuSeqlensQ: buffer(), seqUsedK: buffer() };
+  const encoder = device.createCommandEncoder();
+  throws(() => small.recordAttend(encoder, { ...call, maxBlocks: 1024 }), /"seqUsedK" expected at most 65536 bytes/);
+  small.recordAttend(encoder, { ...call, maxBlocks: 2 });
+  device.pushErrorScope('validation');
+  device.queue.submit([encoder.finish()]);
+  is(await device.popErrorScope(), null);
   small.dispose();
 });
