@@ -144,5 +144,9 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   const out = regionOf(call.out, rows * layout.headDim * 4, 'out', gpu.limits);
   const lse = call.lse ? regionOf(call.lse, rows * 4, 'lse', gpu.limits) : gpu.reserve('lse', rows * 4, 'lse');
   const sinkRegion = sinks === undefined ? undefined : isGpuTensor(sinks) ? regionOf(sinks, queryHeads * 4, 'sinks', gpu.limits) : gpu.arena.write(sinks as Float32Array<ArrayBuffer>);
+  const read = [pages.region, q, tables.blockTable, tables.cuSeqlensQ, tables.seqUsedK, sinkRegion];
+  for (const [name, { buffer }] of [['out', out], ['lse', lse]] as const) {
+    if (read.some((region) => region?.buffer === buffer)) throw new RangeError(`"${name}" expected a buffer that attention does not read: WebGPU lets a kernel write no part of one that it reads`);
+  }
   return { ...options, ...tables, layout, pageCount: count, pages: pages.region, dtype, q, out, lse, sinks: sinkRegion, queryHeads, kScale, vScale };
 }

@@ -1,4 +1,5 @@
 import { describe, floatDtypes, type FloatDtype } from '../formats.js';
+import { usage } from './constants.js';
 import type { Region } from './memory.js';
 
 /** A GPU buffer, or a range of one whose offset is a multiple of the device's `minStorageBufferOffsetAlignment` (256 by default). */
@@ -25,6 +26,7 @@ export function checkDtype(dtype: FloatDtype = 'f32'): FloatDtype {
 export function regionOf(tensor: GpuTensor, bytes: number, argument: string, { minStorageBufferOffsetAlignment, maxStorageBufferBindingSize }: GPUSupportedLimits): Region {
   if (!isGpuTensor(tensor)) throw new TypeError(`"${argument}" expected a GPUBuffer, or { buffer, offset }, got ${describe(tensor)}`);
   const { buffer, offset = 0, size = buffer.size - offset } = isRange(tensor) ? tensor : { buffer: tensor };
+  if ((buffer.usage & usage.storage) === 0) throw new TypeError(`"${argument}" expected a buffer with the usage STORAGE, got usage ${buffer.usage}`);
   if (!Number.isSafeInteger(offset) || offset < 0 || offset % minStorageBufferOffsetAlignment !== 0) {
     throw new RangeError(`"${argument}" expected an offset that is a multiple of ${minStorageBufferOffsetAlignment}, got ${describe(offset)}`);
   }
