@@ -29,7 +29,7 @@ export const ENCODE_WORKGROUP = 64;
 /** Bits of the status word. */
 export const statusBits = { BAD_SLOT: 1, BAD_PAGE: 2, BAD_LENGTH: 4 } as const;
 
-/** Rows that a workgroup of the decode kernel takes: a power of two, and no more than a KV head has query heads. It depends on nothing that a batch could change. */
+/** Rows that a workgroup of the decode kernel takes: a power of two, and at most the next one from a KV head's query heads. It depends on nothing that a batch could change. */
 export const decodeRows = (group: number): number => Math.min(8, 2 ** Math.ceil(Math.log2(group)));
 
 type Constants = { readonly [name: string]: number | boolean };

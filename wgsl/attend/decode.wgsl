@@ -151,7 +151,7 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
   workgroupBarrier();
   sums = sumOfAll(lane, sums);
 
-  let partial = ((index / params.cuts) * params.cuts + index % params.cuts) * ROWS * (1u + QUADS);
+  let partial = index * ROWS * (1u + QUADS);
   for (var r = 0u; r < ROWS; r++) {
     workgroupBarrier();
     memory[lane] = bitcast<vec4<u32>>(values[r]);
