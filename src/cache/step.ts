@@ -131,7 +131,8 @@ export class Step {
   }
 
   /**
-   * As {@link append}, into the caller's encoder, which must be submitted before the sequences' next step begins. `cache.warm()`
+   * As {@link append}, into the caller's encoder, which must be submitted before another step of the cache begins: that may
+   * copy a page which a fork shares, at once. `cache.warm()`
    * compiles what is needed.
    * @throws TypeError on a backend other than WebGPU; as `backend.recordAppend`
    */
