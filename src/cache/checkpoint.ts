@@ -62,6 +62,8 @@ export interface RestoreReport {
 
 /** The most that is read in one piece: on a GPU it goes through a buffer of that size. */
 const RUN_BYTES = 2 ** 26;
+/** Pieces on their way at once: the buffers of all stay with the backend. */
+const RUNS_AT_ONCE = 4;
 
 /** @internal */
 export function originOf(layouts: readonly PageLayout[], capacity: number): Origin {
@@ -107,7 +109,13 @@ function runsOf(held: ReadonlySet<number>, most: number): PageRun[] {
 export async function readCheckpoint(pages: readonly Pages[], origin: Origin, sequences: readonly SavedSequence[], held: ReadonlySet<number>): Promise<Checkpoint> {
   const runs = runsOf(held, Math.max(1, Math.floor(RUN_BYTES / Math.max(...pages.map(({ layout }) => layout.bytes)))));
   const layers: NhdTensors[][] = [];
-  for (const layer of pages) layers.push(await Promise.all(runs.map(({ first, count }) => layer.export(first, count))));
+  for (const layer of pages) {
+    const tensors: NhdTensors[] = [];
+    for (let run = 0; run < runs.length; run += RUNS_AT_ONCE) {
+      tensors.push(...(await Promise.all(runs.slice(run, run + RUNS_AT_ONCE).map(({ first, count }) => layer.export(first, count)))));
+    }
+    layers.push(tensors);
+  }
   const byteLength = layers.flat().flatMap((tensors): (ArrayBufferView | undefined)[] => Object.values(tensors)).reduce((sum, tensor) => sum + (tensor?.byteLength ?? 0), 0);
   return { byteLength, origin, sequences, runs, layers };
 }

@@ -4,8 +4,10 @@ import { attentionError } from '../../src/files/compare.js';
 import { KvCache, wasmBackend, type AttendResult, type KvCacheOptions } from '../../src/index.js';
 import { usage } from '../../src/webgpu/constants.js';
 import type { WebgpuBackend } from '../../src/webgpu/backend.js';
+import { webgpuBackend } from '../../src/webgpu/open.js';
 import { assertSameBits } from '../bits.js';
 import { adapterName, noAdapter } from '../gpu/adapter.js';
+import { counted } from '../gpu/counted.js';
 import { openVariant } from '../gpu/variants.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
@@ -114,4 +116,23 @@ test('what WebGPU refuses is an error, and not what lay there before', async () 
   await pages.export().catch((error: Error) => (message = error.message));
   ok(/WebGPU refused the call/.test(message), message);
   own.dispose();
+});
+
+test('a checkpoint of scattered pages goes through few buffers', async () => {
+  const { device, counts } = counted(backend.device);
+  const few = await webgpuBackend({ device, optionalFeatures: [] });
+  const cache = new KvCache(few, { layers: 1, kvHeads: 1, headDim: 8, blockSize: 1, capacity: 200 });
+  const sequences = [cache.createSequence(), cache.createSequence()];
+  for (let i = 0; i < 100; i++) {
+    for (const sequence of sequences) {
+      const step = cache.begin([{ sequence, tokens: 1 }]);
+      await step.append(0, random(i).normals(8), random(i).normals(8));
+      step.commit();
+    }
+  }
+  sequences[0].free();
+  const before = counts.buffers;
+  is((await cache.checkpoint()).sequences[0].length, 100);
+  ok(counts.buffers - before <= 8, `${counts.buffers - before} buffers`);
+  few.dispose();
 });
