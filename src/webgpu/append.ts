@@ -64,7 +64,7 @@ export function recordQuantize(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAp
   const workgroups = Math.ceil((call.tokens * layout.kvHeads) / appendRowsAtOnce(layout.headDim));
   const write = (side: 'k' | 'v', values: Region, recipe: Recipe, scale: number): void => {
     const params = writeParams(gpu, call, layout[side], recipe, scale);
-    gpu.dispatch(pass, appendKernel(layout[side].format, layout.headDim), params, [values, slotMapping, pages, { buffer: gpu.status, offset: 0, size: 16 }], workgroups);
+    gpu.dispatch(pass, appendKernel(layout[side].format, layout.headDim), params, [values, slotMapping, pages, gpu.statusRegion], workgroups);
   };
   write('k', call.key, call.kRecipe, call.kScale);
   write('v', call.value, call.vRecipe, call.vScale);

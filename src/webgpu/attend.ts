@@ -159,7 +159,7 @@ function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall
     const blocks = Math.min(atOnce, all - firstBlock);
     const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, leastRows: 1, mostRows: DECODE_TOKENS });
     gpu.dispatch(pass, decode, params, [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * cuts);
-    gpu.dispatch(pass, merge, params, [cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.nothing, call.out, call.lse], blocks * rows);
+    gpu.dispatch(pass, merge, params, [cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.statusRegion, call.out, call.lse], blocks * rows);
   }
 }
 
@@ -168,7 +168,7 @@ function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCal
   const rowBlocks = Math.ceil((call.maxSeqlenQ * groupOf(call)) / PREFILL_ROWS);
   const blocks = call.sequences * rowBlocks * layout.kvHeads;
   const params = writeParams(gpu, call, { rowBlocks, firstBlock: 0, blocks, cuts: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
-  const regions = [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.nothing];
+  const regions = [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.statusRegion];
   gpu.dispatch(pass, prefillKernel(layout, gpu.variant), params, regions, blocks);
 }
 
@@ -179,7 +179,7 @@ export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuA
   const pass = encoder.beginComputePass({ label: 'fp8-kv attend' });
   if (call.unchecked) {
     const params = writeParams(gpu, call, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, leastRows: 0, mostRows: 0 });
-    gpu.dispatch(pass, checkKernel, params, [call.cuSeqlensQ, call.seqUsedK, call.blockTable, { buffer: gpu.status, offset: 0, size: 16 }], call.sequences);
+    gpu.dispatch(pass, checkKernel, params, [call.cuSeqlensQ, call.seqUsedK, call.blockTable, gpu.statusRegion], call.sequences);
   }
   if (decodePlan) recordDecode(gpu, pass, call, decodePlan);
   if (call.prefills) recordPrefill(gpu, pass, call);

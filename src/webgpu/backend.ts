@@ -1,7 +1,7 @@
 import { planAppend } from '../append.js';
 import { planAttention } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
-import type { FloatArray, FloatDtype } from '../formats.js';
+import type { FloatArray } from '../formats.js';
 import { checkInteger, type PageLayout } from '../layout.js';
 import { Queue } from '../queue.js';
 import { appendKernels, recordQuantize } from './append.js';
@@ -12,7 +12,7 @@ import { Loss } from './loss.js';
 import type { Region } from './memory.js';
 import { WebgpuPages } from './pages.js';
 import { planRecordedAppend, planRecordedAttend, type RecordAppendCall, type RecordAttendCall } from './record.js';
-import { checkDtype, isGpuTensor, regionOf, type GpuTensor } from './tensor.js';
+import { checkDtype, isGpuTensor, regionOf, tensorBytes, type GpuTensor } from './tensor.js';
 import type { Variant } from './variant.js';
 
 /** As {@link AppendCall}; keys and values may lie in GPU buffers, then `dtype` says what they are (default f32). */
@@ -90,8 +90,8 @@ export class WebgpuBackend implements Backend {
     throw new TypeError('"pages" expected pages that this backend created');
   }
 
-  #isReady(kernels: readonly Kernel[]): boolean {
-    return !this.#queue.busy && kernels.every((kernel) => this.#gpu.pipelines.find(kernel));
+  #areCompiled(kernels: readonly Kernel[]): boolean {
+    return kernels.every((kernel) => this.#gpu.pipelines.find(kernel));
   }
 
   async #compile(kernels: readonly Kernel[]): Promise<void> {
@@ -110,9 +110,8 @@ export class WebgpuBackend implements Backend {
       this.#assertUsable();
       return { result: submit(this.#gpu) };
     };
-    const ready = kernels.every((kernel) => this.#gpu.pipelines.find(kernel));
     try {
-      const { result } = await this.#queue.run(ready ? start : () => this.#compile(kernels).then(start));
+      const { result } = await this.#queue.run(this.#areCompiled(kernels) ? start : () => this.#compile(kernels).then(start));
       return await result;
     } catch (error) {
       throw error instanceof TypeError || error instanceof RangeError ? error : (this.#ended ?? (await this.#loss.explain(error)));
@@ -158,9 +157,9 @@ export class WebgpuBackend implements Backend {
     const plan = planAppend(call, pages.marks, (input) => (isGpuTensor(input) ? { dtype: checkDtype(call.dtype) } : undefined));
     const tokens = plan.slotMapping.length;
     if (plan.status.written === 0) return plan.status;
-    const bytes = appendBytes(layout, tokens, plan.dtype);
+    const bytes = tensorBytes(tokens * layout.kvHeads, layout.headDim, plan.dtype);
     const kernels = appendKernels(layout);
-    const ready = this.#isReady(kernels);
+    const ready = !this.#queue.busy && this.#areCompiled(kernels);
     const input = (name: 'key' | 'value'): ((gpu: Gpu) => Region) => {
       const tensor = call[name];
       if (isGpuTensor(tensor)) {
@@ -192,7 +191,7 @@ export class WebgpuBackend implements Backend {
     const rows = totalQ * queryHeads;
     const result = { out: call.out ?? new Float32Array(rows * layout.headDim), lse: call.lse ?? new Float32Array(rows) };
     if (rows === 0) return result;
-    const bytes = { q: appendBytes(layout, rows / layout.kvHeads, dtype), out: result.out.byteLength, lse: result.lse.byteLength };
+    const bytes = { q: tensorBytes(rows, layout.headDim, dtype), out: result.out.byteLength, lse: result.lse.byteLength };
     for (const [name, size] of Object.entries(bytes)) this.#gpu.reserve(name as 'q' | 'out' | 'lse', size, name);
     const shape = { layout, dtype, queryHeads, ...measureTables(cuSeqlensQ, seqUsedK), unchecked: false };
     const { region, count } = pages;
@@ -206,13 +205,12 @@ export class WebgpuBackend implements Backend {
         sinks: plan.sinks && table(plan.sinks),
         sequences: seqUsedK.length,
       };
-      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv attend' });
-      recordAttention(gpu, encoder, gpuCall);
-      const readback = gpu.readbacks.take(bytes.out + bytes.lse);
-      encoder.copyBufferToBuffer(out.buffer, 0, readback, 0, bytes.out);
-      encoder.copyBufferToBuffer(lse.buffer, 0, readback, bytes.out, bytes.lse);
-      gpu.device.queue.submit([encoder.finish()]);
-      return gpu.readbacks.read(readback, bytes.out + bytes.lse, (data) => {
+      const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {
+        recordAttention(gpu, encoder, gpuCall);
+        encoder.copyBufferToBuffer(out.buffer, 0, results, 0, bytes.out);
+        encoder.copyBufferToBuffer(lse.buffer, 0, results, bytes.out, bytes.lse);
+      };
+      return gpu.readBack('attend', bytes.out + bytes.lse, record, (data) => {
         result.out.set(new Float32Array(data, 0, result.out.length));
         result.lse.set(new Float32Array(data, bytes.out, result.lse.length));
         return result;
@@ -262,12 +260,11 @@ export class WebgpuBackend implements Backend {
   /** What was found wrong in tables on the GPU since the last look, in all that has been submitted; and begins anew. */
   async readStatus(): Promise<WebgpuStatus> {
     return this.read((gpu) => {
-      const readback = gpu.readbacks.take(4);
-      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv status' });
-      encoder.copyBufferToBuffer(gpu.status, 0, readback, 0, 4);
-      encoder.clearBuffer(gpu.status);
-      gpu.device.queue.submit([encoder.finish()]);
-      return gpu.readbacks.read(readback, 4, (data) => {
+      const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {
+        encoder.copyBufferToBuffer(gpu.status, 0, results, 0, 4);
+        encoder.clearBuffer(gpu.status);
+      };
+      return gpu.readBack('status', 4, record, (data) => {
         const [bits] = new Uint32Array(data, 0, 1);
         return { badSlot: (bits & statusBits.BAD_SLOT) !== 0, badPage: (bits & statusBits.BAD_PAGE) !== 0, badLength: (bits & statusBits.BAD_LENGTH) !== 0 };
       });
@@ -289,9 +286,6 @@ export class WebgpuBackend implements Backend {
     this.dispose();
   }
 }
-
-/** Bytes of so many tokens of keys, of values, or of queries with as many heads. */
-const appendBytes = ({ kvHeads, headDim }: PageLayout, tokens: number, dtype: FloatDtype): number => tokens * kvHeads * headDim * (dtype === 'f32' ? 4 : 2);
 
 function upload({ device }: Gpu, region: Region, values: FloatArray): Region {
   device.queue.writeBuffer(region.buffer, 0, values as FloatArray & ArrayBufferView<ArrayBuffer>);

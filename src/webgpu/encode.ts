@@ -14,14 +14,13 @@ export async function encodePatterns(backend: WebgpuBackend, format: Fp8Format, 
     (gpu) => {
       const codes = gpu.reserve('out', count, 'count');
       const params = gpu.arena.write(Uint32Array.of(first, count / 4));
-      const readback = gpu.readbacks.take(count);
-      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv encode' });
-      const pass = encoder.beginComputePass({ label: 'fp8-kv encode' });
-      gpu.dispatch(pass, kernel, params, [codes], Math.ceil(count / 4 / ENCODE_WORKGROUP));
-      pass.end();
-      encoder.copyBufferToBuffer(codes.buffer, 0, readback, 0, count);
-      gpu.device.queue.submit([encoder.finish()]);
-      return gpu.readbacks.read(readback, count, (bytes) => new Uint8Array(bytes.slice(0)));
+      const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {
+        const pass = encoder.beginComputePass({ label: 'fp8-kv encode' });
+        gpu.dispatch(pass, kernel, params, [codes], Math.ceil(count / 4 / ENCODE_WORKGROUP));
+        pass.end();
+        encoder.copyBufferToBuffer(codes.buffer, 0, results, 0, count);
+      };
+      return gpu.readBack('encode', count, record, (bytes) => new Uint8Array(bytes.slice(0)));
     },
     [kernel],
   );

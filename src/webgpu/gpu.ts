@@ -32,9 +32,21 @@ export class Gpu {
     return this.device.limits;
   }
 
-  /** Something to bind where a kernel reads nothing. */
-  get nothing(): Region {
-    return { buffer: this.status, offset: 0, size: 16 };
+  /** The status word, to be bound; and something to bind where a kernel reads nothing. */
+  get statusRegion(): Region {
+    return { buffer: this.status, offset: 0, size: this.status.size };
+  }
+
+  /**
+   * Submits what `record` adds to an encoder, and reads what it has left in `results`.
+   * @param size bytes of the results
+   */
+  readBack<T>(label: string, size: number, record: (encoder: GPUCommandEncoder, results: GPUBuffer) => void, read: (bytes: ArrayBuffer) => T): Promise<T> {
+    const results = this.readbacks.take(size);
+    const encoder = this.device.createCommandEncoder({ label: `fp8-kv ${label}` });
+    record(encoder, results);
+    this.device.queue.submit([encoder.finish()]);
+    return this.readbacks.read(results, size, read);
   }
 
   /** @throws RangeError where the device cannot bind as much */

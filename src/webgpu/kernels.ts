@@ -109,7 +109,7 @@ function formatFiles({ k, v }: PageLayout): string {
   return join(wgsl['formats/half'], ...[...new Set([k.format, v.format])].map((format) => wgsl[`formats/${format}`]));
 }
 
-const rowConstants = (headDim: number, rows: number): Constants => ({ HEAD_DIM: headDim, QUADS: headDim / 4, ROWS: rows });
+const rowConstants = (headDim: number, rows: number): Constants => ({ QUADS: headDim / 4, ROWS: rows });
 
 const call = join(declareParams('AttendParams', gpuAttendParams), wgsl['attend/call']);
 const units = `const LOG2_E: f32 = ${Math.LOG2E};\nconst LN_2: f32 = ${Math.LN2};\n`;
@@ -239,7 +239,7 @@ export function mergeKernel({ headDim }: PageLayout, group: number): Kernel {
 
 export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
   return {
-    key: `prefill ${attendKey(layout)} ${variant.key}`,
+    key: `prefill ${attendKey(layout)}${variant.unpacksF16 ? '' : ' integers'}`,
     entryPoint: 'prefill',
     bindings: ['params', 'read', 'read', 'read', 'read', 'read', 'write', 'write', 'read'],
     source: () => join(keyReader(layout, PREFILL_ROWS, variant), wgsl['attend/finish'], wgsl['attend/prefill']),

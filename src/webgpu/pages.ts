@@ -96,13 +96,8 @@ export class WebgpuPages implements Pages {
     const { buffer, layout } = this;
     const size = count * layout.bytes;
     if (size === 0) return unpackNhd(layout, 0, new Uint8Array(0));
-    return this.backend.read((gpu) => {
-      const readback = gpu.readbacks.take(size);
-      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv export' });
-      encoder.copyBufferToBuffer(buffer, firstPage * layout.bytes, readback, 0, size);
-      gpu.device.queue.submit([encoder.finish()]);
-      return gpu.readbacks.read(readback, size, (bytes) => unpackNhd(layout, count, new Uint8Array(bytes)));
-    });
+    const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => encoder.copyBufferToBuffer(buffer, firstPage * layout.bytes, results, 0, size);
+    return this.backend.read((gpu) => gpu.readBack('export', size, record, (bytes) => unpackNhd(layout, count, new Uint8Array(bytes))));
   }
 
   dispose(): void {

@@ -2,7 +2,7 @@
 import { planQuantize } from '../append.js';
 import { checkAttentionOptions, checkTables, int32 } from '../attention.js';
 import type { AttentionOptions, Pages, PerSide } from '../backend.js';
-import { describe, floatDtypes, type FloatDtype } from '../formats.js';
+import { describe, type FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { Recipe, RecipeName } from '../recipe.js';
 import { checkGivenScale } from '../scale.js';
@@ -12,7 +12,7 @@ import type { Gpu } from './gpu.js';
 import { DECODE_TOKENS } from './kernels.js';
 import type { Region } from './memory.js';
 import type { WebgpuPages } from './pages.js';
-import { checkDtype, isGpuTensor, regionOf, type GpuTensor } from './tensor.js';
+import { checkDtype, isGpuTensor, regionOf, tensorBytes, type GpuTensor } from './tensor.js';
 
 export interface RecordAppendCall {
   readonly pages: Pages;
@@ -88,7 +88,7 @@ export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordApp
   const onHost = !isGpuTensor(call.slotMapping);
   const slotMapping = onHost ? int32(call.slotMapping as Int32Array, 'slotMapping') : undefined;
   const tokens = slotMapping?.length ?? stated(call.tokens, 'tokens');
-  const bytes = tokens * layout.kvHeads * layout.headDim * floatDtypes[dtype].bytes;
+  const bytes = tensorBytes(tokens * layout.kvHeads, layout.headDim, dtype);
   const key = regionOf(call.key, bytes, 'key', gpu.limits);
   const value = regionOf(call.value, bytes, 'value', gpu.limits);
   const quantize = planQuantize(call, layout);
@@ -140,7 +140,7 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   if (onGpu.length % 3 !== 0) throw new TypeError(`"${onGpu[0]}" expected to lie where the other tables do: all in GPU buffers, or none; got ${describe(call[onGpu[0]])}`);
   const tables = onGpu.length === 3 ? tablesFromGpu(gpu, pages, call as never) : tablesFromHost(gpu, pages, call as never);
   const rows = tables.totalQ * queryHeads;
-  const q = regionOf(call.q, rows * layout.headDim * floatDtypes[dtype].bytes, 'q', gpu.limits);
+  const q = regionOf(call.q, tensorBytes(rows, layout.headDim, dtype), 'q', gpu.limits);
   const out = regionOf(call.out, rows * layout.headDim * 4, 'out', gpu.limits);
   const lse = call.lse ? regionOf(call.lse, rows * 4, 'lse', gpu.limits) : gpu.reserve('lse', rows * 4, 'lse');
   const sinkRegion = sinks === undefined ? undefined : isGpuTensor(sinks) ? regionOf(sinks, queryHeads * 4, 'sinks', gpu.limits) : gpu.arena.write(sinks as Float32Array<ArrayBuffer>);

@@ -13,6 +13,9 @@ export function isGpuTensor(value: unknown): value is GpuTensor {
   return 'usage' in value || ('buffer' in value && typeof value.buffer === 'object');
 }
 
+/** Bytes of so many rows, token × head, of keys, values or queries. */
+export const tensorBytes = (rows: number, headDim: number, dtype: FloatDtype): number => rows * headDim * floatDtypes[dtype].bytes;
+
 /** @throws TypeError unless it is a dtype; f32 where none is stated, as a buffer does not tell */
 export function checkDtype(dtype: FloatDtype = 'f32'): FloatDtype {
   if (!Object.hasOwn(floatDtypes, dtype)) throw new TypeError(`"dtype" expected f32, f16 or bf16, got ${describe(dtype)}`);

@@ -77,7 +77,7 @@ fn visibleKeys(block: Block, row: u32) -> vec2<i32> {
 fn visibleToSome(block: Block) -> vec2<i32> {
   var first = 0x7fffffff;
   var end = 0;
-  // Rows of one token see the same: the first and the last token's are enough, where any between sees more than nothing.
+  // Rows of one token see the same.
   let lastToken = (block.firstRow + max(block.rows, 1u) - 1u) / params.group;
   for (var token = block.firstRow / params.group; token <= lastToken; token++) {
     let seen = visibleKeys(block, max(token * params.group, block.firstRow) - block.firstRow);
