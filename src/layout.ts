@@ -335,6 +335,8 @@ export const gpuAttendParams = {
   firstBlock: 'u32',
   blocks: 'u32',
   cuts: 'u32',
+  /** Cuts that a workgroup takes. */
+  cutsEach: 'u32',
   /** Sequences with fewer new tokens than this, and with more than that, are another kernel's. */
   leastRows: 'i32',
   mostRows: 'i32',

@@ -75,6 +75,7 @@ interface Pass {
   readonly firstBlock: number;
   readonly blocks: number;
   readonly cuts: number;
+  readonly cutsEach: number;
   readonly leastRows: number;
   readonly mostRows: number;
 }
@@ -157,8 +158,9 @@ function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall
   const [decode, merge] = [decodeKernel(layout, group, gpu.variant), mergeKernel(layout, group)];
   for (let firstBlock = 0; firstBlock < all; firstBlock += atOnce) {
     const blocks = Math.min(atOnce, all - firstBlock);
-    const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, leastRows: 1, mostRows: DECODE_TOKENS });
-    gpu.dispatch(pass, decode, params, [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * cuts);
+    const cutsEach = 1;
+    const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, cutsEach, leastRows: 1, mostRows: DECODE_TOKENS });
+    gpu.dispatch(pass, decode, params, [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * Math.ceil(cuts / cutsEach));
     gpu.dispatch(pass, merge, params, [cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.statusRegion, call.out, call.lse], blocks * rows);
   }
 }
@@ -167,7 +169,7 @@ function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCal
   const { layout, cuSeqlensQ, seqUsedK } = call;
   const rowBlocks = Math.ceil((call.maxSeqlenQ * groupOf(call)) / PREFILL_ROWS);
   const blocks = call.sequences * rowBlocks * layout.kvHeads;
-  const params = writeParams(gpu, call, { rowBlocks, firstBlock: 0, blocks, cuts: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
+  const params = writeParams(gpu, call, { rowBlocks, firstBlock: 0, blocks, cuts: 1, cutsEach: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
   const regions = [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.statusRegion];
   gpu.dispatch(pass, prefillKernel(layout, gpu.variant), params, regions, blocks);
 }
@@ -178,7 +180,7 @@ export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuA
   const decodePlan = call.decodes ? planDecode(gpu, call) : undefined;
   const pass = encoder.beginComputePass({ label: 'fp8-kv attend' });
   if (call.unchecked) {
-    const params = writeParams(gpu, call, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, leastRows: 0, mostRows: 0 });
+    const params = writeParams(gpu, call, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, cutsEach: 1, leastRows: 0, mostRows: 0 });
     gpu.dispatch(pass, checkKernel, params, [call.cuSeqlensQ, call.seqUsedK, call.blockTable, gpu.statusRegion], call.sequences);
   }
   if (decodePlan) recordDecode(gpu, pass, call, decodePlan);

@@ -20,8 +20,8 @@ export interface Kernel {
 export const PREFILL_ROWS = 32;
 /** Sequences with at most so many new tokens are decoded: their keys are cut, so that a long sequence has work for the whole GPU. */
 export const DECODE_TOKENS = 16;
-const DECODE_WORKGROUP = 128;
-const MERGE_WORKGROUP = 64;
+const DECODE_WORKGROUP = 64;
+const MERGE_WORKGROUP = 128;
 const CHECK_WORKGROUP = 64;
 const APPEND_WORKGROUP = 64;
 export const ENCODE_WORKGROUP = 64;
@@ -64,19 +64,13 @@ const quadWords: { readonly [bytes: number]: string } = {
 };
 const unitWords: { readonly [bytes: number]: readonly string[] } = { 1: ['words.x', 'words.y', 'words.z', 'words.w'], 2: ['words.xy', 'words.zw'], 4: ['words'] };
 
-/** The functions by which a kernel reads keys and values, in terms of their formats'. */
+/** The functions by which the prefill kernel reads keys and values, in terms of their formats'. */
 function sideFunctions({ k, v }: PageLayout): string {
-  const words = unitWords[formats[k.format].bytes];
   const [key, value] = [suffixes[k.format], suffixes[v.format]];
   return `
 struct Quad {
   quad: vec4<f32>,
   special: bool,
-}
-const K_UNIT: f32 = ${key.toUpperCase()}_UNIT;
-const V_UNIT: f32 = ${value.toUpperCase()}_UNIT;
-fn nanKey(words: vec4<u32>) -> u32 {
-  return ${words.map((part) => `nan${key}(${part})`).join(' | ')};
 }
 fn keyQuad(row: u32, quad: u32) -> Quad {
   let words = ${quadWords[formats[k.format].bytes]};
@@ -90,15 +84,35 @@ fn valueQuad(row: u32, quad: u32) -> Quad {
 `;
 }
 
-/** How the decode kernel multiplies queries and keys: in f32, or 8-bit keys in f16 where the variant says so. */
-function keyProducts({ k }: PageLayout, { f16 }: Variant): string {
-  const words = unitWords[formats[k.format].bytes];
+/** The words of 16 elements, four by four, in as many units as they take. */
+const dimsWords = (format: Format): readonly string[] => {
+  const { bytes } = formats[format];
+  return Array.from({ length: bytes }, (_, unit) => unitWords[bytes].map((part) => part.replace('words', `words[${unit}]`))).flat();
+};
+
+/** How the decode kernel reads 16 dims of a key or a value; queries and keys it multiplies in f32, or 8-bit keys in f16 where the variant says so. */
+function dimsFunctions({ k, v }: PageLayout, { f16 }: Variant): string {
+  const [key, value] = [dimsWords(k.format), dimsWords(v.format)];
   const halves = f16 && formats[k.format].bytes === 1;
-  const decode = halves ? 'decodeKeyQuad' : `decode${suffixes[k.format]}`;
+  const each = (words: readonly string[], call: (word: string) => string, between = ', '): string => words.map(call).join(between);
   return join(
     halves ? join(wgsl[`formats/${k.format as Fp8Format}-f16`], wgsl['attend/products-f16']) : wgsl['attend/products'],
-    `fn decodeKey(words: vec4<u32>) -> array<KeyQuad, K_UNIT_QUADS> {
-  return array<KeyQuad, K_UNIT_QUADS>(${words.map((part) => `${decode}(${part})`).join(', ')});
+    `alias KeyWords = array<vec4<u32>, K_EACH>;
+alias ValueWords = array<vec4<u32>, V_EACH>;
+fn nanKey(words: KeyWords) -> u32 {
+  return ${each(key, (word) => `nan${suffixes[k.format]}(${word})`, ' | ')};
+}
+fn decodeKey(words: KeyWords) -> KeyDims {
+  return KeyDims(${each(key, (word) => `${halves ? 'decodeKeyQuad' : `decode${suffixes[k.format]}`}(${word})`)});
+}
+fn specialValue(words: ValueWords) -> u32 {
+  return ${each(value, (word) => `special${suffixes[v.format]}(${word})`, ' | ')};
+}
+fn decodeValue(words: ValueWords) -> mat4x4<f32> {
+  return mat4x4<f32>(${each(value, (word) => `decode${suffixes[v.format]}(${word})`)});
+}
+fn decodeAllValue(words: ValueWords, nan: f32) -> mat4x4<f32> {
+  return mat4x4<f32>(${each(value, (word) => `decodeAll${suffixes[v.format]}(${word}, nan)`)});
 }
 `,
   );
@@ -127,7 +141,7 @@ function keyReader(layout: PageLayout, rows: number, { unpacksF16 }: Variant): s
     }),
     units,
     formatFiles(layout),
-    sideFunctions(layout),
+    `const K_UNIT: f32 = ${suffixes[layout.k.format].toUpperCase()}_UNIT;\nconst V_UNIT: f32 = ${suffixes[layout.v.format].toUpperCase()}_UNIT;`,
     call,
     wgsl['attend/keys'],
     wgsl['attend/softmax'],
@@ -210,9 +224,15 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
       join(
         subgroupSize > 0 ? 'enable subgroups;' : '',
         variant.f16 ? 'enable f16;' : '',
-        declare({ WORKGROUP: DECODE_WORKGROUP }),
+        declare({
+          WORKGROUP: DECODE_WORKGROUP,
+          LANES: 2 ** Math.ceil(Math.log2(Math.ceil(layout.headDim / 16))),
+          K_EACH: formats[layout.k.format].bytes,
+          V_EACH: formats[layout.v.format].bytes,
+          LOADS_AHEAD: 4,
+        }),
         keyReader(layout, rows, variant),
-        keyProducts(layout, variant),
+        dimsFunctions(layout, variant),
         wgsl[subgroupSize > 0 ? 'attend/reduce-subgroups' : 'attend/reduce'],
         wgsl['attend/decode'],
       ),
@@ -242,7 +262,7 @@ export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
     key: `prefill ${attendKey(layout)}${variant.unpacksF16 ? '' : ' integers'}`,
     entryPoint: 'prefill',
     bindings: ['params', 'read', 'read', 'read', 'read', 'read', 'write', 'write', 'read'],
-    source: () => join(keyReader(layout, PREFILL_ROWS, variant), wgsl['attend/finish'], wgsl['attend/prefill']),
+    source: () => join(keyReader(layout, PREFILL_ROWS, variant), sideFunctions(layout), wgsl['attend/finish'], wgsl['attend/prefill']),
   };
 }
 

@@ -163,7 +163,7 @@ f16(hasF16 ? 'golden cases within 5e-3' : 'golden cases, with f32 in place of f1
     return backend.dispose();
   }
   const device = await (await gpu!.requestAdapter())!.requestDevice();
-  const inF32 = (code: string): string => code.replace('enable f16;', '').replaceAll('bitcast<vec2<f16>>', 'unpack2x16float').replaceAll('vec4<f16>', 'vec4<f32>');
+  const inF32 = (code: string): string => code.replace('enable f16;', '').replaceAll('bitcast<vec2<f16>>', 'unpack2x16float').replaceAll('<f16>', '<f32>');
   const standIn = new Proxy(device, {
     get(target, name) {
       if (name === 'createShaderModule') return ({ code }: GPUShaderModuleDescriptor) => device.createShaderModule({ code: inF32(code) });

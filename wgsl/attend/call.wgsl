@@ -3,7 +3,7 @@
 // q          (totalQ, queryHeads, headDim)   f32 | f16 | bf16
 // blockTable (sequences, maxBlocks)
 // Rows of a sequence that share a KV head are counted token by token, head of the group by head of the group, and taken in
-// blocks of ROWS: block = (sequence · rowBlocks + rowBlock) · kvHeads + kvHead. Whoever finds a bad entry in a table leaves
+// blocks of ROWS: block = (sequence · kvHeads + kvHead) · rowBlocks + rowBlock. Whoever finds a bad entry in a table leaves
 // out what it stands for; check.wgsl reports it. AttendParams is `gpuAttendParams` of src/layout.ts.
 
 @group(0) @binding(0) var<uniform> params: AttendParams;
@@ -42,13 +42,13 @@ struct Block {
 }
 
 fn blockOf(index: u32) -> Block {
-  let sequence = index / (params.rowBlocks * params.kvHeads);
-  let within = index % (params.rowBlocks * params.kvHeads);
+  let head = index / params.rowBlocks;
+  let sequence = head / params.kvHeads;
   let source = sequenceOf(sequence);
-  let firstRow = (within / params.kvHeads) * ROWS;
+  let firstRow = index % params.rowBlocks * ROWS;
   let taken = source.rows >= params.leastRows && source.rows <= params.mostRows;
   let all = select(0u, u32(source.rows) * params.group, taken);
-  return Block(sequence, within % params.kvHeads, firstRow, min(ROWS, max(all, firstRow) - firstRow), source);
+  return Block(sequence, head % params.kvHeads, firstRow, min(ROWS, max(all, firstRow) - firstRow), source);
 }
 
 // Row and query head, as q, out and lse count them: (totalQ, queryHeads).

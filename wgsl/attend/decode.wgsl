@@ -1,168 +1,235 @@
-// Attention of few rows: one workgroup takes a block of rows over one cut of the keys, and leaves a partial result.
+// Attention of few rows: one workgroup takes a block of rows over some cuts of the keys, and leaves a partial result for each.
 //
 // partials (blocks of the pass, cuts, ROWS, 1 + QUADS) of 16 bytes: the largest score, as softmax.wgsl orders it, and the sum
 // of weights; then the sums of weight · V scale · value. merge.wgsl joins them.
 //
-// Each invocation takes KEYS_EACH keys and multiplies them with all rows; then 4 dims of every so many values. Cuts lie at
-// fixed keys and sums go in a fixed order: a row's bits depend on nothing but its own keys.
+// LANES invocations share a key and then a value: each reads 16 bytes at a time, next to its neighbours', has 16 dims in
+// registers, and multiplies them with all rows of the block, whose queries, and then sums, it has there too. A key's products
+// are added up in workgroup memory, which takes the same turns on every device, whatever its subgroups are.
+//
+// Cuts lie at fixed keys and sums go in a fixed order: a row's bits depend on nothing but its own keys, and neither on how
+// many cuts a workgroup takes nor on how many loads go ahead.
 
 @group(0) @binding(6) var<storage, read_write> partials: array<vec4<u32>>;
 
+// Keys that a workgroup reads at a time, which are also its streams of values.
+const GROUPS: u32 = WORKGROUP / LANES;
+// Keys that each group multiplies before their products are added up; and keys or values whose loads go ahead of products.
+const ROUND: u32 = min(16u / ROWS, CUT_KEYS / GROUPS);
+const KEYS_AHEAD: u32 = clamp(LOADS_AHEAD / K_EACH, 1u, ROUND);
+const VALUES_AHEAD: u32 = max(LOADS_AHEAD / V_EACH, 1u);
 const KEYS_EACH: u32 = CUT_KEYS / WORKGROUP;
-// Rows, in fours.
-const ROW_QUADS: u32 = (ROWS + 3u) / 4u;
-// Invocations that share a value, and values that are added up at a time.
-const LANES: u32 = QUADS;
-const STREAMS: u32 = WORKGROUP / LANES;
+// Groups' invocations lie one word apart from those of the next, so that reading across groups meets no bank twice.
+const SPACED: u32 = LANES + select(0u, 1u, LANES >= 4u);
+const STRIDE: u32 = GROUPS * SPACED;
 
-// Queries; then what is reduced; then the weights of each key, ROW_QUADS of them; then value sums.
-const QUERY_QUADS: u32 = ROWS * QUADS;
-const WEIGHT_QUADS: u32 = CUT_KEYS * ROW_QUADS;
-var<workgroup> memory: array<vec4<u32>, max(QUERY_QUADS, WEIGHT_QUADS)>;
-// What undoes the power of two that each row of q was multiplied by, times the scale of all scores.
-var<workgroup> factors: array<f32, ROWS>;
-// First unit of each key's value, or ABSENT.
+// Bits of the products of each key of a round and row by invocation, then what is reduced, then of sums by dim and invocation.
+var<workgroup> parts: array<u32, 16u * STRIDE>;
+// (row, key): bits of products, then of weights.
+var<workgroup> scores: array<u32, ROWS * CUT_KEYS>;
+// First unit of each key and its value, or ABSENT.
+var<workgroup> keyRows: array<u32, CUT_KEYS>;
 var<workgroup> valueRows: array<u32, CUT_KEYS>;
+// Bits of the largest magnitude of each row of q.
+var<workgroup> largestQueries: array<atomic<u32>, ROWS>;
 
-alias RowQuads = array<vec4<f32>, ROW_QUADS>;
-alias RowOrders = array<vec4<i32>, ROW_QUADS>;
+alias Rows = array<f32, ROWS>;
+alias Orders = array<i32, ROWS>;
 
-fn loadQueries(block: Block, lane: u32) {
-  // Rows that are not there are left as they are: nobody sees what comes of them.
-  for (var i = lane; i < QUERY_QUADS; i += WORKGROUP) {
-    if (i / QUADS < block.rows) { memory[i] = queryQuad(headRow(block, i / QUADS), i % QUADS); }
-  }
-  workgroupBarrier();
-  if (lane < block.rows) {
-    var largest = 0u;
-    for (var i = 0u; i < QUADS; i++) { largest = max(largest, largestOf(memory[lane * QUADS + i])); }
-    let powers = powersOf(largest);
-    factors[lane] = powers.y * params.scoreScale;
-    for (var i = 0u; i < QUADS; i++) {
-      storeQuery(lane * QUADS + i, bitcast<vec4<f32>>(memory[lane * QUADS + i]) * powers.x);
-    }
-  }
-  workgroupBarrier();
+var<private> queries: array<KeyDims, ROWS>;
+// What undoes the power of two that each row of q was multiplied by, times the scale of all scores.
+var<private> factors: Rows;
+
+// 4 dims of a row of q that an invocation has.
+fn ownQuery(block: Block, row: u32, lane: u32, column: u32) -> vec4<u32> {
+  let quad = ((column / K_UNIT_QUADS) * LANES + lane % LANES) * K_UNIT_QUADS + column % K_UNIT_QUADS;
+  if (quad >= QUADS) { return vec4<u32>(); }
+  return queryQuad(headRow(block, row), quad);
 }
 
-// Products of one key with all rows, or NaN where the key holds a code that is.
-fn scoresOf(row: u32) -> array<f32, ROWS> {
-  var sums = array<f32, ROWS>();
-  var special = 0u;
-  for (var unit = 0u; unit < K_UNITS; unit++) {
-    let words = pages[row + unit];
-    special |= nanKey(words);
-    var key = decodeKey(words);
-    for (var i = 0u; i < K_UNIT_QUADS; i++) {
-      let quad = unit * K_UNIT_QUADS + i;
-      // The last unit of a row may be padding in part.
-      if (QUADS % K_UNIT_QUADS != 0u && quad >= QUADS) { break; }
-      for (var r = 0u; r < ROWS; r++) {
-        sums[r] += productOf(r * QUADS + quad, key[i]);
+fn loadQueries(block: Block, lane: u32) {
+  var rows = array<mat4x4<f32>, ROWS>();
+  for (var r = 0u; r < ROWS; r++) {
+    // Rows that are not there are 0: nobody sees what comes of them.
+    if (r >= block.rows) { break; }
+    let x = array<vec4<u32>, 4>(ownQuery(block, r, lane, 0u), ownQuery(block, r, lane, 1u), ownQuery(block, r, lane, 2u), ownQuery(block, r, lane, 3u));
+    rows[r] = mat4x4<f32>(bitcast<vec4<f32>>(x[0]), bitcast<vec4<f32>>(x[1]), bitcast<vec4<f32>>(x[2]), bitcast<vec4<f32>>(x[3]));
+    if (lane < LANES) { atomicMax(&largestQueries[r], max(max(largestOf(x[0]), largestOf(x[1])), max(largestOf(x[2]), largestOf(x[3])))); }
+  }
+  workgroupBarrier();
+  for (var r = 0u; r < ROWS; r++) {
+    let powers = powersOf(atomicLoad(&largestQueries[r]));
+    factors[r] = powers.y * params.scoreScale;
+    queries[r] = queryDims(rows[r] * powers.x);
+  }
+}
+
+// An invocation's part of a key, or of a value. What is not there reads as the first of all pages: its score counts nothing.
+fn loadKey(row: u32, lane: u32) -> KeyWords {
+  var words = KeyWords();
+  for (var i = 0u; i < K_EACH; i++) {
+    let unit = i * LANES + lane % LANES;
+    if (K_UNITS == K_EACH * LANES || unit < K_UNITS) { words[i] = pages[select(row, 0u, row == ABSENT) + unit]; }
+  }
+  return words;
+}
+
+fn loadValue(row: u32, lane: u32) -> ValueWords {
+  var words = ValueWords();
+  for (var i = 0u; i < V_EACH; i++) {
+    let unit = i * LANES + lane % LANES;
+    if (V_UNITS == V_EACH * LANES || unit < V_UNITS) { words[i] = pages[select(row, 0u, row == ABSENT) + unit]; }
+  }
+  return words;
+}
+
+// Products of all keys of a cut that are seen, and of some more, with all rows.
+fn multiplyKeys(begin: u32, end: u32, lane: u32) {
+  let place = lane / LANES * SPACED + lane % LANES;
+  for (var first = begin / (ROUND * GROUPS) * (ROUND * GROUPS); first < end; first += ROUND * GROUPS) {
+    for (var ahead = 0u; ahead < ROUND; ahead += KEYS_AHEAD) {
+      var words = array<KeyWords, KEYS_AHEAD>();
+      for (var n = 0u; n < KEYS_AHEAD; n++) { words[n] = loadKey(keyRows[first + (ahead + n) * GROUPS + lane / LANES], lane); }
+      for (var n = 0u; n < KEYS_AHEAD; n++) {
+        let isNan = nanKey(words[n]) != 0u;
+        let key = decodeKey(words[n]);
+        for (var r = 0u; r < ROWS; r++) {
+          parts[((ahead + n) * ROWS + r) * STRIDE + place] = select(bitcast<u32>(productOf(queries[r], key)), params.nan, isNan);
+        }
+      }
+    }
+    workgroupBarrier();
+    for (var i = lane; i < ROUND * ROWS * GROUPS; i += WORKGROUP) {
+      let at = i / GROUPS * STRIDE + i % GROUPS * SPACED;
+      var sum = bitcast<f32>(parts[at]);
+      for (var part = 1u; part < LANES; part++) { sum += bitcast<f32>(parts[at + part]); }
+      scores[i / GROUPS % ROWS * CUT_KEYS + first + i / (GROUPS * ROWS) * GROUPS + i % GROUPS] = bitcast<u32>(sum);
+    }
+    workgroupBarrier();
+  }
+}
+
+var<private> values: array<mat4x4<f32>, ROWS>;
+
+// Sums of weight · value, stream by stream.
+fn multiplyValues(begin: u32, end: u32, lane: u32) {
+  for (var r = 0u; r < ROWS; r++) { values[r] = mat4x4<f32>(); }
+  for (var first = begin / (VALUES_AHEAD * GROUPS) * (VALUES_AHEAD * GROUPS); first < end; first += VALUES_AHEAD * GROUPS) {
+    var words = array<ValueWords, VALUES_AHEAD>();
+    for (var n = 0u; n < VALUES_AHEAD; n++) { words[n] = loadValue(valueRows[first + n * GROUPS + lane / LANES], lane); }
+    for (var n = 0u; n < VALUES_AHEAD; n++) {
+      let key = first + n * GROUPS + lane / LANES;
+      if (specialValue(words[n]) != 0u) {
+        let value = decodeAllValue(words[n], bitcast<f32>(params.nan));
+        for (var r = 0u; r < ROWS; r++) {
+          let weight = scores[r * CUT_KEYS + key];
+          if (weight != MASKED) { values[r] += value * bitcast<f32>(weight); }
+        }
+      } else {
+        let value = decodeValue(words[n]);
+        for (var r = 0u; r < ROWS; r++) { values[r] += value * bitcast<f32>(scores[r * CUT_KEYS + key]); }
       }
     }
   }
-  if (special != 0u) {
-    for (var r = 0u; r < ROWS; r++) { sums[r] = bitcast<f32>(params.nan); }
-  }
-  return sums;
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let index = linearIndex(group, groups);
-  if (index >= params.blocks * params.cuts) { return; }
-  let block = blockOf(params.firstBlock + index / params.cuts);
-  if (block.rows == 0u) { return; }
-  let seen = visibleToSome(block);
-  let first = (u32(seen.x) / CUT_KEYS + index % params.cuts) * CUT_KEYS;
-  if (i32(first) >= seen.y) { return; }
-  loadQueries(block, lane);
+// Sums over all streams, to where the merge finds them.
+fn storeValues(partial: u32, rows: u32, lane: u32) {
+  let place = lane / LANES * SPACED + lane % LANES;
+  let unit = lane / V_UNIT_QUADS;
+  let own = (unit / LANES * V_UNIT_QUADS + lane % V_UNIT_QUADS) * 4u * STRIDE + unit % LANES;
+  for (var r = 0u; r < ROWS; r++) {
+    for (var column = 0u; column < 4u; column++) {
+      let quad = bitcast<vec4<u32>>(values[r][column]);
+      let at = 4u * column * STRIDE + place;
+      parts[at] = quad.x;
+      parts[at + STRIDE] = quad.y;
+      parts[at + 2u * STRIDE] = quad.z;
+      parts[at + 3u * STRIDE] = quad.w;
+    }
+    workgroupBarrier();
+    if (lane < QUADS && r < rows) {
+      var total = vec4<f32>();
+      for (var s = own; s < own + STRIDE; s += SPACED) {
+        total += bitcast<vec4<f32>>(vec4<u32>(parts[s], parts[s + STRIDE], parts[s + 2u * STRIDE], parts[s + 3u * STRIDE]));
+      }
+      partials[partial + r * (1u + QUADS) + 1u + lane] = bitcast<vec4<u32>>(total);
+    }
+    workgroupBarrier();
+  }
+}
 
-  // Scores.
-  var orders = array<RowOrders, KEYS_EACH>();
-  var vScales = array<f32, KEYS_EACH>();
+fn decodeCut(block: Block, seen: vec2<i32>, first: u32, partial: u32, lane: u32) {
+  // Where its keys are, with their scales.
+  var scales = array<vec2<f32>, KEYS_EACH>();
   for (var n = 0u; n < KEYS_EACH; n++) {
     let key = first + n * WORKGROUP + lane;
     var page = ABSENT;
     if (i32(key) >= seen.x && i32(key) < seen.y) { page = pageOf(block.sequence, key); }
-    var row = ABSENT;
-    for (var i = 0u; i < ROW_QUADS; i++) { orders[n][i] = vec4<i32>(NOTHING); }
+    var rows = vec2<u32>(ABSENT);
     if (page != ABSENT) {
-      row = valueRow(page, block.kvHead, key);
-      vScales[n] = valueScale(page, block.kvHead, key) * V_UNIT;
-      let scale = keyScale(page, block.kvHead, key) * (K_UNIT / Q_UNIT);
-      let sums = scoresOf(keyRow(page, block.kvHead, key));
-      for (var r = 0u; r < ROWS; r++) {
-        let visible = visibleKeys(block, r);
-        let order = orderOf(capped(sums[r] * scale * factors[r]));
-        orders[n][r / 4u][r % 4u] = select(NOTHING, order, i32(key) >= visible.x && i32(key) < visible.y);
-      }
+      rows = vec2<u32>(keyRow(page, block.kvHead, key), valueRow(page, block.kvHead, key));
+      scales[n] = vec2<f32>(keyScale(page, block.kvHead, key) * (K_UNIT / Q_UNIT), valueScale(page, block.kvHead, key) * V_UNIT);
     }
-    valueRows[n * WORKGROUP + lane] = row;
-  }
-
-  // The largest of each row.
-  var largest = orders[0];
-  for (var n = 1u; n < KEYS_EACH; n++) {
-    for (var i = 0u; i < ROW_QUADS; i++) { largest[i] = max(largest[i], orders[n][i]); }
+    keyRows[n * WORKGROUP + lane] = rows.x;
+    valueRows[n * WORKGROUP + lane] = rows.y;
   }
   workgroupBarrier();
+  let begin = u32(max(seen.x, i32(first)) - i32(first));
+  let end = u32(min(seen.y, i32(first + CUT_KEYS)) - i32(first));
+  multiplyKeys(begin, end, lane);
+
+  // Scores, and the largest of each row.
+  var orders = array<Orders, KEYS_EACH>();
+  var largest = Orders();
+  for (var r = 0u; r < ROWS; r++) {
+    let visible = visibleKeys(block, r);
+    largest[r] = NOTHING;
+    for (var n = 0u; n < KEYS_EACH; n++) {
+      let at = n * WORKGROUP + lane;
+      let key = i32(first + at);
+      let order = orderOf(capped(bitcast<f32>(scores[r * CUT_KEYS + at]) * scales[n].x * factors[r]));
+      orders[n][r] = select(NOTHING, order, key >= visible.x && key < visible.y && keyRows[at] != ABSENT);
+      largest[r] = max(largest[r], orders[n][r]);
+    }
+  }
   largest = largestOfAll(lane, largest);
 
   // Weights.
-  var sums = RowQuads();
-  workgroupBarrier();
-  for (var n = 0u; n < KEYS_EACH; n++) {
-    for (var i = 0u; i < ROW_QUADS; i++) {
-      var weights = vec4<u32>();
-      for (var r = 0u; r < 4u; r++) {
-        let order = orders[n][i][r];
-        let weight = weightOf(order, baseOf(largest[i][r]));
-        sums[i][r] += weight;
-        weights[r] = select(bitcast<u32>(weight * vScales[n]), MASKED, order == NOTHING);
-      }
-      memory[(n * WORKGROUP + lane) * ROW_QUADS + i] = weights;
-    }
-  }
-  workgroupBarrier();
-
-  // Values.
-  var values = array<vec4<f32>, ROW_QUADS * 4u>();
-  let stream = lane / LANES;
-  let quad = lane % LANES;
-  if (stream < STREAMS) {
-    let begin = max(seen.x, i32(first)) - i32(first);
-    let end = u32(min(seen.y, i32(first + CUT_KEYS)) - i32(first));
-    for (var key = u32(begin) / STREAMS * STREAMS + stream; key < end; key += STREAMS) {
-      let row = valueRows[key];
-      if (row == ABSENT) { continue; }
-      let value = valueQuad(row, quad);
-      for (var i = 0u; i < ROW_QUADS; i++) {
-        let weights = memory[key * ROW_QUADS + i];
-        for (var r = 0u; r < 4u; r++) {
-          if (4u * i + r >= ROWS) { break; }
-          let product = bitcast<f32>(weights[r]) * value.quad;
-          values[4u * i + r] += select(product, vec4<f32>(), value.special && weights[r] == MASKED);
-        }
-      }
-    }
-  }
-  workgroupBarrier();
-  sums = sumOfAll(lane, sums);
-
-  let partial = index * ROWS * (1u + QUADS);
+  var sums = Rows();
   for (var r = 0u; r < ROWS; r++) {
-    workgroupBarrier();
-    memory[lane] = bitcast<vec4<u32>>(values[r]);
-    workgroupBarrier();
-    if (stream == 0u && r < block.rows) {
-      var total = vec4<f32>();
-      for (var s = 0u; s < STREAMS; s++) { total += bitcast<vec4<f32>>(memory[s * LANES + quad]); }
-      partials[partial + r * (1u + QUADS) + 1u + quad] = bitcast<vec4<u32>>(total);
-      if (quad == 0u) {
-        partials[partial + r * (1u + QUADS)] = vec4<u32>(bitcast<u32>(largest[r / 4u][r % 4u]), bitcast<u32>(sums[r / 4u][r % 4u]), 0u, 0u);
-      }
+    let base = baseOf(largest[r]);
+    for (var n = 0u; n < KEYS_EACH; n++) {
+      let weight = weightOf(orders[n][r], base);
+      sums[r] += weight;
+      scores[r * CUT_KEYS + n * WORKGROUP + lane] = select(bitcast<u32>(weight * scales[n].y), MASKED, orders[n][r] == NOTHING);
     }
+  }
+  sums = sumOfAll(lane, sums);
+  for (var r = 0u; r < ROWS; r++) {
+    if (lane == r) { partials[partial + r * (1u + QUADS)] = vec4<u32>(bitcast<u32>(largest[r]), bitcast<u32>(sums[r]), 0u, 0u); }
+  }
+
+  multiplyValues(begin, end, lane);
+  storeValues(partial, block.rows, lane);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  // Blocks go first, so that those whose rows see the same keys follow each other.
+  let index = linearIndex(group, groups);
+  let within = index % params.blocks;
+  let firstCut = index / params.blocks * params.cutsEach;
+  if (firstCut >= params.cuts) { return; }
+  let block = blockOf(params.firstBlock + within);
+  if (block.rows == 0u) { return; }
+  let seen = visibleToSome(block);
+  let start = u32(seen.x) / CUT_KEYS;
+  if (i32((start + firstCut) * CUT_KEYS) >= seen.y) { return; }
+  loadQueries(block, lane);
+  for (var cut = firstCut; cut < min(firstCut + params.cutsEach, params.cuts); cut++) {
+    let first = (start + cut) * CUT_KEYS;
+    if (i32(first) >= seen.y) { break; }
+    decodeCut(block, seen, first, (within * params.cuts + cut) * ROWS * (1u + QUADS), lane);
   }
 }

@@ -1,35 +1,35 @@
-// Over all invocations of a workgroup: the largest, and the sum, in an order that is always the same.
+// Over all invocations of a workgroup, row by row: the largest, and the sum, in an order that is always the same.
 
-fn largestOfAll(lane: u32, own: RowOrders) -> RowOrders {
+fn largestOfAll(lane: u32, own: Orders) -> Orders {
   var largest = own;
-  for (var i = 0u; i < ROW_QUADS; i++) { memory[i * WORKGROUP + lane] = bitcast<vec4<u32>>(own[i]); }
+  for (var r = 0u; r < ROWS; r++) { parts[r * WORKGROUP + lane] = bitcast<u32>(own[r]); }
   for (var step = WORKGROUP / 2u; step > 0u; step /= 2u) {
     workgroupBarrier();
     if (lane < step) {
-      for (var i = 0u; i < ROW_QUADS; i++) {
-        let at = i * WORKGROUP + lane;
-        memory[at] = bitcast<vec4<u32>>(max(bitcast<vec4<i32>>(memory[at]), bitcast<vec4<i32>>(memory[at + step])));
+      for (var at = lane; at < ROWS * WORKGROUP; at += WORKGROUP) {
+        parts[at] = bitcast<u32>(max(bitcast<i32>(parts[at]), bitcast<i32>(parts[at + step])));
       }
     }
   }
   workgroupBarrier();
-  for (var i = 0u; i < ROW_QUADS; i++) { largest[i] = bitcast<vec4<i32>>(memory[i * WORKGROUP]); }
+  for (var r = 0u; r < ROWS; r++) { largest[r] = bitcast<i32>(parts[r * WORKGROUP]); }
+  workgroupBarrier();
   return largest;
 }
 
-fn sumOfAll(lane: u32, own: RowQuads) -> RowQuads {
+fn sumOfAll(lane: u32, own: Rows) -> Rows {
   var sums = own;
-  for (var i = 0u; i < ROW_QUADS; i++) { memory[i * WORKGROUP + lane] = bitcast<vec4<u32>>(own[i]); }
+  for (var r = 0u; r < ROWS; r++) { parts[r * WORKGROUP + lane] = bitcast<u32>(own[r]); }
   for (var step = WORKGROUP / 2u; step > 0u; step /= 2u) {
     workgroupBarrier();
     if (lane < step) {
-      for (var i = 0u; i < ROW_QUADS; i++) {
-        let at = i * WORKGROUP + lane;
-        memory[at] = bitcast<vec4<u32>>(bitcast<vec4<f32>>(memory[at]) + bitcast<vec4<f32>>(memory[at + step]));
+      for (var at = lane; at < ROWS * WORKGROUP; at += WORKGROUP) {
+        parts[at] = bitcast<u32>(bitcast<f32>(parts[at]) + bitcast<f32>(parts[at + step]));
       }
     }
   }
   workgroupBarrier();
-  for (var i = 0u; i < ROW_QUADS; i++) { sums[i] = bitcast<vec4<f32>>(memory[i * WORKGROUP]); }
+  for (var r = 0u; r < ROWS; r++) { sums[r] = bitcast<f32>(parts[r * WORKGROUP]); }
+  workgroupBarrier();
   return sums;
 }
