@@ -3,6 +3,7 @@ import type { QuantizePlan } from '../append.js';
 import { floatDtypes, formats, type FloatDtype } from '../formats.js';
 import { gpuAppendParams, paramWriter, type PageLayout, type SideLayout } from '../layout.js';
 import { quotients, type Recipe } from '../recipe.js';
+import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { appendKernel, appendRowsAtOnce, type Kernel } from './kernels.js';
 import type { Region } from './memory.js';
@@ -14,6 +15,8 @@ export interface GpuAppendCall extends QuantizePlan {
   readonly layout: PageLayout;
   readonly dtype: FloatDtype;
   readonly pages: Region;
+  /** Bind groups of calls on these pages. */
+  readonly groups: BindGroups;
   /** Slots of the pages, and new tokens. */
   readonly slots: number;
   readonly tokens: number;
@@ -64,7 +67,7 @@ export function recordQuantize(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAp
   const workgroups = Math.ceil((call.tokens * layout.kvHeads) / appendRowsAtOnce(layout.headDim));
   const write = (side: 'k' | 'v', values: Region, recipe: Recipe, scale: number): void => {
     const params = writeParams(gpu, call, layout[side], recipe, scale);
-    gpu.dispatch(pass, appendKernel(layout[side].format, layout.headDim), params, [values, slotMapping, pages, gpu.statusRegion], workgroups);
+    gpu.dispatch(pass, call.groups, appendKernel(layout[side].format, layout.headDim), [params, values, slotMapping, pages, gpu.statusRegion], workgroups);
   };
   write('k', call.key, call.kRecipe, call.kScale);
   write('v', call.value, call.vRecipe, call.vScale);

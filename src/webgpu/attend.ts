@@ -2,6 +2,7 @@
 import type { AttentionOptions } from '../backend.js';
 import { floatDtypes, type FloatDtype } from '../formats.js';
 import { GPU_CUT_KEYS, gpuAttendParams, paramWriter, type PageLayout } from '../layout.js';
+import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { checkKernel, DECODE_TOKENS, decodeKernel, decodeRows, mergeKernel, PREFILL_ROWS, prefillKernel, type Kernel } from './kernels.js';
 import type { Region } from './memory.js';
@@ -19,6 +20,8 @@ export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks'>>
   readonly layout: PageLayout;
   readonly pageCount: number;
   readonly pages: Region;
+  /** Bind groups of calls on these pages. */
+  readonly groups: BindGroups;
   readonly dtype: FloatDtype;
   readonly q: Region;
   readonly blockTable: Region;
@@ -160,8 +163,8 @@ function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall
     const blocks = Math.min(atOnce, all - firstBlock);
     const cutsEach = 1;
     const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, cutsEach, leastRows: 1, mostRows: DECODE_TOKENS });
-    gpu.dispatch(pass, decode, params, [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * Math.ceil(cuts / cutsEach));
-    gpu.dispatch(pass, merge, params, [cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.statusRegion, call.out, call.lse], blocks * rows);
+    gpu.dispatch(pass, call.groups, decode, [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * Math.ceil(cuts / cutsEach));
+    gpu.dispatch(pass, call.groups, merge, [params, cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.statusRegion, call.out, call.lse], blocks * rows);
   }
 }
 
@@ -170,8 +173,8 @@ function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCal
   const rowBlocks = Math.ceil((call.maxSeqlenQ * groupOf(call)) / PREFILL_ROWS);
   const blocks = call.sequences * rowBlocks * layout.kvHeads;
   const params = writeParams(gpu, call, { rowBlocks, firstBlock: 0, blocks, cuts: 1, cutsEach: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
-  const regions = [cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.statusRegion];
-  gpu.dispatch(pass, prefillKernel(layout, gpu.variant), params, regions, blocks);
+  const regions = [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.statusRegion];
+  gpu.dispatch(pass, call.groups, prefillKernel(layout, gpu.variant), regions, blocks);
 }
 
 /** Records a call whose kernels have been compiled. */
@@ -181,7 +184,7 @@ export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuA
   const pass = encoder.beginComputePass({ label: 'fp8-kv attend' });
   if (call.unchecked) {
     const params = writeParams(gpu, call, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, cutsEach: 1, leastRows: 0, mostRows: 0 });
-    gpu.dispatch(pass, checkKernel, params, [call.cuSeqlensQ, call.seqUsedK, call.blockTable, gpu.statusRegion], call.sequences);
+    gpu.dispatch(pass, call.groups, checkKernel, [params, call.cuSeqlensQ, call.seqUsedK, call.blockTable, gpu.statusRegion], call.sequences);
   }
   if (decodePlan) recordDecode(gpu, pass, call, decodePlan);
   if (call.prefills) recordPrefill(gpu, pass, call);

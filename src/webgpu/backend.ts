@@ -153,7 +153,7 @@ export class WebgpuBackend implements Backend {
   async append(call: WebgpuAppendCall): Promise<AppendStatus> {
     this.#assertUsable();
     const pages = this.#own(call.pages);
-    const { layout, region } = pages;
+    const { layout, region, groups } = pages;
     const plan = planAppend(call, pages.marks, (input) => (isGpuTensor(input) ? { dtype: checkDtype(call.dtype) } : undefined));
     const tokens = plan.slotMapping.length;
     if (plan.status.written === 0) return plan.status;
@@ -174,7 +174,7 @@ export class WebgpuBackend implements Backend {
     const slots = ready ? plan.slotMapping : plan.slotMapping.slice();
     return this.run((gpu) => {
       const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv append' });
-      recordQuantize(gpu, encoder, { ...plan, layout, pages: region, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(slots as Int32Array<ArrayBuffer>) });
+      recordQuantize(gpu, encoder, { ...plan, layout, pages: region, groups, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(slots as Int32Array<ArrayBuffer>) });
       gpu.device.queue.submit([encoder.finish()]);
       return plan.status;
     }, kernels);
@@ -194,12 +194,12 @@ export class WebgpuBackend implements Backend {
     const bytes = { q: tensorBytes(rows, layout.headDim, dtype), out: result.out.byteLength, lse: result.lse.byteLength };
     for (const [name, size] of Object.entries(bytes)) this.#gpu.reserve(name as 'q' | 'out' | 'lse', size, name);
     const shape = { layout, dtype, queryHeads, ...measureTables(cuSeqlensQ, seqUsedK), unchecked: false };
-    const { region, count } = pages;
+    const { region, groups, count } = pages;
     return this.read((gpu) => {
       const [out, lse] = [gpu.reserve('out', bytes.out, 'out'), gpu.reserve('lse', bytes.lse, 'lse')];
       const table = (array: Int32Array | Float32Array): Region => gpu.arena.write(array as Int32Array<ArrayBuffer>);
       const gpuCall: GpuAttendCall = {
-        ...plan, ...shape, pageCount: count, pages: region, out, lse,
+        ...plan, ...shape, pageCount: count, pages: region, groups, out, lse,
         q: upload(gpu, gpu.reserve('q', bytes.q, 'q'), call.q),
         blockTable: table(plan.blockTable), cuSeqlensQ: table(cuSeqlensQ), seqUsedK: table(seqUsedK),
         sinks: plan.sinks && table(plan.sinks),

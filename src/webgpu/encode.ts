@@ -16,7 +16,7 @@ export async function encodePatterns(backend: WebgpuBackend, format: Fp8Format, 
       const params = gpu.arena.write(Uint32Array.of(first, count / 4));
       const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {
         const pass = encoder.beginComputePass({ label: 'fp8-kv encode' });
-        gpu.dispatch(pass, kernel, params, [codes], Math.ceil(count / 4 / ENCODE_WORKGROUP));
+        gpu.dispatch(pass, gpu.groups, kernel, [params, codes], Math.ceil(count / 4 / ENCODE_WORKGROUP));
         pass.end();
         encoder.copyBufferToBuffer(codes.buffer, 0, results, 0, count);
       };

@@ -1,3 +1,4 @@
+import { BindGroups } from './bindings.js';
 import { usage } from './constants.js';
 import type { Kernel } from './kernels.js';
 import { Arena, Readbacks, Scratch, type Region } from './memory.js';
@@ -13,6 +14,10 @@ export class Gpu {
   readonly scratch: { readonly [name in 'key' | 'value' | 'q' | 'out' | 'lse' | 'partials' | 'page']: Scratch };
   /** One word, {@link statusBits}. */
   readonly status: GPUBuffer;
+  /** Of kernels that read no pages. */
+  readonly groups: BindGroups;
+  /** Of the bindings that have one which is stated with each dispatch. */
+  readonly #offsets = new Uint32Array(8);
 
   constructor(
     readonly device: GPUDevice,
@@ -21,6 +26,7 @@ export class Gpu {
     this.pipelines = pipelinesOf(device);
     this.arena = new Arena(device);
     this.readbacks = new Readbacks(device);
+    this.groups = new BindGroups(device);
     const scratch = (label: string): Scratch => new Scratch(device, label);
     this.scratch = {
       key: scratch('keys'), value: scratch('values'), q: scratch('queries'), out: scratch('outputs'), lse: scratch('lse'), partials: scratch('partial results'), page: scratch('page'),
@@ -58,18 +64,20 @@ export class Gpu {
 
   /**
    * Adds a dispatch to a pass.
+   * @param groups those of the pages that it is about
    * @param kernel must have been compiled
-   * @param regions what its bindings after the first are
+   * @param regions what each of its bindings is
    * @param workgroups how many; kernels find their own number with `linearIndex`
    */
-  dispatch(pass: GPUComputePassEncoder, kernel: Kernel, params: Region, regions: readonly Region[], workgroups: number): void {
+  dispatch(pass: GPUComputePassEncoder, groups: BindGroups, kernel: Kernel, regions: readonly Region[], workgroups: number): void {
     if (workgroups === 0) return;
     const compiled = this.pipelines.find(kernel);
     if (!compiled) throw new Error(`the kernel "${kernel.key}" expected to be compiled before it is recorded: await backend.warm(…) once, before`);
-    const { pipeline, layout } = compiled;
-    pass.setPipeline(pipeline);
-    const entries = [{ binding: 0, resource: { buffer: params.buffer, size: params.size } }, ...regions.map((resource, i) => ({ binding: i + 1, resource }))];
-    pass.setBindGroup(0, this.device.createBindGroup({ layout, entries }), [params.offset]);
+    pass.setPipeline(compiled.pipeline);
+    const offsets = this.#offsets;
+    let count = 0;
+    for (let i = 0; i < regions.length; i++) if (compiled.dynamic[i]) offsets[count++] = regions[i].offset;
+    pass.setBindGroup(0, groups.find(compiled, regions), offsets, 0, count);
     const { maxComputeWorkgroupsPerDimension: most } = this.limits;
     pass.dispatchWorkgroups(Math.min(workgroups, most), Math.ceil(workgroups / most));
   }

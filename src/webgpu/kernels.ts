@@ -5,8 +5,8 @@ import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, type PageLayout, type P
 import { quotients } from '../recipe.js';
 import type { Variant } from './variant.js';
 
-/** What a kernel finds at each binding: its parameters, at an offset of their own in each call; or storage that it reads, or writes. */
-export type Binding = 'params' | 'read' | 'write';
+/** What a kernel finds at each binding: its parameters or a table, at an offset of their own in each call; or storage that it reads, or writes. */
+export type Binding = 'params' | 'table' | 'read' | 'write';
 
 /** A kernel, compiled for one layout and variant: equal keys are equal kernels. */
 export interface Kernel {
@@ -179,7 +179,7 @@ export function appendKernel(format: Format, headDim: number): Kernel {
   return {
     key: `append ${format} ${lanes}`,
     entryPoint: 'append',
-    bindings: ['params', 'read', 'read', 'write', 'write'],
+    bindings: ['params', 'read', 'table', 'write', 'write'],
     source: () =>
       join(
         declare({
@@ -219,7 +219,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
   return {
     key: `decode ${attendKey(layout)} ${rows} ${variant.key}`,
     entryPoint: 'decode',
-    bindings: ['params', 'read', 'read', 'read', 'read', 'read', 'write'],
+    bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write'],
     source: () =>
       join(
         subgroupSize > 0 ? 'enable subgroups;' : '',
@@ -244,7 +244,7 @@ export function mergeKernel({ headDim }: PageLayout, group: number): Kernel {
   return {
     key: `merge ${headDim} ${rows}`,
     entryPoint: 'merge',
-    bindings: ['params', 'read', 'read', 'read', 'read', 'write', 'write'],
+    bindings: ['params', 'table', 'table', 'read', 'read', 'write', 'write'],
     source: () =>
       join(
         declare({ WORKGROUP: MERGE_WORKGROUP, CUT_KEYS: GPU_CUT_KEYS, ...rowConstants(headDim, rows) }),
@@ -261,7 +261,7 @@ export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
   return {
     key: `prefill ${attendKey(layout)}${variant.unpacksF16 ? '' : ' integers'}`,
     entryPoint: 'prefill',
-    bindings: ['params', 'read', 'read', 'read', 'read', 'read', 'write', 'write', 'read'],
+    bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write', 'read'],
     source: () => join(keyReader(layout, PREFILL_ROWS, variant), sideFunctions(layout), wgsl['attend/finish'], wgsl['attend/prefill']),
   };
 }
@@ -270,6 +270,6 @@ export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
 export const checkKernel: Kernel = {
   key: 'check',
   entryPoint: 'check',
-  bindings: ['params', 'read', 'read', 'read', 'write'],
+  bindings: ['params', 'table', 'table', 'table', 'write'],
   source: () => join(declare({ WORKGROUP: CHECK_WORKGROUP, ...statusBits, ...rowConstants(8, 1) }), call, wgsl['attend/check']),
 };

@@ -16,6 +16,9 @@ const KEPT_BYTES = 2 ** 24;
 
 const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 
+/** What is bound of so many bytes: a power of two, so that a table which grows is seldom bound as another size. */
+const boundSize = (bytes: number): number => (bytes > CHUNK_BYTES ? align(bytes, OFFSET_ALIGNMENT) : Math.max(OFFSET_ALIGNMENT, 2 ** Math.ceil(Math.log2(bytes))));
+
 /**
  * Parameters and tables of calls: each has a place of its own, so that calls recorded into one encoder do not see each
  * other's. The oldest go when much has been written since: an encoder that still needs them by then fails to be submitted,
@@ -32,11 +35,11 @@ export class Arena {
   }
 
   write(data: ArrayBufferView<ArrayBuffer>): Region {
-    const size = align(Math.max(data.byteLength, 16), 16);
+    const size = boundSize(data.byteLength);
     let chunk = this.#chunks.at(-1);
     if (!chunk || this.#used + size > chunk.size) chunk = this.#grow(size);
     const offset = this.#used;
-    this.#used = align(offset + size, OFFSET_ALIGNMENT);
+    this.#used = offset + size;
     if (data.byteLength > 0) this.#device.queue.writeBuffer(chunk, offset, data);
     return { buffer: chunk, offset, size };
   }
@@ -67,27 +70,30 @@ export class Scratch {
   readonly #device: GPUDevice;
   readonly #label: string;
   readonly #retired: GPUBuffer[] = [];
-  #buffer: GPUBuffer | undefined;
+  #whole: Region | undefined;
 
   constructor(device: GPUDevice, label: string) {
     this.#device = device;
     this.#label = `fp8-kv ${label}`;
   }
 
-  /** @param most no buffer of this device may be larger */
+  /**
+   * @param most no buffer of this device may be larger
+   * @returns all of the buffer, so that calls which need more or less of it bind the same
+   */
   reserve(size: number, most: number): Region {
-    if (!this.#buffer || this.#buffer.size < size) {
-      if (this.#buffer) this.#retired.push(this.#buffer);
-      const grown = Math.min(most, Math.max(65536, 2 ** Math.ceil(Math.log2(size))));
-      this.#buffer = this.#device.createBuffer({ label: this.#label, size: Math.max(grown, size), usage: usage.storage | usage.copySrc | usage.copyDst });
+    if (!this.#whole || this.#whole.size < size) {
+      if (this.#whole) this.#retired.push(this.#whole.buffer);
+      const grown = Math.max(size, Math.min(most - (most % 16), Math.max(65536, 2 ** Math.ceil(Math.log2(size)))));
+      this.#whole = { buffer: this.#device.createBuffer({ label: this.#label, size: grown, usage: usage.storage | usage.copySrc | usage.copyDst }), offset: 0, size: grown };
     }
-    return { buffer: this.#buffer, offset: 0, size };
+    return this.#whole;
   }
 
   destroy(): void {
-    this.#buffer?.destroy();
+    this.#whole?.buffer.destroy();
     for (const buffer of this.#retired.splice(0)) buffer.destroy();
-    this.#buffer = undefined;
+    this.#whole = undefined;
   }
 }
 

@@ -39,6 +39,7 @@ const neededLimits = {
   maxStorageBuffersPerShaderStage: 8,
   maxUniformBuffersPerShaderStage: 1,
   maxDynamicUniformBuffersPerPipelineLayout: 1,
+  maxDynamicStorageBuffersPerPipelineLayout: 3,
   maxComputeWorkgroupStorageSize: 16384,
   maxComputeInvocationsPerWorkgroup: 128,
   maxComputeWorkgroupSizeX: 128,

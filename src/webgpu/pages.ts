@@ -2,6 +2,7 @@ import { SlotMarks } from '../append.js';
 import type { NhdTensors, Pages } from '../backend.js';
 import { arrangeKeys, checkInteger, checkPageCopies, type PageLayout } from '../layout.js';
 import { checkNhd, packNhd, unpackNhd } from '../nhd.js';
+import { BindGroups } from './bindings.js';
 import { usage } from './constants.js';
 import type { WebgpuBackend } from './backend.js';
 import type { Region } from './memory.js';
@@ -12,6 +13,8 @@ export class WebgpuPages implements Pages {
   readonly byteLength: number;
   /** @internal */
   readonly marks: SlotMarks;
+  /** @internal */
+  readonly groups: BindGroups;
   readonly #buffer: GPUBuffer;
   readonly #onDispose: () => void;
   #disposed = false;
@@ -39,6 +42,7 @@ export class WebgpuPages implements Pages {
     }
     this.marks = new SlotMarks(count * layout.blockSize);
     const { device } = backend;
+    this.groups = new BindGroups(device);
     device.pushErrorScope('out-of-memory');
     this.#buffer = device.createBuffer({ label: 'fp8-kv pages', size: this.byteLength, usage: usage.storage | usage.copySrc | usage.copyDst });
     const noMemory = (error: GPUError | null): void => {
@@ -105,7 +109,10 @@ export class WebgpuPages implements Pages {
     this.#disposed = true;
     this.#onDispose();
     // What was called before still finds it.
-    this.backend.finally(() => this.#buffer.destroy());
+    this.backend.finally(() => {
+      this.#buffer.destroy();
+      this.groups.clear();
+    });
   }
 
   [Symbol.dispose](): void {

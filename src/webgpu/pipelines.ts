@@ -3,14 +3,17 @@ import type { Binding, Kernel } from './kernels.js';
 
 const layoutTypes: { readonly [B in Binding]: GPUBufferBindingLayout } = {
   params: { type: 'uniform', hasDynamicOffset: true },
+  table: { type: 'read-only-storage', hasDynamicOffset: true },
   read: { type: 'read-only-storage' },
   write: { type: 'storage' },
 };
 
 /** A compiled kernel. */
-interface Pipeline {
+export interface Pipeline {
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
+  /** Of each binding, whether its offset is stated when a bind group is set, and not when it is made. */
+  readonly dynamic: readonly boolean[];
 }
 
 /** The kernels of a device. Each is compiled once, and never while a command is recorded. */
@@ -51,7 +54,7 @@ class Pipelines {
       layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
       compute: { module: device.createShaderModule({ label, code: source() }), entryPoint },
     });
-    this.#ready.set(key, { pipeline, layout });
+    this.#ready.set(key, { pipeline, layout, dynamic: bindings.map((binding) => layoutTypes[binding].hasDynamicOffset === true) });
   }
 }
 

@@ -83,7 +83,7 @@ function stated(value: number | undefined, argument: string): number {
 
 /** @internal @throws TypeError or RangeError naming the argument that does not fit */
 export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordAppendCall): GpuAppendCall {
-  const { layout, count } = pages;
+  const { layout, count, groups } = pages;
   const dtype = checkDtype(call.dtype);
   const onHost = !isGpuTensor(call.slotMapping);
   const slotMapping = onHost ? int32(call.slotMapping as Int32Array, 'slotMapping') : undefined;
@@ -94,7 +94,7 @@ export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordApp
   const quantize = planQuantize(call, layout);
   if (slotMapping) pages.marks.check(slotMapping);
   const slots = slotMapping ? gpu.arena.write(slotMapping as Int32Array<ArrayBuffer>) : regionOf(call.slotMapping as GpuTensor, tokens * 4, 'slotMapping', gpu.limits);
-  return { ...quantize, layout, dtype, pages: pages.region, slots: count * layout.blockSize, tokens, key, value, slotMapping: slots };
+  return { ...quantize, layout, dtype, pages: pages.region, groups, slots: count * layout.blockSize, tokens, key, value, slotMapping: slots };
 }
 
 type Tables = Pick<GpuAttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'sequences' | 'maxBlocks' | 'maxSeqlenQ' | 'maxSeqlenK' | 'totalQ' | 'decodes' | 'prefills' | 'unchecked'>;
@@ -128,7 +128,7 @@ function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: RecordAttendCall
 
 /** @internal @throws TypeError or RangeError naming the argument that does not fit */
 export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall): GpuAttendCall {
-  const { layout, count } = pages;
+  const { layout, count, groups } = pages;
   const dtype = checkDtype(call.dtype);
   const queryHeads = checkInteger(call.queryHeads, 'queryHeads', 1);
   if (queryHeads % layout.kvHeads !== 0) throw new RangeError(`"queryHeads" expected a multiple of kvHeads (${layout.kvHeads}), got ${queryHeads}`);
@@ -148,5 +148,5 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   for (const [name, { buffer }] of [['out', out], ['lse', lse]] as const) {
     if (read.some((region) => region?.buffer === buffer)) throw new RangeError(`"${name}" expected a buffer that attention does not read: WebGPU lets a kernel write no part of one that it reads`);
   }
-  return { ...options, ...tables, layout, pageCount: count, pages: pages.region, dtype, q, out, lse, sinks: sinkRegion, queryHeads, kScale, vScale };
+  return { ...options, ...tables, layout, pageCount: count, pages: pages.region, groups, dtype, q, out, lse, sinks: sinkRegion, queryHeads, kScale, vScale };
 }
