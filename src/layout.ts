@@ -271,31 +271,43 @@ export const attendParams = {
   partials: 'pointer',
 } as const satisfies ParamRecord;
 
-/** Arguments of the GPU's append kernel, wgsl/append.wgsl, for one side. Places and strides in a page are in 4-byte words. */
+/**
+ * Arguments of the GPU's append kernel, wgsl/append.wgsl, for both sides. Places and strides in a page are in 4-byte words;
+ * given scales, floors and what follows them are the bits of f32.
+ */
 export const gpuAppendParams = {
   tokens: 'u32',
   kvHeads: 'u32',
   headDim: 'u32',
-  /** Dtype of keys or values. */
+  /** Dtype of keys and values. */
   dtype: 'u32',
   /** Slots of the pages. */
   slots: 'u32',
   blockSize: 'u32',
   pageWords: 'u32',
-  codes: 'u32',
-  headStride: 'u32',
-  tokenStride: 'u32',
+  /** Workgroups that take keys; as many take values. */
+  sideWorkgroups: 'u32',
+  kCodes: 'u32',
+  kHeadStride: 'u32',
+  kTokenStride: 'u32',
   /** 0: no scales in the page, the given one is used. */
-  scales: 'u32',
-  scaleHeadStride: 'u32',
-  quotient: 'u32',
-  /** These and all that follow are the bits of f32. */
-  givenScale: 'u32',
-  amaxFloor: 'u32',
-  scaleFloor: 'u32',
-  scaleIfZero: 'u32',
-  /** Largest finite value of the format. */
-  formatMax: 'u32',
+  kScales: 'u32',
+  kScaleHeadStride: 'u32',
+  kQuotient: 'u32',
+  kGivenScale: 'u32',
+  kAmaxFloor: 'u32',
+  kScaleFloor: 'u32',
+  kScaleIfZero: 'u32',
+  vCodes: 'u32',
+  vHeadStride: 'u32',
+  vTokenStride: 'u32',
+  vScales: 'u32',
+  vScaleHeadStride: 'u32',
+  vQuotient: 'u32',
+  vGivenScale: 'u32',
+  vAmaxFloor: 'u32',
+  vScaleFloor: 'u32',
+  vScaleIfZero: 'u32',
 } as const satisfies ParamRecord;
 
 /**

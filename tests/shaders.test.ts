@@ -49,15 +49,17 @@ for (const variant of variants) {
 test('append, merge, check and encode', async () => {
   const keys = new Set<string>();
   for (const headDim of [8, 16, 24, 64, 72, 128, 256]) {
-    for (const format of allFormats) {
-      const kernel = appendKernel(format, headDim);
-      keys.add(kernel.key);
-      await assertCompiles(kernel);
+    for (const k of allFormats) {
+      for (const v of allFormats) {
+        const kernel = appendKernel(pageLayout({ kvHeads: 1, headDim, blockSize: 1, k: { dtype: k }, v: { dtype: v } }));
+        keys.add(kernel.key);
+        await assertCompiles(kernel);
+      }
     }
     const layout = pageLayout({ kvHeads: 1, headDim, blockSize: 1 }, 'token-major');
     for (const group of [1, 2, 4, 71]) await assertCompiles(mergeKernel(layout, group));
   }
-  is(keys.size, allFormats.length * 6, 'a kernel for each format and power of two of head dimensions');
+  is(keys.size, allFormats.length ** 2 * 6, 'a kernel for each pair of formats and power of two of head dimensions');
   await assertCompiles(checkKernel);
   for (const format of ['e4m3fn', 'e5m2'] as const) await assertCompiles(encodeKernel(format));
 });

@@ -1,22 +1,48 @@
-// Keys or values of new tokens → their slots in the pages, quantized on the way. Exact. One side at a time.
+// Keys and values of new tokens → their slots in the pages, quantized on the way. Exact.
 //
 // AppendParams is `gpuAppendParams` of src/layout.ts; places and strides in a page are in 4-byte words. Constants are:
-//   WORKGROUP   invocations per workgroup, a multiple of LANES
-//   LANES       invocations per row: a power of two, at least headDim / 4
-//   OUTPUT      format of the codes. f16 and f32 are stored unscaled, without quantize.wgsl
+//   WORKGROUP             invocations per workgroup, a multiple of LANES
+//   LANES                 invocations per row: a power of two, at least headDim / 4
+//   K_FORMAT, V_FORMAT    of the codes. f16 and f32 are stored unscaled, without quantize.wgsl
+//
+// The first half of the workgroups takes keys, the second values: all invocations of one do the same.
 
 @group(0) @binding(0) var<uniform> params: AppendParams;
-// x: (tokens, kvHeads, headDim), 2 f32 or 4 f16 or bf16 at a time
-@group(0) @binding(1) var<storage, read> values: array<vec2<u32>>;
+// x: (tokens, kvHeads, headDim), 4 f32 or 8 f16 or bf16 at a time
+@group(0) @binding(1) var<storage, read> keys: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> values: array<vec4<u32>>;
 // slotMapping: (tokens), page · blockSize + place; negative = skip
-@group(0) @binding(2) var<storage, read> slotMapping: array<i32>;
-@group(0) @binding(3) var<storage, read_write> pages: array<u32>;
-@group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>>;
+@group(0) @binding(3) var<storage, read> slotMapping: array<i32>;
+@group(0) @binding(4) var<storage, read_write> pages: array<u32>;
+@group(0) @binding(5) var<storage, read_write> status: array<atomic<u32>>;
 
 // Rows, token × head, of a workgroup.
 const ROWS: u32 = WORKGROUP / LANES;
 
 var<workgroup> amax: array<atomic<u32>, ROWS>;
+
+// What is done with keys, or with values.
+struct Side {
+  isValue: bool,
+  format: u32,
+  codes: u32,
+  headStride: u32,
+  tokenStride: u32,
+  // 0: none in the page, the given one is used.
+  scales: u32,
+  scaleHeadStride: u32,
+  givenScale: u32,
+  recipe: Recipe,
+}
+
+fn sideOf(isValue: bool) -> Side {
+  if (isValue) {
+    let recipe = Recipe(params.vQuotient, params.vAmaxFloor, params.vScaleFloor, params.vScaleIfZero);
+    return Side(isValue, V_FORMAT, params.vCodes, params.vHeadStride, params.vTokenStride, params.vScales, params.vScaleHeadStride, params.vGivenScale, recipe);
+  }
+  let recipe = Recipe(params.kQuotient, params.kAmaxFloor, params.kScaleFloor, params.kScaleIfZero);
+  return Side(isValue, K_FORMAT, params.kCodes, params.kHeadStride, params.kTokenStride, params.kScales, params.kScaleHeadStride, params.kGivenScale, recipe);
+}
 
 // The row's slot; negative: none.
 fn slotOf(row: u32) -> i32 {
@@ -39,19 +65,27 @@ fn widen(half: u32) -> u32 {
   return widenBF16(half);
 }
 
-// A lane's 4 values of its row, as f32.
-fn loadFour(row: u32, lane: u32) -> vec4<u32> {
-  if (params.dtype == DTYPE_F32) {
-    let at = row * (params.headDim / 2u) + 2u * lane;
-    return vec4<u32>(values[at], values[at + 1u]);
+fn load(isValue: bool, at: u32) -> vec4<u32> {
+  if (isValue) {
+    return values[at];
   }
-  let halves = values[row * (params.headDim / 4u) + lane];
+  return keys[at];
+}
+
+// A lane's 4 values of its row, as f32. Two lanes share what is loaded of halves.
+fn loadFour(isValue: bool, row: u32, lane: u32) -> vec4<u32> {
+  let quad = row * (params.headDim / 4u) + lane;
+  if (params.dtype == DTYPE_F32) {
+    return load(isValue, quad);
+  }
+  let both = load(isValue, quad / 2u);
+  let halves = select(both.xy, both.zw, quad % 2u != 0u);
   return vec4<u32>(widen(halves.x & 0xffffu), widen(halves.x >> 16u), widen(halves.y & 0xffffu), widen(halves.y >> 16u));
 }
 
 // A lane's 4 values to their place in the row at `codes`.
-fn storeUnscaled(codes: u32, lane: u32, x: vec4<u32>) {
-  if (OUTPUT == FORMAT_F16) {
+fn storeUnscaled(format: u32, codes: u32, lane: u32, x: vec4<u32>) {
+  if (format == FORMAT_F16) {
     pages[codes + 2u * lane] = narrowF16(x.x) | (narrowF16(x.y) << 16u);
     pages[codes + 2u * lane + 1u] = narrowF16(x.z) | (narrowF16(x.w) << 16u);
     return;
@@ -72,46 +106,50 @@ fn largestOfFour(x: vec4<u32>) -> u32 {
 
 // The scale of a row, in which all its lanes have a part. Each then computes it for itself: on SwiftShader, 10 % faster
 // than one lane for all and a second barrier.
-fn computeScale(place: u32, x: vec4<u32>) -> RowScale {
+fn computeScale(place: u32, x: vec4<u32>, recipe: Recipe, encoding: Encoding) -> RowScale {
   atomicMax(&amax[place], largestOfFour(x));
   workgroupBarrier();
-  let recipe = Recipe(params.quotient, params.amaxFloor, params.scaleFloor, params.scaleIfZero, params.formatMax);
-  return scaleOf(atomicLoad(&amax[place]), recipe);
+  return scaleOf(atomicLoad(&amax[place]), recipe, encoding);
 }
 
 // Each lane makes one word of codes. Workgroups are spread over x and y, since each may count to 65535 only.
 @compute @workgroup_size(WORKGROUP)
 fn append(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) invocation: u32) {
+  let index = group.x + group.y * groups.x;
+  let isValue = index >= params.sideWorkgroups;
+  let side = sideOf(isValue);
   let place = invocation / LANES;
   let lane = invocation % LANES;
-  let row = (group.x + group.y * groups.x) * ROWS + place;
+  let row = (index - select(0u, params.sideWorkgroups, isValue)) * ROWS + place;
   let slot = slotOf(row);
   let stores = slot >= 0 && 4u * lane < params.headDim;
   let page = u32(slot) / params.blockSize * params.pageWords;
   let token = u32(slot) % params.blockSize;
   let head = row % params.kvHeads;
-  let codes = page + params.codes + head * params.headStride + token * params.tokenStride;
+  let codes = page + side.codes + head * side.headStride + token * side.tokenStride;
   var x = vec4<u32>();
   if (stores) {
-    x = loadFour(row, lane);
+    x = loadFour(isValue, row, lane);
   }
-  if (OUTPUT == FORMAT_F16 || OUTPUT == FORMAT_F32) {
+  if (side.format == FORMAT_F16 || side.format == FORMAT_F32) {
     if (stores) {
-      storeUnscaled(codes, lane, x);
+      storeUnscaled(side.format, codes, lane, x);
     }
     return;
   }
+  let encoding = encodingOf(side.format);
+  let quotient = side.recipe.quotient;
   var operand = 0u;
-  if (params.scales != 0u) {
-    let computed = computeScale(place, x);
+  if (side.scales != 0u) {
+    let computed = computeScale(place, x, side.recipe, encoding);
     if (stores && lane == 0u) {
-      pages[page + params.scales + head * params.scaleHeadStride + token] = computed.scale;
+      pages[page + side.scales + head * side.scaleHeadStride + token] = computed.scale;
     }
     operand = computed.operand;
   } else {
-    operand = operandOf(params.givenScale, params.quotient);
+    operand = operandOf(side.givenScale, quotient);
   }
   if (stores) {
-    pages[codes + lane] = quantizeFour(x, operand, params.quotient);
+    pages[codes + lane] = quantizeFour(x, operand, quotient, encoding);
   }
 }

@@ -5,8 +5,8 @@
 // scale = amax / max, bounded and replaced as the recipe says
 // code  = encode(x / scale), or by a factor: encode(x · factor)
 //
-// Before it go, as constants: the format's MANTISSA_BITS, FIRST_EXPONENT and LARGEST_CODE, and the quotient rules'
-// QUOTIENT_DIVIDE and QUOTIENT_RECIPROCAL; and the format's encode as `encodeCode`.
+// Beside it go, as constants, the quotient rules' QUOTIENT_DIVIDE and QUOTIENT_RECIPROCAL; and the formats' encode as
+// `encodeCode`.
 //
 // A magnitude is the bits of an f32 without its sign: these are in the order of what they stand for, NaN last.
 //
@@ -91,6 +91,17 @@ fn multiplyBits(a: u32, b: u32) -> u32 {
   return select(select(select(product, 0u, zero), INFINITY, infinite), NAN, nan);
 }
 
+// A format that values become codes of. Where a kernel has but one, all of it is known to the compiler.
+struct Encoding {
+  format: u32,
+  mantissaBits: u32,
+  // Of the smallest normal, biased as in f32.
+  firstExponent: u32,
+  largestCode: u32,
+  // What that stands for, as the bits of an f32.
+  max: u32,
+}
+
 // How scales are computed: f32 as bits.
 struct Recipe {
   quotient: u32,
@@ -98,7 +109,6 @@ struct Recipe {
   amaxFloor: u32,
   scaleFloor: u32,
   scaleIfZero: u32,
-  formatMax: u32,
 }
 
 struct RowScale {
@@ -107,16 +117,16 @@ struct RowScale {
   operand: u32,
 }
 
-fn scaleOf(amax: u32, recipe: Recipe) -> RowScale {
+fn scaleOf(amax: u32, recipe: Recipe, encoding: Encoding) -> RowScale {
   let bounded = max(amax, recipe.amaxFloor & ~SIGN);
-  let computed = max(divideBits(bounded, recipe.formatMax), recipe.scaleFloor & ~SIGN);
+  let computed = max(divideBits(bounded, encoding.max), recipe.scaleFloor & ~SIGN);
   let scaleIfZero = recipe.scaleIfZero & ~SIGN;
   let replaced = computed == 0u && scaleIfZero != 0u;
   let scale = select(computed, scaleIfZero, replaced);
   if (recipe.quotient == QUOTIENT_DIVIDE || recipe.quotient == QUOTIENT_RECIPROCAL) {
     return RowScale(scale, operandOf(scale, recipe.quotient));
   }
-  return RowScale(scale, select(divideBits(recipe.formatMax, bounded), ONE, replaced));
+  return RowScale(scale, select(divideBits(encoding.max, bounded), ONE, replaced));
 }
 
 // The operand of a scale, given or not, under the rules that need no more than that.
@@ -155,43 +165,44 @@ fn divisorOf(scale: u32) -> Divisor {
 // All of these integers are exact, and below 2^31.
 //
 // Two roundings in one: x / divisor is first rounded to f32, and that is a tie if beyondTie / 2S is at most half an f32
-// ulp, 2^(exponent - 24) where the code's last bit is 2^(unit - MANTISSA_BITS): if |beyondTie| <= slack. With ties to
+// ulp, 2^(exponent - 24) where the code's last bit is 2^(unit - mantissaBits): if |beyondTie| <= slack. With ties to
 // even, `whole` is rounded up if it is even and beyondTie > slack, or odd and beyondTie >= -slack, that is > ~slack.
 //
 // The guesses need not be right. They are off by less than 2^-20 of themselves, and so name the wrong `whole` or the
 // wrong exponent only next to a number of units, or to a power of two; far from a tie, both sides of which round to it:
-// one less with beyondTie near +S gives the same code as one more with beyondTie near -S; 2^(MANTISSA_BITS + 1) units the
+// one less with beyondTie near +S gives the same code as one more with beyondTie near -S; 2^(mantissaBits + 1) units the
 // same as half as many of the double. (A power of two is a tie only at half the smallest code, where slack is 0: X / S is
 // no closer to 1 than 2^-24.)
-fn quotientCode(x: u32, divisor: Divisor) -> u32 {
+fn quotientCode(x: u32, divisor: Divisor, encoding: Encoding) -> u32 {
   let magnitude = x & ~SIGN;
   let dividend = split(magnitude);
   let distance = dividend.exponent - divisor.exponent;
   let guess = f32(dividend.mantissa) * divisor.halfReciprocal;
   let exponent = i32(bitcast<u32>(guess) >> 23u) + 1 + distance;
-  let unit = max(exponent, i32(FIRST_EXPONENT));
-  let shift = distance + 128 - unit + i32(MANTISSA_BITS);
+  let unit = max(exponent, i32(encoding.firstExponent));
+  let shift = distance + 128 - unit + i32(encoding.mantissaBits);
   // Where the shift is negative, the quotient is below half a unit.
   let doubled = select(dividend.mantissa << u32(shift), 0u, shift < 0);
   let whole = u32(f32(doubled) * divisor.halfReciprocal);
   let beyondTie = i32(doubled - (2u * whole + 1u) * divisor.mantissa);
-  let slack = divisor.mantissa >> min(23u - MANTISSA_BITS + u32(unit - exponent), 31u);
+  let slack = divisor.mantissa >> min(23u - encoding.mantissaBits + u32(unit - exponent), 31u);
   let rounded = whole + u32(beyondTie > i32(slack ^ (0u - (whole & 1u))));
-  let code = (u32(unit - i32(FIRST_EXPONENT)) << MANTISSA_BITS) + rounded;
-  let bounded = select(min(code, LARGEST_CODE), LARGEST_CODE, magnitude == INFINITY);
+  let code = (u32(unit - i32(encoding.firstExponent)) << encoding.mantissaBits) + rounded;
+  let bounded = select(min(code, encoding.largestCode), encoding.largestCode, magnitude == INFINITY);
   return select(bounded | ((x >> 24u) & 0x80u), 0x7fu, magnitude != clamp(magnitude, divisor.first, divisor.last));
 }
 
 // encode(fround(x · factor)), of a value with its sign.
-fn productCode(x: u32, factor: u32) -> u32 {
-  return encodeCode(multiplyBits(x & ~SIGN, factor) | (x & SIGN));
+fn productCode(x: u32, factor: u32, format: u32) -> u32 {
+  return encodeCode(multiplyBits(x & ~SIGN, factor) | (x & SIGN), format);
 }
 
 // 4 values → 4 codes, the first lowest.
-fn quantizeFour(x: vec4<u32>, operand: u32, quotient: u32) -> u32 {
+fn quantizeFour(x: vec4<u32>, operand: u32, quotient: u32, encoding: Encoding) -> u32 {
   if (quotient == QUOTIENT_DIVIDE) {
     let divisor = divisorOf(operand);
-    return quotientCode(x.x, divisor) | (quotientCode(x.y, divisor) << 8u) | (quotientCode(x.z, divisor) << 16u) | (quotientCode(x.w, divisor) << 24u);
+    return quotientCode(x.x, divisor, encoding) | (quotientCode(x.y, divisor, encoding) << 8u) | (quotientCode(x.z, divisor, encoding) << 16u) | (quotientCode(x.w, divisor, encoding) << 24u);
   }
-  return productCode(x.x, operand) | (productCode(x.y, operand) << 8u) | (productCode(x.z, operand) << 16u) | (productCode(x.w, operand) << 24u);
+  let format = encoding.format;
+  return productCode(x.x, operand, format) | (productCode(x.y, operand, format) << 8u) | (productCode(x.z, operand, format) << 16u) | (productCode(x.w, operand, format) << 24u);
 }

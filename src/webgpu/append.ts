@@ -1,14 +1,15 @@
-/** Append on the GPU: one dispatch for the keys and one for the values. */
+/** Append on the GPU: one dispatch for keys and values. */
 import type { QuantizePlan } from '../append.js';
-import { floatDtypes, formats, type FloatDtype } from '../formats.js';
+import { floatDtypes, type FloatDtype } from '../formats.js';
 import { gpuAppendParams, paramWriter, type PageLayout, type SideLayout } from '../layout.js';
 import { quotients, type Recipe } from '../recipe.js';
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { appendKernel, appendRowsAtOnce, type Kernel } from './kernels.js';
-import type { Region } from './memory.js';
+import { paramBlock, type Region } from './memory.js';
 
 const writer = paramWriter(gpuAppendParams);
+const paramsBlock = paramBlock(writer.bytes);
 
 /** A checked call, with all its data in buffers. */
 export interface GpuAppendCall extends QuantizePlan {
@@ -25,8 +26,8 @@ export interface GpuAppendCall extends QuantizePlan {
   readonly slotMapping: Region;
 }
 
-/** The kernels that a call needs: one, where keys and values are stored alike. */
-export const appendKernels = ({ headDim, k, v }: PageLayout): Kernel[] => [...new Set([k.format, v.format])].map((format) => appendKernel(format, headDim));
+/** The kernels that a call needs. */
+export const appendKernels = (layout: PageLayout): Kernel[] => [appendKernel(layout)];
 
 const word = new DataView(new ArrayBuffer(4));
 function bitsOf(value: number): number {
@@ -34,42 +35,51 @@ function bitsOf(value: number): number {
   return word.getUint32(0);
 }
 
-function writeParams({ arena }: Gpu, call: GpuAppendCall, side: SideLayout, recipe: Recipe, givenScale: number): Region {
-  const bytes = new Uint8Array(writer.bytes);
-  const { kvHeads, headDim, blockSize } = call.layout;
-  writer.write(new DataView(bytes.buffer), 0, {
+const quotientOf = ({ granularity }: SideLayout, recipe: Recipe): number => (granularity === 'tensor' ? quotients.divide : quotients[recipe.quotient]);
+
+function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number): Region {
+  const { layout, kRecipe, vRecipe } = call;
+  const { k, v, kvHeads, headDim, blockSize } = layout;
+  writer.write(paramsBlock.view, 0, {
     tokens: call.tokens,
     kvHeads,
     headDim,
     dtype: floatDtypes[call.dtype].id,
     slots: call.slots,
     blockSize,
-    pageWords: call.layout.bytes / 4,
-    codes: side.codes / 4,
-    headStride: side.headStride / 4,
-    tokenStride: side.tokenStride / 4,
-    scales: side.scales / 4,
-    scaleHeadStride: side.scaleHeadStride / 4,
-    quotient: side.granularity === 'tensor' ? quotients.divide : quotients[recipe.quotient],
-    givenScale: bitsOf(givenScale),
-    amaxFloor: bitsOf(recipe.amaxFloor),
-    scaleFloor: bitsOf(recipe.scaleFloor),
-    scaleIfZero: bitsOf(recipe.scaleIfZero),
-    formatMax: bitsOf(formats[side.format].max),
+    pageWords: layout.bytes / 4,
+    sideWorkgroups,
+    kCodes: k.codes / 4,
+    kHeadStride: k.headStride / 4,
+    kTokenStride: k.tokenStride / 4,
+    kScales: k.scales / 4,
+    kScaleHeadStride: k.scaleHeadStride / 4,
+    kQuotient: quotientOf(k, kRecipe),
+    kGivenScale: bitsOf(call.kScale),
+    kAmaxFloor: bitsOf(kRecipe.amaxFloor),
+    kScaleFloor: bitsOf(kRecipe.scaleFloor),
+    kScaleIfZero: bitsOf(kRecipe.scaleIfZero),
+    vCodes: v.codes / 4,
+    vHeadStride: v.headStride / 4,
+    vTokenStride: v.tokenStride / 4,
+    vScales: v.scales / 4,
+    vScaleHeadStride: v.scaleHeadStride / 4,
+    vQuotient: quotientOf(v, vRecipe),
+    vGivenScale: bitsOf(call.vScale),
+    vAmaxFloor: bitsOf(vRecipe.amaxFloor),
+    vScaleFloor: bitsOf(vRecipe.scaleFloor),
+    vScaleIfZero: bitsOf(vRecipe.scaleIfZero),
   });
-  return arena.write(bytes);
+  return arena.write(paramsBlock.words);
 }
 
 /** Records a call whose kernels have been compiled. */
 export function recordQuantize(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAppendCall): void {
-  const { layout, slotMapping, pages } = call;
+  const { layout, key, value, slotMapping, pages } = call;
+  const sideWorkgroups = Math.ceil((call.tokens * layout.kvHeads) / appendRowsAtOnce(layout.headDim));
+  const params = writeParams(gpu, call, sideWorkgroups);
   const pass = encoder.beginComputePass({ label: 'fp8-kv append' });
-  const workgroups = Math.ceil((call.tokens * layout.kvHeads) / appendRowsAtOnce(layout.headDim));
-  const write = (side: 'k' | 'v', values: Region, recipe: Recipe, scale: number): void => {
-    const params = writeParams(gpu, call, layout[side], recipe, scale);
-    gpu.dispatch(pass, call.groups, appendKernel(layout[side].format, layout.headDim), [params, values, slotMapping, pages, gpu.statusRegion], workgroups);
-  };
-  write('k', call.key, call.kRecipe, call.kScale);
-  write('v', call.value, call.vRecipe, call.vScale);
+  gpu.dispatch(pass, call.groups, appendKernel(layout), [params, key, value, slotMapping, pages, gpu.statusRegion], 2 * sideWorkgroups);
   pass.end();
+  gpu.arena.flush();
 }

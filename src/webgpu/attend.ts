@@ -5,9 +5,10 @@ import { GPU_CUT_KEYS, gpuAttendParams, paramWriter, type PageLayout } from '../
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { checkKernel, DECODE_TOKENS, decodeKernel, decodeRows, mergeKernel, PREFILL_ROWS, prefillKernel, type Kernel } from './kernels.js';
-import type { Region } from './memory.js';
+import { paramBlock, type Region } from './memory.js';
 
 const writer = paramWriter(gpuAttendParams);
+const paramsBlock = paramBlock(writer.bytes);
 
 const NAN_BITS = 0x7fc00000;
 /** Partial results that are kept at a time: a call with more goes in passes. */
@@ -85,9 +86,8 @@ interface Pass {
 
 function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
   const { queryHeads, sequences, totalQ, maxBlocks, pageCount, layout, windowLeft, windowRight, softmaxScale, softcap, kScale, vScale } = call;
-  const bytes = new Uint8Array(writer.bytes);
   const { k, v } = layout;
-  writer.write(new DataView(bytes.buffer), 0, {
+  writer.write(paramsBlock.view, 0, {
     kvHeads: layout.kvHeads,
     blockSize: layout.blockSize,
     pageUnits: layout.bytes / 16,
@@ -121,7 +121,7 @@ function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
     hasSinks: call.sinks ? 1 : 0,
     nan: NAN_BITS,
   });
-  return arena.write(bytes);
+  return arena.write(paramsBlock.words);
 }
 
 /** The most cuts that the keys which a block of rows sees can lie in. */
@@ -189,4 +189,5 @@ export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuA
   if (decodePlan) recordDecode(gpu, pass, call, decodePlan);
   if (call.prefills) recordPrefill(gpu, pass, call);
   pass.end();
+  gpu.arena.flush();
 }

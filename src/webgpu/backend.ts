@@ -9,7 +9,7 @@ import { attendKernels, measureTables, recordAttention, type GpuAttendCall } fro
 import { Gpu } from './gpu.js';
 import { DECODE_TOKENS, statusBits, type Kernel } from './kernels.js';
 import { Loss } from './loss.js';
-import type { Region } from './memory.js';
+import { wordsOf, type Region } from './memory.js';
 import { WebgpuPages } from './pages.js';
 import { planRecordedAppend, planRecordedAttend, type RecordAppendCall, type RecordAttendCall } from './record.js';
 import { checkDtype, isGpuTensor, regionOf, tensorBytes, type GpuTensor } from './tensor.js';
@@ -174,7 +174,7 @@ export class WebgpuBackend implements Backend {
     const slots = ready ? plan.slotMapping : plan.slotMapping.slice();
     return this.run((gpu) => {
       const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv append' });
-      recordQuantize(gpu, encoder, { ...plan, layout, pages: region, groups, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(slots as Int32Array<ArrayBuffer>) });
+      recordQuantize(gpu, encoder, { ...plan, layout, pages: region, groups, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(slots) });
       gpu.device.queue.submit([encoder.finish()]);
       return plan.status;
     }, kernels);
@@ -197,12 +197,11 @@ export class WebgpuBackend implements Backend {
     const { region, groups, count } = pages;
     return this.read((gpu) => {
       const [out, lse] = [gpu.reserve('out', bytes.out, 'out'), gpu.reserve('lse', bytes.lse, 'lse')];
-      const table = (array: Int32Array | Float32Array): Region => gpu.arena.write(array as Int32Array<ArrayBuffer>);
       const gpuCall: GpuAttendCall = {
         ...plan, ...shape, pageCount: count, pages: region, groups, out, lse,
         q: upload(gpu, gpu.reserve('q', bytes.q, 'q'), call.q),
-        blockTable: table(plan.blockTable), cuSeqlensQ: table(cuSeqlensQ), seqUsedK: table(seqUsedK),
-        sinks: plan.sinks && table(plan.sinks),
+        blockTable: gpu.arena.write(plan.blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), seqUsedK: gpu.arena.write(seqUsedK),
+        sinks: plan.sinks && gpu.arena.write(wordsOf(plan.sinks)),
         sequences: seqUsedK.length,
       };
       const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {

@@ -13,7 +13,8 @@ export async function encodePatterns(backend: WebgpuBackend, format: Fp8Format, 
   return backend.run(
     (gpu) => {
       const codes = gpu.reserve('out', count, 'count');
-      const params = gpu.arena.write(Uint32Array.of(first, count / 4));
+      const params = gpu.arena.write(Int32Array.of(first, count / 4));
+      gpu.arena.flush();
       const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {
         const pass = encoder.beginComputePass({ label: 'fp8-kv encode' });
         gpu.dispatch(pass, gpu.groups, kernel, [params, codes], Math.ceil(count / 4 / ENCODE_WORKGROUP));

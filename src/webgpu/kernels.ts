@@ -159,33 +159,40 @@ export const appendRowsAtOnce = (headDim: number): number => APPEND_WORKGROUP / 
 
 const dtypeConstants: Constants = { DTYPE_F32: floatDtypes.f32.id, DTYPE_F16: floatDtypes.f16.id, DTYPE_BF16: floatDtypes.bf16.id };
 
-/** A format's file, and what quantize.wgsl wants to know of it. f16 and f32 are not quantized: there it may be either. */
-function encoder(format: Format): string {
-  const quantized = format === 'e5m2' ? format : 'e4m3fn';
-  const name = suffixes[quantized].toUpperCase();
+/** Format by number → what quantize.wgsl wants to know of it. */
+function encoders(quantized: readonly Fp8Format[]): string {
+  const encoding = (format: Fp8Format): string => {
+    const name = suffixes[format].toUpperCase();
+    return `Encoding(${formats[format].id}u, ${name}_MANTISSA_BITS, ${name}_FIRST_EXPONENT, ${name}_LARGEST, ${name}_MAX)`;
+  };
+  // The last is what remains, also for f16 and f32, which are not quantized.
+  const choice = (result: (format: Fp8Format) => string): string =>
+    quantized.map((format, i) => `  ${i < quantized.length - 1 ? `if (format == ${formats[format].id}u) { return ${result(format)}; }` : `return ${result(format)};`}\n`).join('');
   return join(
-    wgsl[`formats/${quantized}`],
-    `const MANTISSA_BITS = ${name}_MANTISSA_BITS;\nconst FIRST_EXPONENT = ${name}_FIRST_EXPONENT;\nconst LARGEST_CODE = ${name}_LARGEST;
-fn encodeCode(bits: u32) -> u32 {
-  return encode${suffixes[quantized]}(bits);
-}
-`,
+    ...quantized.map((format) => wgsl[`formats/${format}`]),
+    wgsl.quantize,
+    `fn encodingOf(format: u32) -> Encoding {\n${choice(encoding)}}`,
+    `fn encodeCode(bits: u32, format: u32) -> u32 {\n${choice((format) => `encode${suffixes[format]}(bits)`)}}\n`,
   );
 }
 
-/** The kernel that writes keys or values in one format. */
-export function appendKernel(format: Format, headDim: number): Kernel {
+const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
+
+/** The kernel that writes keys and values. */
+export function appendKernel({ headDim, k, v }: Pick<PageLayout, 'headDim' | 'k' | 'v'>): Kernel {
   const lanes = appendLanes(headDim);
+  const quantized = [...new Set([k.format, v.format])].filter(isFp8);
   return {
-    key: `append ${format} ${lanes}`,
+    key: `append ${k.format}/${v.format} ${lanes}`,
     entryPoint: 'append',
-    bindings: ['params', 'read', 'table', 'write', 'write'],
+    bindings: ['params', 'read', 'read', 'table', 'write', 'write'],
     source: () =>
       join(
         declare({
           WORKGROUP: APPEND_WORKGROUP,
           LANES: lanes,
-          OUTPUT: formats[format].id,
+          K_FORMAT: formats[k.format].id,
+          V_FORMAT: formats[v.format].id,
           FORMAT_F16: formats.f16.id,
           FORMAT_F32: formats.f32.id,
           QUOTIENT_DIVIDE: quotients.divide,
@@ -196,8 +203,7 @@ export function appendKernel(format: Format, headDim: number): Kernel {
         }),
         declareParams('AppendParams', gpuAppendParams),
         wgsl['formats/half'],
-        encoder(format),
-        wgsl.quantize,
+        encoders(quantized.length > 0 ? quantized : ['e4m3fn']),
         wgsl.append,
       ),
   };
@@ -209,7 +215,7 @@ export function encodeKernel(format: Fp8Format): Kernel {
     key: `encode ${format}`,
     entryPoint: 'encode',
     bindings: ['params', 'write'],
-    source: () => join(declare({ WORKGROUP: ENCODE_WORKGROUP, UNPACKS_F16: false }), encoder(format), wgsl.encode),
+    source: () => join(declare({ WORKGROUP: ENCODE_WORKGROUP, UNPACKS_F16: false }), wgsl[`formats/${format}`], `fn encodeCode(bits: u32) -> u32 {\n  return encode${suffixes[format]}(bits);\n}\n`, wgsl.encode),
   };
 }
 

@@ -19,32 +19,85 @@ const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 /** What is bound of so many bytes: a power of two, so that a table which grows is seldom bound as another size. */
 const boundSize = (bytes: number): number => (bytes > CHUNK_BYTES ? align(bytes, OFFSET_ALIGNMENT) : Math.max(OFFSET_ALIGNMENT, 2 ** Math.ceil(Math.log2(bytes))));
 
+/** Where a call's parameters are put together: by their fields, for the words that go to the GPU. */
+export function paramBlock(bytes: number): { readonly words: Int32Array; readonly view: DataView } {
+  const words = new Int32Array(bytes / 4);
+  return { words, view: new DataView(words.buffer) };
+}
+
+/** The same bytes, as they are compared: 0 is not -0, and NaN is NaN. */
+export const wordsOf = ({ buffer, byteOffset, length }: Float32Array): Int32Array => new Int32Array(buffer, byteOffset, length);
+
+/** A number by which equal words are found. Of long tables it takes but some: two that differ elsewhere are told apart by comparing. */
+function hashOf(words: Int32Array): number {
+  const step = Math.max(1, words.length >> 6);
+  let hash = words.length;
+  for (let i = 0; i < words.length; i += step) {
+    hash = Math.imul(hash ^ words[i], 0x9e3779b1);
+    hash ^= hash >>> 15;
+  }
+  // Small enough for engines to hold it without an object.
+  return hash & 0x3fffffff;
+}
+
+/** Words that lie in the newest chunk. */
+interface Held {
+  readonly region: Region;
+  readonly length: number;
+}
+
 /**
  * Parameters and tables of calls: each has a place of its own, so that calls recorded into one encoder do not see each
- * other's. The oldest go when much has been written since: an encoder that still needs them by then fails to be submitted,
- * and is not computed with others' parameters.
+ * other's. What a place holds never changes; so calls with equal ones share it, as those of a model's layers do. The oldest
+ * go when much has been written since: an encoder that still needs them by then fails to be submitted, and is not computed
+ * with others' parameters.
  */
 export class Arena {
   readonly #device: GPUDevice;
   readonly #chunks: GPUBuffer[] = [];
+  /** What the newest chunk holds, and what is to be written to it. */
+  #words = new Int32Array(0);
+  readonly #held = new Map<number, Held>();
   #kept = 0;
   #used = 0;
+  #flushed = 0;
 
   constructor(device: GPUDevice) {
     this.#device = device;
   }
 
-  write(data: ArrayBufferView<ArrayBuffer>): Region {
-    const size = boundSize(data.byteLength);
+  /** A place with these words. They are there once {@link flush} has been called. */
+  write(words: Int32Array): Region {
+    const hash = hashOf(words);
+    const held = this.#held.get(hash);
+    if (held && this.#holds(held, words)) return held.region;
+    const size = boundSize(words.byteLength);
     let chunk = this.#chunks.at(-1);
     if (!chunk || this.#used + size > chunk.size) chunk = this.#grow(size);
-    const offset = this.#used;
-    this.#used = offset + size;
-    if (data.byteLength > 0) this.#device.queue.writeBuffer(chunk, offset, data);
-    return { buffer: chunk, offset, size };
+    const region = { buffer: chunk, offset: this.#used, size };
+    this.#words.set(words, region.offset / 4);
+    this.#used += size;
+    this.#held.set(hash, { region, length: words.length });
+    return region;
+  }
+
+  #holds({ region, length }: Held, words: Int32Array): boolean {
+    if (length !== words.length) return false;
+    const first = region.offset / 4;
+    for (let i = 0; i < length; i++) if (this.#words[first + i] !== words[i]) return false;
+    return true;
+  }
+
+  /** Writes what is new, all at once. To be called before what reads it is submitted. */
+  flush(): void {
+    const first = this.#flushed;
+    if (first === this.#used) return;
+    this.#device.queue.writeBuffer(this.#chunks.at(-1)!, first, this.#words as Int32Array<ArrayBuffer>, first / 4, (this.#used - first) / 4);
+    this.#flushed = this.#used;
   }
 
   #grow(size: number): GPUBuffer {
+    this.flush();
     const chunk = this.#device.createBuffer({ label: 'fp8-kv parameters', size: Math.max(CHUNK_BYTES, size), usage: usage.uniform | usage.storage | usage.copyDst });
     this.#chunks.push(chunk);
     this.#kept += chunk.size;
@@ -53,12 +106,19 @@ export class Arena {
       this.#kept -= oldest.size;
       oldest.destroy();
     }
+    // Of an older chunk nothing is used again: it may go while an encoder waits.
+    this.#held.clear();
+    if (this.#words.byteLength !== chunk.size) this.#words = new Int32Array(chunk.size / 4);
     this.#used = 0;
+    this.#flushed = 0;
     return chunk;
   }
 
   destroy(): void {
     for (const chunk of this.#chunks.splice(0)) chunk.destroy();
+    this.#held.clear();
+    this.#used = 0;
+    this.#flushed = 0;
   }
 }
 

@@ -10,7 +10,7 @@ import type { GpuAppendCall } from './append.js';
 import { measureTables, type GpuAttendCall } from './attend.js';
 import type { Gpu } from './gpu.js';
 import { DECODE_TOKENS } from './kernels.js';
-import type { Region } from './memory.js';
+import { wordsOf, type Region } from './memory.js';
 import type { WebgpuPages } from './pages.js';
 import { checkDtype, isGpuTensor, regionOf, tensorBytes, type GpuTensor } from './tensor.js';
 
@@ -93,7 +93,7 @@ export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordApp
   const value = regionOf(call.value, bytes, 'value', gpu.limits);
   const quantize = planQuantize(call, layout);
   if (slotMapping) pages.marks.check(slotMapping);
-  const slots = slotMapping ? gpu.arena.write(slotMapping as Int32Array<ArrayBuffer>) : regionOf(call.slotMapping as GpuTensor, tokens * 4, 'slotMapping', gpu.limits);
+  const slots = slotMapping ? gpu.arena.write(slotMapping) : regionOf(call.slotMapping as GpuTensor, tokens * 4, 'slotMapping', gpu.limits);
   return { ...quantize, layout, dtype, pages: pages.region, groups, slots: count * layout.blockSize, tokens, key, value, slotMapping: slots };
 }
 
@@ -101,9 +101,8 @@ type Tables = Pick<GpuAttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'se
 
 function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall & { readonly [T in keyof RecordedTables]: Int32Array }): Tables {
   const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(pages, call, call.windowLeft ?? -1);
-  const write = (table: Int32Array): Region => gpu.arena.write(table as Int32Array<ArrayBuffer>);
   return {
-    blockTable: write(blockTable), cuSeqlensQ: write(cuSeqlensQ), seqUsedK: write(seqUsedK),
+    blockTable: gpu.arena.write(blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), seqUsedK: gpu.arena.write(seqUsedK),
     sequences, maxBlocks, totalQ,
     ...measureTables(cuSeqlensQ, seqUsedK),
     unchecked: false,
@@ -143,7 +142,7 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   const q = regionOf(call.q, tensorBytes(rows, layout.headDim, dtype), 'q', gpu.limits);
   const out = regionOf(call.out, rows * layout.headDim * 4, 'out', gpu.limits);
   const lse = call.lse ? regionOf(call.lse, rows * 4, 'lse', gpu.limits) : gpu.reserve('lse', rows * 4, 'lse');
-  const sinkRegion = sinks === undefined ? undefined : isGpuTensor(sinks) ? regionOf(sinks, queryHeads * 4, 'sinks', gpu.limits) : gpu.arena.write(sinks as Float32Array<ArrayBuffer>);
+  const sinkRegion = sinks === undefined ? undefined : isGpuTensor(sinks) ? regionOf(sinks, queryHeads * 4, 'sinks', gpu.limits) : gpu.arena.write(wordsOf(sinks));
   const read = [pages.region, q, tables.blockTable, tables.cuSeqlensQ, tables.seqUsedK, sinkRegion];
   for (const [name, { buffer }] of [['out', out], ['lse', lse]] as const) {
     if (read.some((region) => region?.buffer === buffer)) throw new RangeError(`"${name}" expected a buffer that attention does not read: WebGPU lets a kernel write no part of one that it reads`);
