@@ -59,6 +59,7 @@ export interface StepRecordOptions extends Omit<AttentionOptions, 'sinks'> {
 export class Step {
   readonly #tables: StepTables;
   readonly #appended: boolean[];
+  #announced = false;
   #open = true;
 
   /** @internal use `cache.begin` */
@@ -83,6 +84,14 @@ export class Step {
     if (!this.#open) throw new Error('the step expected to be open, got one that was committed or aborted');
   }
 
+  /** A GPU takes all tables at once, and not each where it is needed. */
+  #announceTables(): void {
+    if (this.#announced || this.backend.kind !== 'webgpu') return;
+    this.#announced = true;
+    const { slotMapping, blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
+    (this.backend as WebgpuBackend).expectTables([slotMapping, blockTable, cuSeqlensQ, seqUsedK]);
+  }
+
   /**
    * Quantizes the step's keys and values into a layer's pages. Where that gives a promise, await it: what is wrong comes
    * through it, also the loss of a GPU device.
@@ -95,6 +104,7 @@ export class Step {
     this.#assertOpen();
     const { recipe, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
     const { slotMapping } = this.#tables;
+    this.#announceTables();
     const status = this.backend.append({ pages: this.pages[layer], key, value, dtype: options.dtype, slotMapping, recipe, kScale, vScale });
     this.#appended[layer] = true;
     if (!(status instanceof Promise)) return status;
@@ -140,7 +150,9 @@ export class Step {
     this.#assertOpen();
     const { recipe, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
     const { slotMapping } = this.#tables;
-    this.#recorder().recordAppend(encoder, { pages: this.pages[layer], key, value, dtype, slotMapping, recipe, kScale, vScale });
+    const recorder = this.#recorder();
+    this.#announceTables();
+    recorder.recordAppend(encoder, { pages: this.pages[layer], key, value, dtype, slotMapping, recipe, kScale, vScale });
     this.#appended[layer] = true;
   }
 

@@ -109,7 +109,8 @@ function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
     maxBlocks,
     pageCount,
     maxRows: call.maxSeqlenQ,
-    maxKeys: Math.min(call.maxSeqlenK, maxBlocks * layout.blockSize, FAR),
+    // Lengths that the host has checked are not stated again: the next step's parameters are then the same.
+    maxKeys: Math.min(call.unchecked ? call.maxSeqlenK : FAR, maxBlocks * layout.blockSize, FAR),
     ...pass,
     causal: call.causal ? 1 : 0,
     windowLeft: Math.min(windowLeft, FAR),

@@ -149,6 +149,12 @@ export class WebgpuBackend implements Backend {
     this.#queue.later(end);
   }
 
+  /** @internal Tables that calls to come will name: they go to the GPU together, with the first of these calls. */
+  expectTables(tables: readonly Int32Array[]): void {
+    if (this.#ended) return;
+    for (const table of tables) this.#gpu.arena.write(table);
+  }
+
   /** Resolves once the keys and values are on their way; those that lay in typed arrays may change from the call on. */
   async append(call: WebgpuAppendCall): Promise<AppendStatus> {
     this.#assertUsable();

@@ -11,13 +11,15 @@ export interface Region {
 /** Every device allows offsets that are multiples of this. */
 const OFFSET_ALIGNMENT = 256;
 const CHUNK_BYTES = 2 ** 20;
+/** At least so much is bound of a chunk: what every device allows for parameters, and a table of 4,096 pages. */
+const BOUND_BYTES = 2 ** 14;
 /** Bytes that stay as they were written, at least, before their buffer is destroyed. */
 const KEPT_BYTES = 2 ** 24;
 
 const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 
-/** What is bound of so many bytes: a power of two, so that a table which grows is seldom bound as another size. */
-const boundSize = (bytes: number): number => (bytes > CHUNK_BYTES ? align(bytes, OFFSET_ALIGNMENT) : Math.max(OFFSET_ALIGNMENT, 2 ** Math.ceil(Math.log2(bytes))));
+/** What is bound of so many bytes, beginning with them: the same for most, so that a table which grows needs no other bind group. */
+const boundSize = (bytes: number): number => (bytes > CHUNK_BYTES ? align(bytes, OFFSET_ALIGNMENT) : Math.max(BOUND_BYTES, 2 ** Math.ceil(Math.log2(bytes))));
 
 /** Where a call's parameters are put together: by their fields, for the words that go to the GPU. */
 export function paramBlock(bytes: number): { readonly words: Int32Array; readonly view: DataView } {
@@ -71,12 +73,13 @@ export class Arena {
     const hash = hashOf(words);
     const held = this.#held.get(hash);
     if (held && this.#holds(held, words)) return held.region;
-    const size = boundSize(words.byteLength);
+    const { byteLength } = words;
+    const size = boundSize(byteLength);
     let chunk = this.#chunks.at(-1);
     if (!chunk || this.#used + size > chunk.size) chunk = this.#grow(size);
     const region = { buffer: chunk, offset: this.#used, size };
     this.#words.set(words, region.offset / 4);
-    this.#used += size;
+    this.#used += align(Math.max(byteLength, 1), OFFSET_ALIGNMENT);
     this.#held.set(hash, { region, length: words.length });
     return region;
   }
