@@ -178,8 +178,7 @@ function encoders(quantized: readonly Fp8Format[]): string {
 
 const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
 
-/** The kernel that writes keys and values. */
-export function appendKernel({ headDim, k, v }: Pick<PageLayout, 'headDim' | 'k' | 'v'>): Kernel {
+function makeAppendKernel({ headDim, k, v }: PageLayout): Kernel {
   const lanes = appendLanes(headDim);
   const quantized = [...new Set([k.format, v.format])].filter(isFp8);
   return {
@@ -207,6 +206,15 @@ export function appendKernel({ headDim, k, v }: Pick<PageLayout, 'headDim' | 'k'
         wgsl.append,
       ),
   };
+}
+
+const appendKernelOf = new WeakMap<PageLayout, Kernel>();
+
+/** The kernel that writes keys and values. Made once for a layout, as steps ask for it again and again. */
+export function appendKernel(layout: PageLayout): Kernel {
+  let kernel = appendKernelOf.get(layout);
+  if (!kernel) appendKernelOf.set(layout, (kernel = makeAppendKernel(layout)));
+  return kernel;
 }
 
 /** The kernel that encodes f32 values whose bits follow each other. */

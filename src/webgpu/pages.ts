@@ -15,7 +15,7 @@ export class WebgpuPages implements Pages {
   readonly marks: SlotMarks;
   /** @internal */
   readonly groups: BindGroups;
-  readonly #buffer: GPUBuffer;
+  readonly #region: Region;
   readonly #onDispose: () => void;
   #disposed = false;
   #failure: Error | undefined;
@@ -44,7 +44,8 @@ export class WebgpuPages implements Pages {
     const { device } = backend;
     this.groups = new BindGroups(device);
     device.pushErrorScope('out-of-memory');
-    this.#buffer = device.createBuffer({ label: 'fp8-kv pages', size: this.byteLength, usage: usage.storage | usage.copySrc | usage.copyDst });
+    const buffer = device.createBuffer({ label: 'fp8-kv pages', size: this.byteLength, usage: usage.storage | usage.copySrc | usage.copyDst });
+    this.#region = { buffer, offset: 0, size: this.byteLength };
     const noMemory = (error: GPUError | null): void => {
       if (error) this.#failure = new RangeError(`"count" expected fewer pages: the device has no memory for ${this.byteLength} bytes (${error.message})`);
     };
@@ -58,14 +59,19 @@ export class WebgpuPages implements Pages {
    * moment after they were created
    */
   get buffer(): GPUBuffer {
+    this.#assertUsable();
+    return this.#region.buffer;
+  }
+
+  #assertUsable(): void {
     if (this.#failure) throw this.#failure;
     if (this.#disposed) throw new TypeError('"pages" expected to be in use, got pages that were disposed of');
-    return this.#buffer;
   }
 
   /** @internal all of them, to be bound */
   get region(): Region {
-    return { buffer: this.buffer, offset: 0, size: this.byteLength };
+    this.#assertUsable();
+    return this.#region;
   }
 
   copyPages(from: ArrayLike<number>, to: ArrayLike<number>): void {
@@ -110,7 +116,7 @@ export class WebgpuPages implements Pages {
     this.#onDispose();
     // What was called before still finds it.
     this.backend.finally(() => {
-      this.#buffer.destroy();
+      this.#region.buffer.destroy();
       this.groups.clear();
     });
   }

@@ -91,20 +91,22 @@ export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordApp
   const bytes = tensorBytes(tokens * layout.kvHeads, layout.headDim, dtype);
   const key = regionOf(call.key, bytes, 'key', gpu.limits);
   const value = regionOf(call.value, bytes, 'value', gpu.limits);
-  const quantize = planQuantize(call, layout);
+  const { kRecipe, vRecipe, kScale, vScale } = planQuantize(call, layout);
   if (slotMapping) pages.marks.check(slotMapping);
   const slots = slotMapping ? gpu.arena.write(slotMapping) : regionOf(call.slotMapping as GpuTensor, tokens * 4, 'slotMapping', gpu.limits);
-  return { ...quantize, layout, dtype, pages: pages.region, groups, slots: count * layout.blockSize, tokens, key, value, slotMapping: slots };
+  return { kRecipe, vRecipe, kScale, vScale, layout, dtype, pages: pages.region, groups, slots: count * layout.blockSize, tokens, key, value, slotMapping: slots };
 }
+
+const tableNames = ['blockTable', 'cuSeqlensQ', 'seqUsedK'] as const;
 
 type Tables = Pick<GpuAttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'sequences' | 'maxBlocks' | 'maxSeqlenQ' | 'maxSeqlenK' | 'totalQ' | 'decodes' | 'prefills' | 'unchecked'>;
 
 function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall & { readonly [T in keyof RecordedTables]: Int32Array }): Tables {
   const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(pages, call, call.windowLeft ?? -1);
+  const { maxSeqlenQ, maxSeqlenK, decodes, prefills } = measureTables(cuSeqlensQ, seqUsedK);
   return {
     blockTable: gpu.arena.write(blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), seqUsedK: gpu.arena.write(seqUsedK),
-    sequences, maxBlocks, totalQ,
-    ...measureTables(cuSeqlensQ, seqUsedK),
+    sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills,
     unchecked: false,
   };
 }
@@ -125,27 +127,44 @@ function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: RecordAttendCall
   };
 }
 
+/** Where the tables lie: all in GPU buffers, or none. */
+function tablesOf(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall): Tables {
+  const onGpu = tableNames.filter((name) => isGpuTensor(call[name]));
+  if (onGpu.length === 3) return tablesFromGpu(gpu, pages, call as never);
+  if (onGpu.length === 0) return tablesFromHost(gpu, pages, call as never);
+  throw new TypeError(`"${onGpu[0]}" expected to lie where the other tables do: all in GPU buffers, or none; got ${describe(call[onGpu[0]])}`);
+}
+
+function checkNotRead(result: Region, read: readonly (Region | undefined)[], argument: string): void {
+  for (const region of read) {
+    if (region?.buffer === result.buffer) throw new RangeError(`"${argument}" expected a buffer that attention does not read: WebGPU lets a kernel write no part of one that it reads`);
+  }
+}
+
 /** @internal @throws TypeError or RangeError naming the argument that does not fit */
 export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall): GpuAttendCall {
-  const { layout, count, groups } = pages;
+  const { layout, count, groups, region } = pages;
   const dtype = checkDtype(call.dtype);
   const queryHeads = checkInteger(call.queryHeads, 'queryHeads', 1);
   if (queryHeads % layout.kvHeads !== 0) throw new RangeError(`"queryHeads" expected a multiple of kvHeads (${layout.kvHeads}), got ${queryHeads}`);
-  const { sinks } = call;
-  const options = checkAttentionOptions({ ...call, sinks: isGpuTensor(sinks) ? undefined : sinks }, queryHeads, layout.headDim);
+  const sinksOnHost = isGpuTensor(call.sinks) ? undefined : call.sinks;
+  const given = { sinks: sinksOnHost, causal: call.causal, windowLeft: call.windowLeft, windowRight: call.windowRight, softcap: call.softcap, softmaxScale: call.softmaxScale };
+  const { causal, windowLeft, windowRight, softcap, softmaxScale } = checkAttentionOptions(given, queryHeads, layout.headDim);
   const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
   const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
-  const onGpu = (['blockTable', 'cuSeqlensQ', 'seqUsedK'] as const).filter((name) => isGpuTensor(call[name]));
-  if (onGpu.length % 3 !== 0) throw new TypeError(`"${onGpu[0]}" expected to lie where the other tables do: all in GPU buffers, or none; got ${describe(call[onGpu[0]])}`);
-  const tables = onGpu.length === 3 ? tablesFromGpu(gpu, pages, call as never) : tablesFromHost(gpu, pages, call as never);
-  const rows = tables.totalQ * queryHeads;
+  const { blockTable, cuSeqlensQ, seqUsedK, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked } = tablesOf(gpu, pages, call);
+  const rows = totalQ * queryHeads;
   const q = regionOf(call.q, tensorBytes(rows, layout.headDim, dtype), 'q', gpu.limits);
   const out = regionOf(call.out, rows * layout.headDim * 4, 'out', gpu.limits);
   const lse = call.lse ? regionOf(call.lse, rows * 4, 'lse', gpu.limits) : gpu.reserve('lse', rows * 4, 'lse');
-  const sinkRegion = sinks === undefined ? undefined : isGpuTensor(sinks) ? regionOf(sinks, queryHeads * 4, 'sinks', gpu.limits) : gpu.arena.write(wordsOf(sinks));
-  const read = [pages.region, q, tables.blockTable, tables.cuSeqlensQ, tables.seqUsedK, sinkRegion];
-  for (const [name, { buffer }] of [['out', out], ['lse', lse]] as const) {
-    if (read.some((region) => region?.buffer === buffer)) throw new RangeError(`"${name}" expected a buffer that attention does not read: WebGPU lets a kernel write no part of one that it reads`);
-  }
-  return { ...options, ...tables, layout, pageCount: count, pages: pages.region, groups, dtype, q, out, lse, sinks: sinkRegion, queryHeads, kScale, vScale };
+  const sinks = isGpuTensor(call.sinks) ? regionOf(call.sinks, queryHeads * 4, 'sinks', gpu.limits) : sinksOnHost && gpu.arena.write(wordsOf(sinksOnHost));
+  const read = [region, q, blockTable, cuSeqlensQ, seqUsedK, sinks];
+  checkNotRead(out, read, 'out');
+  checkNotRead(lse, read, 'lse');
+  // Each field by its name: spreads made 16 KB of garbage in every call.
+  return {
+    layout, pageCount: count, pages: region, groups, dtype, q, out, lse, sinks, queryHeads, kScale, vScale,
+    causal, windowLeft, windowRight, softcap, softmaxScale,
+    blockTable, cuSeqlensQ, seqUsedK, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked,
+  };
 }
