@@ -118,24 +118,6 @@ export class WebgpuBackend implements Backend {
     }
   }
 
-  /** @internal as {@link run}, for what is read back: where WebGPU refuses a part of it, that is an error, and not old bytes. */
-  async read<T>(submit: (gpu: Gpu) => Promise<T>, kernels: readonly Kernel[] = []): Promise<T> {
-    return this.run((gpu) => {
-      gpu.device.pushErrorScope('validation');
-      let result: Promise<T>;
-      let refusal: Promise<GPUError | null>;
-      try {
-        result = submit(gpu);
-      } finally {
-        refusal = gpu.device.popErrorScope();
-      }
-      return Promise.all([result, refusal]).then(([value, error]) => {
-        if (error) throw new Error(`WebGPU refused the call: ${error.message}`);
-        return value;
-      });
-    }, kernels);
-  }
-
   /** @internal as {@link run}, for what gives nothing */
   later(submit: (gpu: Gpu) => void): void {
     this.#assertUsable();
@@ -155,7 +137,10 @@ export class WebgpuBackend implements Backend {
     for (const table of tables) this.#gpu.arena.write(table);
   }
 
-  /** Resolves once the keys and values are on their way; those that lay in typed arrays may change from the call on. */
+  /**
+   * Resolves once WebGPU has accepted the keys and values, which is before they are stored; those that lay in typed arrays may
+   * change from the call on.
+   */
   async append(call: WebgpuAppendCall): Promise<AppendStatus> {
     this.#assertUsable();
     const pages = this.#own(call.pages);
@@ -178,10 +163,9 @@ export class WebgpuBackend implements Backend {
     };
     const [key, value] = [input('key'), input('value')];
     const slots = ready ? plan.slotMapping : plan.slotMapping.slice();
-    return this.run((gpu) => {
-      const encoder = gpu.device.createCommandEncoder({ label: 'fp8-kv append' });
-      recordQuantize(gpu, encoder, { ...plan, layout, pages: region, groups, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(slots) });
-      gpu.device.queue.submit([encoder.finish()]);
+    return this.run(async (gpu) => {
+      const quantize = { ...plan, layout, pages: region, groups, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(slots) };
+      await gpu.submit('append', (encoder) => recordQuantize(gpu, encoder, quantize));
       return plan.status;
     }, kernels);
   }
@@ -201,7 +185,7 @@ export class WebgpuBackend implements Backend {
     for (const [name, size] of Object.entries(bytes)) this.#gpu.reserve(name as 'q' | 'out' | 'lse', size, name);
     const shape = { layout, dtype, queryHeads, ...measureTables(cuSeqlensQ, seqUsedK), unchecked: false };
     const { region, groups, count } = pages;
-    return this.read((gpu) => {
+    return this.run((gpu) => {
       const [out, lse] = [gpu.reserve('out', bytes.out, 'out'), gpu.reserve('lse', bytes.lse, 'lse')];
       const gpuCall: GpuAttendCall = {
         ...plan, ...shape, pageCount: count, pages: region, groups, out, lse,
@@ -264,7 +248,7 @@ export class WebgpuBackend implements Backend {
 
   /** What was found wrong in tables on the GPU since the last look, in all that has been submitted; and begins anew. */
   async readStatus(): Promise<WebgpuStatus> {
-    return this.read((gpu) => {
+    return this.run((gpu) => {
       const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {
         encoder.copyBufferToBuffer(gpu.status, 0, results, 0, 4);
         encoder.clearBuffer(gpu.status);

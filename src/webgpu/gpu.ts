@@ -44,15 +44,43 @@ export class Gpu {
   }
 
   /**
-   * Submits what `record` adds to an encoder, and reads what it has left in `results`.
+   * Does something on the device.
+   * @returns settles once WebGPU has looked at it, which is before it is done: rejects where it refused a part of it
+   */
+  checked(work: () => void): Promise<void> {
+    const { device } = this;
+    device.pushErrorScope('validation');
+    let refusal: Promise<GPUError | null>;
+    try {
+      work();
+    } finally {
+      refusal = device.popErrorScope();
+      // A device that is lost says so by itself, also where the work has thrown.
+      refusal.catch(() => {});
+    }
+    return refusal.then((error) => {
+      if (error) throw new Error(`WebGPU refused the call: ${error.message}`);
+    });
+  }
+
+  /** Submits what `record` adds to an encoder. Settles as {@link checked}. */
+  submit(label: string, record: (encoder: GPUCommandEncoder) => void): Promise<void> {
+    return this.checked(() => {
+      const encoder = this.device.createCommandEncoder({ label: `fp8-kv ${label}` });
+      record(encoder);
+      this.device.queue.submit([encoder.finish()]);
+    });
+  }
+
+  /**
+   * Submits what `record` adds to an encoder, and reads what it has left in `results`; where WebGPU refuses a part of it,
+   * that is an error, and nothing is read.
    * @param size bytes of the results
    */
   readBack<T>(label: string, size: number, record: (encoder: GPUCommandEncoder, results: GPUBuffer) => void, read: (bytes: ArrayBuffer) => T): Promise<T> {
     const results = this.readbacks.take(size);
-    const encoder = this.device.createCommandEncoder({ label: `fp8-kv ${label}` });
-    record(encoder, results);
-    this.device.queue.submit([encoder.finish()]);
-    return this.readbacks.read(results, size, read);
+    const taken = this.submit(label, (encoder) => record(encoder, results));
+    return this.readbacks.read(results, size, taken, read);
   }
 
   /** @throws RangeError where the device cannot bind as much */

@@ -181,10 +181,16 @@ export class Readbacks {
     return buffer;
   }
 
-  /** Waits for what was submitted, hands the bytes to `read`, and takes the buffer back. */
-  async read<T>(buffer: GPUBuffer, size: number, read: (bytes: ArrayBuffer) => T): Promise<T> {
+  /**
+   * Waits for what was submitted, hands the bytes to `read`, and takes the buffer back.
+   * @param taken settles once it is known whether what fills the buffer was accepted: rejects where the bytes are old ones
+   */
+  async read<T>(buffer: GPUBuffer, size: number, taken: Promise<void>, read: (bytes: ArrayBuffer) => T): Promise<T> {
     try {
-      await buffer.mapAsync(MAP_READ, 0, size);
+      // Both are on their way at once; a buffer that is being mapped is left alone.
+      const [mapped, accepted] = await Promise.allSettled([buffer.mapAsync(MAP_READ, 0, size), taken]);
+      if (mapped.status === 'rejected') throw mapped.reason;
+      if (accepted.status === 'rejected') throw accepted.reason;
       const result = read(buffer.getMappedRange(0, size));
       buffer.unmap();
       this.#idle.push(buffer);

@@ -97,7 +97,7 @@ export class WebgpuPages implements Pages {
     const bytes = new Uint8Array(blocks * this.layout.bytes);
     packNhd(this.layout, tensors, blocks, bytes);
     const { buffer } = this;
-    return this.backend.run((gpu) => gpu.device.queue.writeBuffer(buffer, firstPage * this.layout.bytes, bytes));
+    return this.backend.run((gpu) => gpu.checked(() => gpu.device.queue.writeBuffer(buffer, firstPage * this.layout.bytes, bytes)));
   }
 
   async export(firstPage = 0, count = this.count - firstPage): Promise<NhdTensors> {
@@ -107,7 +107,7 @@ export class WebgpuPages implements Pages {
     const size = count * layout.bytes;
     if (size === 0) return unpackNhd(layout, 0, new Uint8Array(0));
     const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => encoder.copyBufferToBuffer(buffer, firstPage * layout.bytes, results, 0, size);
-    return this.backend.read((gpu) => gpu.readBack('export', size, record, (bytes) => unpackNhd(layout, count, new Uint8Array(bytes))));
+    return this.backend.run((gpu) => gpu.readBack('export', size, record, (bytes) => unpackNhd(layout, count, new Uint8Array(bytes))));
   }
 
   dispose(): void {

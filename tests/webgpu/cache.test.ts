@@ -111,10 +111,26 @@ test('what WebGPU refuses is an error, and not what lay there before', async () 
   const cache = new KvCache(own, { ...options, layers: 1 });
   await run(cache);
   const pages = cache.pages(0) as ReturnType<WebgpuBackend['createPages']>;
+  const tensors = await pages.export();
+  const q = new Float32Array(qFloats);
+  const [out, lse] = [new Float32Array(qFloats).fill(9), new Float32Array(4).fill(9)];
+  const x = new Float32Array(kvFloats);
+  const calls: { readonly [name: string]: () => Promise<unknown> } = {
+    export: () => pages.export(),
+    import: () => pages.import(tensors),
+    append: () => own.append({ pages, key: x, value: x, slotMapping: Int32Array.of(0) }),
+    attend: () => own.attend({ pages, q, blockTable: Int32Array.of(0), cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(1), out, lse }),
+  };
+  for (const call of Object.values(calls)) await call();
+  out.fill(9);
+  lse.fill(9);
   pages.buffer.destroy();
-  let message = '';
-  await pages.export().catch((error: Error) => (message = error.message));
-  ok(/WebGPU refused the call/.test(message), message);
+  for (const [name, call] of Object.entries(calls)) {
+    let message = '';
+    await call().catch((error: Error) => (message = error.message));
+    ok(/WebGPU refused the call/.test(message), `${name}: ${message}`);
+  }
+  ok(out.every((value) => value === 9) && lse.every((value) => value === 9), 'results that were refused');
   own.dispose();
 });
 
