@@ -16,8 +16,9 @@ export interface Kernel {
   readonly source: () => string;
 }
 
-/** Rows that a workgroup of the prefill kernel takes. */
-export const PREFILL_ROWS = 32;
+/** Rows that a workgroup of the prefill kernel takes. They change no bits: more read K and V less often, and need more registers. */
+export const prefillRows = ({ headDim }: PageLayout): 32 | 64 => (headDim > 128 ? 32 : 64);
+const PREFILL_WORKGROUP = 128;
 /** Sequences with at most so many new tokens are decoded: their keys are cut, so that a long sequence has work for the whole GPU. */
 export const DECODE_TOKENS = 16;
 const DECODE_WORKGROUP = 64;
@@ -271,12 +272,22 @@ export function mergeKernel({ headDim }: PageLayout, group: number): Kernel {
   };
 }
 
-export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
+/** @param rows that a workgroup takes: 32 or 64 */
+export function prefillKernel(layout: PageLayout, variant: Variant, rows: number): Kernel {
   return {
-    key: `prefill ${attendKey(layout)}${variant.unpacksF16 ? '' : ' integers'}`,
+    key: `prefill ${attendKey(layout)} ${rows}${variant.unpacksF16 ? '' : ' integers'}`,
     entryPoint: 'prefill',
     bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write', 'read'],
-    source: () => join(keyReader(layout, PREFILL_ROWS, variant), sideFunctions(layout), wgsl['attend/finish'], wgsl['attend/prefill']),
+    source: () =>
+      join(
+        declare({ WORKGROUP: PREFILL_WORKGROUP }),
+        keyReader(layout, rows, variant),
+        sideFunctions(layout),
+        wgsl['attend/finish'],
+        wgsl['attend/prefill'],
+        wgsl['attend/prefill-products'],
+        wgsl[rows === 64 ? 'attend/prefill-rows-8' : 'attend/prefill-rows-4'],
+      ),
   };
 }
 

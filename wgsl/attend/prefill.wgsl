@@ -1,61 +1,91 @@
-// Attention of many rows: one workgroup takes a block of 32 rows over all their keys, in tiles of 32, with online softmax.
+// Attention of many rows: one workgroup takes a block of ROWS rows over all their keys, in tiles of 64, with online softmax.
 //
 // Tiles lie at fixed keys; one that no row of the block sees is skipped, and one that some rows do not see leaves those
-// rows' bits as they are. 8 × 8 invocations: each has 4 rows, and 4 keys of a tile or 4 dims of every 32.
-// K and V are decoded once per tile, 32 dims at a time, and lie in workgroup memory so that 4 rows, keys or dims are one load.
+// rows' bits as they are. 16 columns of invocations each have ROWS_EACH rows: there 4 keys of a tile, 16 apart, and 4 dims of
+// every 64. What a row gets depends neither on ROWS nor on ROWS_EACH: each sum goes in the order of dims or keys.
+//
+// K and V are decoded once per tile. Workgroup memory is read 16 bytes at a time, by neighbours from neighbouring places:
+// 3 reads for the 32 products of 8 rows. Sums are written as fma, so that no compiler joins a product to another of them.
 
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> lse: array<u32>;
 @group(0) @binding(8) var<storage, read> sinks: array<u32>;
 
-const TILE: u32 = 32u;
-// Quads of a tile's rows, keys, or dims taken at a time.
-const SIDE: u32 = 8u;
-const CHUNKS: u32 = (QUADS + SIDE - 1u) / SIDE;
+const TILE: u32 = 64u;
+const COLUMNS: u32 = 16u;
+const ROWS_EACH: u32 = ROWS * COLUMNS / WORKGROUP;
+// Rows in fours: of an invocation, and of all.
+const QUADS_EACH: u32 = ROWS_EACH / 4u;
+const ROW_QUADS: u32 = ROWS / 4u;
 
-// (dim, row), and (dim, key) or (key, dim): TILE × SIDE quads each.
-var<workgroup> queries: array<vec4<f32>, TILE * SIDE>;
-var<workgroup> tile: array<vec4<f32>, TILE * SIDE>;
-// Weights as (key, row).
-var<workgroup> weights: array<vec4<u32>, TILE * SIDE>;
-// What each row has of its largest score, by who computed it.
-var<workgroup> partOrders: array<i32, TILE * SIDE>;
-var<workgroup> partSums: array<f32, TILE * SIDE>;
-// What q is multiplied by, and what undoes it, times the scale of all scores.
-var<workgroup> rowPowers: array<vec2<f32>, TILE>;
-// Page, K scale and V scale of each key of the tile.
-var<workgroup> keyPages: array<u32, TILE>;
+// Quads of dims of q and K that are taken at a time, and how many times.
+const DEPTH: u32 = 4u;
+const SCORE_CHUNKS: u32 = (QUADS + DEPTH - 1u) / DEPTH;
+// Dims of V are taken a quad for each column at a time; keys of V so many, and their weights twice as many.
+const VALUE_CHUNKS: u32 = (QUADS + COLUMNS - 1u) / COLUMNS;
+const VALUE_KEYS: u32 = 16u;
+const WEIGHT_KEYS: u32 = 32u;
+
+// Rows of workgroup memory are a little longer than what is in them: invocations that write beside each other then write
+// to different banks.
+const QUERY_STRIDE: u32 = ROWS + 2u;
+const KEY_STRIDE: u32 = TILE + 2u;
+const WEIGHT_STRIDE: u32 = ROW_QUADS + 1u;
+
+// Queries (quad of dims, row); then what each column has of each row (column, quad of rows); then weights (key, quad of rows).
+var<workgroup> memory: array<vec4<u32>, max(max(DEPTH * QUERY_STRIDE, COLUMNS * ROW_QUADS), WEIGHT_KEYS * WEIGHT_STRIDE)>;
+// Keys (quad of dims, key); then values (key, quad of dims).
+var<workgroup> tile: array<TileQuad, max(DEPTH * KEY_STRIDE, VALUE_KEYS * COLUMNS)>;
+
+// Of each row: what q is multiplied by, what undoes it, times the scale of all scores, the first key that it sees, and how many.
+var<workgroup> rowFacts: array<vec4<u32>, ROWS>;
+// Where each row lies in q, or ABSENT.
+var<workgroup> rowStarts: array<u32, ROWS>;
+// Of each key of a tile: where its key and value lie, or ABSENT, and their scales.
+var<workgroup> keyRows: array<u32, TILE>;
+var<workgroup> valueRows: array<u32, TILE>;
 var<workgroup> keyScales: array<f32, TILE>;
 var<workgroup> valueScales: array<f32, TILE>;
-// Not 0 where a value of the tile is no finite number, or a key's product is to be NaN.
-var<workgroup> specialValues: atomic<u32>;
+// Not 0 where a key's product is to be NaN, or some value of the tile is no finite number.
 var<workgroup> nanKeys: array<atomic<u32>, TILE>;
+var<workgroup> specialValues: atomic<u32>;
+
+alias Rows = array<vec4<f32>, ROWS_EACH>;
+alias RowQuads = array<vec4<f32>, QUADS_EACH>;
 
 fn measureRows(block: Block, lane: u32) {
-  // Two invocations for each row.
-  let row = lane / 2u;
+  // So many invocations for each row.
+  const SHARES = WORKGROUP / ROWS;
+  let row = lane / SHARES;
   var largest = 0u;
   if (row < block.rows) {
     let at = headRow(block, row);
-    for (var quad = lane % 2u; quad < QUADS; quad += 2u) { largest = max(largest, largestOf(queryQuad(at, quad))); }
+    for (var quad = lane % SHARES; quad < QUADS; quad += SHARES) { largest = max(largest, largestOf(queryQuad(at, quad))); }
   }
-  partOrders[lane] = bitcast<i32>(largest);
+  memory[lane] = vec4<u32>(largest);
   workgroupBarrier();
-  if (lane < TILE) {
-    let powers = powersOf(max(bitcast<u32>(partOrders[2u * lane]), bitcast<u32>(partOrders[2u * lane + 1u])));
-    rowPowers[lane] = vec2<f32>(powers.x, powers.y * params.scoreScale);
+  if (lane < ROWS) {
+    largest = 0u;
+    for (var share = 0u; share < SHARES; share++) { largest = max(largest, memory[lane * SHARES + share].x); }
+    let powers = powersOf(largest);
+    let seen = visibleKeys(block, lane);
+    rowFacts[lane] = vec4<u32>(bitcast<u32>(powers.x), bitcast<u32>(powers.y * params.scoreScale), u32(seen.x), u32(seen.y - seen.x));
+    rowStarts[lane] = select(ABSENT, headRow(block, lane), lane < block.rows);
   }
   workgroupBarrier();
 }
 
-fn loadTile(block: Block, seen: vec2<i32>, first: i32, lane: u32) {
+fn findKeys(block: Block, seen: vec2<i32>, first: i32, lane: u32) {
   if (lane < TILE) {
     let key = first + i32(lane);
     var page = ABSENT;
     if (key >= seen.x && key < seen.y) { page = pageOf(block.sequence, u32(key)); }
-    keyPages[lane] = page;
+    keyRows[lane] = ABSENT;
+    valueRows[lane] = ABSENT;
     if (page != ABSENT) {
-      keyScales[lane] = keyScale(page, block.kvHead, u32(key)) * K_UNIT;
+      keyRows[lane] = keyRow(page, block.kvHead, u32(key));
+      valueRows[lane] = valueRow(page, block.kvHead, u32(key));
+      keyScales[lane] = keyScale(page, block.kvHead, u32(key)) * (K_UNIT / Q_UNIT);
       valueScales[lane] = valueScale(page, block.kvHead, u32(key)) * V_UNIT;
     }
     atomicStore(&nanKeys[lane], 0u);
@@ -64,161 +94,195 @@ fn loadTile(block: Block, seen: vec2<i32>, first: i32, lane: u32) {
   workgroupBarrier();
 }
 
-// 4 rows × 4 dims of q, as 4 dims × 4 rows.
-fn loadQueries(block: Block, chunk: u32, lane: u32) {
-  let rows = lane / SIDE;
-  let quad = chunk * SIDE + lane % SIDE;
-  var x = array<vec4<f32>, 4>();
-  for (var i = 0u; i < 4u; i++) {
-    let row = 4u * rows + i;
-    if (row < block.rows && quad < QUADS) { x[i] = bitcast<vec4<f32>>(queryQuad(headRow(block, row), quad)) * rowPowers[row].x; }
-  }
-  for (var d = 0u; d < 4u; d++) {
-    queries[(4u * (lane % SIDE) + d) * SIDE + rows] = vec4<f32>(x[0][d], x[1][d], x[2][d], x[3][d]);
+fn loadQueries(chunk: u32, lane: u32) {
+  for (var i = lane; i < DEPTH * ROWS; i += WORKGROUP) {
+    let row = i / DEPTH;
+    let quad = chunk * DEPTH + i % DEPTH;
+    var query = vec4<f32>();
+    if (rowStarts[row] != ABSENT && quad < QUADS) { query = bitcast<vec4<f32>>(queryQuad(rowStarts[row], quad)) * (bitcast<f32>(rowFacts[row].x) * Q_UNIT); }
+    storeQuery((i % DEPTH) * QUERY_STRIDE + row, query);
   }
 }
 
-// 4 keys × 4 dims, as 4 dims × 4 keys.
-fn loadKeys(block: Block, first: i32, chunk: u32, lane: u32) {
-  let keys = lane / SIDE;
-  let quad = chunk * SIDE + lane % SIDE;
-  var x = array<vec4<f32>, 4>();
-  for (var i = 0u; i < 4u; i++) {
-    let key = 4u * keys + i;
-    if (keyPages[key] != ABSENT && quad < QUADS) {
-      let loaded = keyQuad(keyRow(keyPages[key], block.kvHead, u32(first) + key), quad);
-      x[i] = loaded.quad;
-      if (loaded.special) { atomicOr(&nanKeys[key], 1u); }
+fn loadKeys(chunk: u32, lane: u32) {
+  for (var i = lane; i < DEPTH * TILE; i += WORKGROUP) {
+    let key = i / DEPTH;
+    let quad = chunk * DEPTH + i % DEPTH;
+    let at = (i % DEPTH) * KEY_STRIDE + key;
+    if (keyRows[key] == ABSENT || quad >= QUADS) {
+      tile[at] = TileQuad();
+    } else if (storeKey(at, keyRows[key], quad)) {
+      atomicOr(&nanKeys[key], 1u);
     }
   }
-  for (var d = 0u; d < 4u; d++) {
-    tile[(4u * (lane % SIDE) + d) * SIDE + keys] = vec4<f32>(x[0][d], x[1][d], x[2][d], x[3][d]);
-  }
 }
 
-fn loadValues(block: Block, first: i32, chunk: u32, lane: u32) {
-  let quad = chunk * SIDE + lane % SIDE;
-  for (var key = lane / SIDE; key < TILE; key += SIDE) {
-    var value = vec4<f32>();
-    if (keyPages[key] != ABSENT && quad < QUADS) {
-      let loaded = valueQuad(valueRow(keyPages[key], block.kvHead, u32(first) + key), quad);
-      value = loaded.quad;
-      if (loaded.special) { atomicOr(&specialValues, 1u); }
+// VALUE_KEYS keys of the tile, from the given one on.
+fn loadValues(first: u32, chunk: u32, lane: u32) {
+  for (var i = lane; i < VALUE_KEYS * COLUMNS; i += WORKGROUP) {
+    let row = valueRows[first + i / COLUMNS];
+    let quad = chunk * COLUMNS + i % COLUMNS;
+    if (row == ABSENT || quad >= QUADS) {
+      tile[i] = TileQuad();
+    } else if (storeValue(i, row, quad)) {
+      atomicOr(&specialValues, 1u);
     }
-    tile[key * SIDE + lane % SIDE] = value;
   }
 }
 
-@compute @workgroup_size(64)
+// Sums of a row's dims, with a value's product.
+fn withValue(sums: vec4<f32>, weight: u32, value: vec4<f32>) -> vec4<f32> {
+  return fma(vec4<f32>(bitcast<f32>(weight)), value, sums);
+}
+
+fn withVisible(sums: vec4<f32>, weight: u32, value: vec4<f32>) -> vec4<f32> {
+  return select(withValue(sums, weight, value), sums, weight == MASKED);
+}
+
+// Scores of a row and 4 keys in their order, where the row sees them.
+fn ordersOf(scores: vec4<f32>, nan: vec4<bool>, places: vec4<i32>, facts: vec4<u32>) -> vec4<i32> {
+  var capable = scores * bitcast<f32>(facts.y);
+  if (params.softcap != 0.0) { capable = vec4<f32>(capped(capable.x), capped(capable.y), capped(capable.z), capped(capable.w)); }
+  let bits = bitcast<vec4<i32>>(capable);
+  let orders = select(bits, bits ^ vec4<i32>(0x7fffffff), bits < vec4<i32>(0));
+  let isNan = nan | ((bits & vec4<i32>(0x7fffffff)) > vec4<i32>(INFINITY_ORDER));
+  // A key that is not there has a negative place, which is far after all others.
+  let seen = vec4<u32>(places - vec4<i32>(i32(facts.z))) < vec4<u32>(facts.w);
+  return select(vec4<i32>(NOTHING), select(orders, vec4<i32>(NAN_ORDER), isNan), seen);
+}
+
+fn largestIn(orders: vec4<i32>) -> i32 {
+  return max(max(orders.x, orders.y), max(orders.z, orders.w));
+}
+
+fn weightsOf(orders: vec4<i32>, base: f32) -> vec4<f32> {
+  return vec4<f32>(weightOf(orders.x, base), weightOf(orders.y, base), weightOf(orders.z, base), weightOf(orders.w, base));
+}
+
+@compute @workgroup_size(WORKGROUP)
 fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let index = linearIndex(group, groups);
   if (index >= params.blocks) { return; }
-  let block = blockOf(params.firstBlock + index);
+  // From the last on: causal rows that see most begin first.
+  let block = blockOf(params.firstBlock + params.blocks - 1u - index);
   if (block.rows == 0u) { return; }
   let seen = visibleToSome(block);
   measureRows(block, lane);
-  let rows = lane / SIDE;
-  let column = lane % SIDE;
-  var visible = array<vec2<i32>, 4>();
-  var factors = vec4<f32>();
-  for (var i = 0u; i < 4u; i++) {
-    visible[i] = visibleKeys(block, 4u * rows + i);
-    factors[i] = rowPowers[4u * rows + i].y;
+  let column = lane % COLUMNS;
+  let row = lane / COLUMNS * ROWS_EACH;
+  let rowQuad = row / 4u;
+  // What some of these rows see.
+  var begin = 0x7fffffff;
+  var end = 0;
+  for (var r = 0u; r < ROWS_EACH; r++) {
+    let facts = rowFacts[row + r];
+    begin = min(begin, select(0x7fffffff, i32(facts.z), facts.w > 0u));
+    end = max(end, i32(facts.z + facts.w));
   }
-  var largest = vec4<i32>(NOTHING);
-  var sums = vec4<f32>();
-  var values = array<vec4<f32>, 4u * CHUNKS>();
+
+  var largest = array<vec4<i32>, QUADS_EACH>();
+  for (var i = 0u; i < QUADS_EACH; i++) { largest[i] = vec4<i32>(NOTHING); }
+  var sums = RowQuads();
+  var values = array<vec4<f32>, ROWS_EACH * VALUE_CHUNKS>();
 
   for (var first = seen.x / i32(TILE) * i32(TILE); first < seen.y; first += i32(TILE)) {
-    loadTile(block, seen, first, lane);
-    var scores = array<vec4<f32>, 4>();
-    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
-      loadQueries(block, chunk, lane);
-      loadKeys(block, first, chunk, lane);
+    findKeys(block, seen, first, lane);
+    var scores = Rows();
+    let some = begin < first + i32(TILE) && end > first;
+    for (var chunk = 0u; chunk < SCORE_CHUNKS; chunk++) {
+      loadQueries(chunk, lane);
+      loadKeys(chunk, lane);
       workgroupBarrier();
-      for (var d = 0u; d < TILE; d++) {
-        let x = queries[d * SIDE + rows];
-        let key = tile[d * SIDE + column];
-        scores[0] += x.x * key;
-        scores[1] += x.y * key;
-        scores[2] += x.z * key;
-        scores[3] += x.w * key;
-      }
+      if (some) { addScores(&scores, row, column); }
       workgroupBarrier();
     }
 
     // Scores in their order, and the largest of each row.
-    var orders = array<vec4<i32>, 4>();
-    for (var i = 0u; i < 4u; i++) {
-      for (var n = 0u; n < 4u; n++) {
-        let at = 4u * column + n;
-        let key = first + i32(at);
-        var order = orderOf(capped(scores[i][n] * keyScales[at] * factors[i]));
-        if (atomicLoad(&nanKeys[at]) != 0u) { order = NAN_ORDER; }
-        orders[i][n] = select(NOTHING, order, key >= visible[i].x && key < visible[i].y && keyPages[at] != ABSENT);
-      }
-      partOrders[(4u * rows + i) * SIDE + column] = max(max(orders[i].x, orders[i].y), max(orders[i].z, orders[i].w));
+    var places = vec4<i32>(-1);
+    var kScales = vec4<f32>();
+    var vScales = vec4<f32>();
+    var nan = vec4<bool>();
+    for (var n = 0u; n < 4u; n++) {
+      let at = n * COLUMNS + column;
+      if (keyRows[at] != ABSENT) { places[n] = first + i32(at); }
+      kScales[n] = keyScales[at];
+      vScales[n] = valueScales[at];
+      nan[n] = atomicLoad(&nanKeys[at]) != 0u;
+    }
+    var orders = array<vec4<i32>, ROWS_EACH>();
+    for (var r = 0u; r < ROWS_EACH; r++) { orders[r] = ordersOf(scores[r] * kScales, nan, places, rowFacts[row + r]); }
+    for (var i = 0u; i < QUADS_EACH; i++) {
+      let most = vec4<i32>(largestIn(orders[4u * i]), largestIn(orders[4u * i + 1u]), largestIn(orders[4u * i + 2u]), largestIn(orders[4u * i + 3u]));
+      memory[column * ROW_QUADS + rowQuad + i] = bitcast<vec4<u32>>(most);
     }
     workgroupBarrier();
-    var rescale = vec4<f32>();
-    for (var i = 0u; i < 4u; i++) {
+    var rescale = RowQuads();
+    for (var i = 0u; i < QUADS_EACH; i++) {
       var most = largest[i];
-      for (var part = 0u; part < SIDE; part++) { most = max(most, partOrders[(4u * rows + i) * SIDE + part]); }
-      // Exactly 1 where nothing larger came, so that a tile that the row does not see changes nothing.
-      rescale[i] = select(weightOf(largest[i], baseOf(most)), 1.0, most == largest[i]);
+      for (var part = 0u; part < COLUMNS; part++) { most = max(most, bitcast<vec4<i32>>(memory[part * ROW_QUADS + rowQuad + i])); }
+      for (var n = 0u; n < 4u; n++) {
+        // Exactly 1 where nothing larger came, so that a tile that the row does not see changes nothing.
+        rescale[i][n] = select(weightOf(largest[i][n], baseOf(most[n])), 1.0, most[n] == largest[i][n]);
+      }
       largest[i] = most;
     }
 
     // What a tile adds is summed up by itself first: one sum of tens of thousands of terms alike loses four digits.
-    var added = vec4<f32>();
-    for (var n = 0u; n < 4u; n++) {
-      var column4 = vec4<u32>();
-      for (var i = 0u; i < 4u; i++) {
-        let weight = weightOf(orders[i][n], baseOf(largest[i]));
-        added[i] += weight;
-        column4[i] = select(bitcast<u32>(weight * valueScales[4u * column + n]), MASKED, orders[i][n] == NOTHING);
-      }
-      weights[(4u * column + n) * SIDE + rows] = column4;
+    var weights = array<vec4<u32>, ROWS_EACH>();
+    for (var r = 0u; r < ROWS_EACH; r++) {
+      let each = weightsOf(orders[r], baseOf(largest[r / 4u][r % 4u]));
+      sums[r / 4u][r % 4u] = fma(sums[r / 4u][r % 4u], rescale[r / 4u][r % 4u], each.x + each.y + each.z + each.w);
+      weights[r] = select(bitcast<vec4<u32>>(each * vScales), vec4<u32>(MASKED), orders[r] == vec4<i32>(NOTHING));
     }
-    sums = sums * rescale + added;
 
-    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
-      loadValues(block, first, chunk, lane);
+    for (var half = 0u; half < TILE / WEIGHT_KEYS; half++) {
       workgroupBarrier();
-      let special = atomicLoad(&specialValues) != 0u;
-      var products = array<vec4<f32>, 4>();
-      for (var key = 0u; key < TILE; key++) {
-        let weight = weights[key * SIDE + rows];
-        let value = tile[key * SIDE + column];
-        if (special) {
-          for (var i = 0u; i < 4u; i++) {
-            if (weight[i] != MASKED) { products[i] += bitcast<f32>(weight[i]) * value; }
-          }
-        } else {
-          for (var i = 0u; i < 4u; i++) { products[i] += bitcast<f32>(weight[i]) * value; }
+      for (var i = 0u; i < QUADS_EACH; i++) {
+        let a = select(weights[4u * i].xy, weights[4u * i].zw, half == 1u);
+        let b = select(weights[4u * i + 1u].xy, weights[4u * i + 1u].zw, half == 1u);
+        let c = select(weights[4u * i + 2u].xy, weights[4u * i + 2u].zw, half == 1u);
+        let d = select(weights[4u * i + 3u].xy, weights[4u * i + 3u].zw, half == 1u);
+        memory[column * WEIGHT_STRIDE + rowQuad + i] = vec4<u32>(a.x, b.x, c.x, d.x);
+        memory[(COLUMNS + column) * WEIGHT_STRIDE + rowQuad + i] = vec4<u32>(a.y, b.y, c.y, d.y);
+      }
+      for (var chunk = 0u; chunk < VALUE_CHUNKS; chunk++) {
+        var products = Rows();
+        for (var part = 0u; part < WEIGHT_KEYS / VALUE_KEYS; part++) {
+          let key = half * WEIGHT_KEYS + part * VALUE_KEYS;
+          loadValues(key, chunk, lane);
+          workgroupBarrier();
+          // Keys that none of these rows sees have no weight.
+          let begins = u32(clamp(begin - first - i32(key), 0, i32(VALUE_KEYS)));
+          let ends = u32(clamp(end - first - i32(key), 0, i32(VALUE_KEYS)));
+          addValues(&products, part * VALUE_KEYS, begins, ends, rowQuad, column);
+          workgroupBarrier();
+        }
+        for (var r = 0u; r < ROWS_EACH; r++) {
+          let factor = select(rescale[r / 4u][r % 4u], 1.0, half > 0u);
+          values[chunk * ROWS_EACH + r] = fma(values[chunk * ROWS_EACH + r], vec4<f32>(factor), products[r]);
         }
       }
-      for (var i = 0u; i < 4u; i++) { values[4u * chunk + i] = values[4u * chunk + i] * rescale[i] + products[i]; }
-      workgroupBarrier();
     }
   }
 
-  for (var i = 0u; i < 4u; i++) { partSums[(4u * rows + i) * SIDE + column] = sums[i]; }
+  for (var i = 0u; i < QUADS_EACH; i++) { memory[column * ROW_QUADS + rowQuad + i] = bitcast<vec4<u32>>(sums[i]); }
   workgroupBarrier();
-  for (var i = 0u; i < 4u; i++) {
-    let row = 4u * rows + i;
-    if (row >= block.rows) { continue; }
-    let nothingSeen = largest[i] == NOTHING;
-    let sink = sinkOf(queryHead(block, row));
-    let most = max(largest[i], sink.order);
-    let own = weightOf(largest[i], baseOf(most));
-    var sum = 0.0;
-    for (var part = 0u; part < SIDE; part++) { sum += partSums[row * SIDE + part]; }
-    sum = sum * own + weightOf(sink.order, baseOf(most));
-    let at = headRow(block, row);
-    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
-      let quad = chunk * SIDE + column;
-      if (quad < QUADS) { out[at * QUADS + quad] = outBits(most, nothingSeen, sum, values[4u * chunk + i] * own); }
+  for (var i = 0u; i < QUADS_EACH; i++) {
+    sums[i] = vec4<f32>();
+    for (var part = 0u; part < COLUMNS; part++) { sums[i] += bitcast<vec4<f32>>(memory[part * ROW_QUADS + rowQuad + i]); }
+  }
+  for (var r = 0u; r < ROWS_EACH; r++) {
+    if (row + r >= block.rows) { continue; }
+    let mine = largest[r / 4u][r % 4u];
+    let nothingSeen = mine == NOTHING;
+    let sink = sinkOf(queryHead(block, row + r));
+    let most = max(mine, sink.order);
+    let own = weightOf(mine, baseOf(most));
+    let sum = fma(sums[r / 4u][r % 4u], own, weightOf(sink.order, baseOf(most)));
+    let at = rowStarts[row + r];
+    for (var chunk = 0u; chunk < VALUE_CHUNKS; chunk++) {
+      let quad = chunk * COLUMNS + column;
+      if (quad < QUADS) { out[at * QUADS + quad] = outBits(most, nothingSeen, sum, values[chunk * ROWS_EACH + r] * own); }
     }
     if (column == 0u) { lse[at] = lseBits(most, nothingSeen, sum, sink.bits); }
   }

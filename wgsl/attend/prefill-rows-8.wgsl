@@ -1,0 +1,85 @@
+// The sums of an invocation that has 8 rows, each with a name of its own: they are to stay in registers, and some compilers
+// put an array that a loop goes through elsewhere. prefill-rows-4.wgsl is the same for 4.
+
+fn addScores(scores: ptr<function, Rows>, row: u32, column: u32) {
+  var s0 = (*scores)[0];
+  var s1 = (*scores)[1];
+  var s2 = (*scores)[2];
+  var s3 = (*scores)[3];
+  var s4 = (*scores)[4];
+  var s5 = (*scores)[5];
+  var s6 = (*scores)[6];
+  var s7 = (*scores)[7];
+  for (var step = 0u; step < PRODUCT_STEPS; step++) {
+    let keys = keysAt(step, column);
+    s0 = withProducts(s0, step, row, keys);
+    s1 = withProducts(s1, step, row + 1u, keys);
+    s2 = withProducts(s2, step, row + 2u, keys);
+    s3 = withProducts(s3, step, row + 3u, keys);
+    s4 = withProducts(s4, step, row + 4u, keys);
+    s5 = withProducts(s5, step, row + 5u, keys);
+    s6 = withProducts(s6, step, row + 6u, keys);
+    s7 = withProducts(s7, step, row + 7u, keys);
+  }
+  (*scores)[0] = s0;
+  (*scores)[1] = s1;
+  (*scores)[2] = s2;
+  (*scores)[3] = s3;
+  (*scores)[4] = s4;
+  (*scores)[5] = s5;
+  (*scores)[6] = s6;
+  (*scores)[7] = s7;
+}
+
+// Products of the values that lie in workgroup memory, from begin to end - 1, with their weights, of which the given one is
+// the first value's.
+fn addValues(products: ptr<function, Rows>, firstWeight: u32, begin: u32, end: u32, rowQuad: u32, column: u32) {
+  var p0 = (*products)[0];
+  var p1 = (*products)[1];
+  var p2 = (*products)[2];
+  var p3 = (*products)[3];
+  var p4 = (*products)[4];
+  var p5 = (*products)[5];
+  var p6 = (*products)[6];
+  var p7 = (*products)[7];
+  if (atomicLoad(&specialValues) != 0u) {
+    // Select, never multiply: a value that is no number must not reach a row that does not see it.
+    for (var key = begin; key < end; key++) {
+      let value = valueAt(key * COLUMNS + column);
+      let at = (firstWeight + key) * WEIGHT_STRIDE + rowQuad;
+      let weights0 = memory[at];
+      let weights1 = memory[at + 1u];
+      p0 = withVisible(p0, weights0.x, value);
+      p1 = withVisible(p1, weights0.y, value);
+      p2 = withVisible(p2, weights0.z, value);
+      p3 = withVisible(p3, weights0.w, value);
+      p4 = withVisible(p4, weights1.x, value);
+      p5 = withVisible(p5, weights1.y, value);
+      p6 = withVisible(p6, weights1.z, value);
+      p7 = withVisible(p7, weights1.w, value);
+    }
+  } else {
+    for (var key = begin; key < end; key++) {
+      let value = valueAt(key * COLUMNS + column);
+      let at = (firstWeight + key) * WEIGHT_STRIDE + rowQuad;
+      let weights0 = memory[at];
+      let weights1 = memory[at + 1u];
+      p0 = withValue(p0, weights0.x, value);
+      p1 = withValue(p1, weights0.y, value);
+      p2 = withValue(p2, weights0.z, value);
+      p3 = withValue(p3, weights0.w, value);
+      p4 = withValue(p4, weights1.x, value);
+      p5 = withValue(p5, weights1.y, value);
+      p6 = withValue(p6, weights1.z, value);
+      p7 = withValue(p7, weights1.w, value);
+    }
+  }
+  (*products)[0] = p0;
+  (*products)[1] = p1;
+  (*products)[2] = p2;
+  (*products)[3] = p3;
+  (*products)[4] = p4;
+  (*products)[5] = p5;
+  (*products)[6] = p6;
+  (*products)[7] = p7;
+}
