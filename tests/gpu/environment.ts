@@ -9,7 +9,7 @@ export function chosenAdapter(): (typeof adapters)[number] {
   const choice = process.env.FP8_KV_ADAPTER ?? (packaged ? 'swiftshader' : 'system');
   const adapter = adapters.find((name) => name === choice);
   if (adapter === undefined) throw new Error(`FP8_KV_ADAPTER expected ${adapters.join(' or ')}, got ${choice}`);
-  if (adapter === 'swiftshader' && !packaged) throw new Error(`FP8_KV_ADAPTER=swiftshader: npm brings it for linux-x64 only, this is ${process.platform}-${process.arch}`);
+  if (adapter === 'swiftshader' && !packaged) throw new Error(`FP8_KV_ADAPTER=swiftshader: the package @sparticuz/chromium brings it, for linux-x64 only; this is ${process.platform}-${process.arch}`);
   return adapter;
 }
 

@@ -10,15 +10,25 @@ import { fileURLToPath } from 'node:url';
 import { createBrotliDecompress } from 'node:zlib';
 import { extract } from 'tar-fs';
 
-/** Whether what the package brings runs on this machine. */
-export const packaged = process.platform === 'linux' && process.arch === 'x64';
+const { resolve } = createRequire(import.meta.url);
+
+function isInstalled(): boolean {
+  try {
+    return resolve('@sparticuz/chromium') !== '';
+  } catch {
+    return false;
+  }
+}
+
+/** Whether the package is there, and what it brings runs on this machine. */
+export const packaged = process.platform === 'linux' && process.arch === 'x64' && isInstalled();
 
 /**
  * The folder of `chromium`, SwiftShader with its loader, and in `lib/` what else Chromium needs of a bare system. They lie together
  * because Chromium looks for SwiftShader beside itself. Unpacked once; two processes may do so at the same time.
  */
 export async function unpackedFolder(): Promise<string> {
-  const root = join(createRequire(import.meta.url).resolve('@sparticuz/chromium'), '..', '..', '..');
+  const root = join(resolve('@sparticuz/chromium'), '..', '..', '..');
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   const parent = fileURLToPath(new URL('../../build/gpu', import.meta.url));
   const folder = join(parent, `chromium-${version}`);

@@ -42,7 +42,7 @@ for (const file of files) {
 if (files.length === 0) run.fail(1, `no test file matches ${parts.join(' ') || suffix}`);
 if (gpuFiles.length > 0 && !options['no-browser']) {
   if (packaged) await runInChromium(gpuFiles, run, requireGpu).catch((error: Error) => run.fail(1, `Chromium could not run the tests: ${error.stack}`));
-  else run.skip(gpuTests, `npm brings Chromium for linux-x64 only, this is ${process.platform}-${process.arch}`);
+  else run.skip(gpuTests, `Chromium comes with the package @sparticuz/chromium, for linux-x64 only; this is ${process.platform}-${process.arch}`);
 }
 finished = true;
 console.log(summary(run.totals));
