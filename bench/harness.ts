@@ -29,7 +29,7 @@ export interface Section {
   readonly figures: readonly Figure[];
 }
 
-export interface Report {
+interface Report {
   readonly question: string;
   readonly sections: readonly Section[];
 }

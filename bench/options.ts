@@ -8,12 +8,20 @@ function refuse(reason: string): never {
 
 function parse() {
   const { values, positionals } = parseArgs({
-    options: { all: { type: 'boolean', default: false }, threads: { type: 'string', default: '1' }, markdown: { type: 'boolean', default: false }, json: { type: 'string' } },
+    options: {
+      all: { type: 'boolean', default: false },
+      threads: { type: 'string', default: '1' },
+      small: { type: 'boolean', default: false },
+      large: { type: 'boolean', default: false },
+      features: { type: 'string' },
+      markdown: { type: 'boolean', default: false },
+      json: { type: 'string' },
+    },
     allowPositionals: true,
   });
   const threads = values.threads.split(',').map(Number);
   if (!threads.every((count) => Number.isInteger(count) && count > 0)) throw new TypeError(`--threads expected numbers of threads, got ${values.threads}`);
-  return { ...values, threads, names: positionals };
+  return { ...values, threads, features: values.features?.split(','), names: positionals };
 }
 
 /** Ends the process with exit code 2 where the bench is called in a way that it does not know. */
