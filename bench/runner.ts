@@ -7,7 +7,7 @@ import { adapterEnvironment } from '../tests/gpu/environment.js';
 import { SEED } from './inputs.js';
 import { options } from './options.js';
 
-const gpuBenches = ['gpu-decode', 'gpu-prefill'] as const;
+const gpuBenches = ['gpu-copy', 'gpu-decode', 'gpu-prefill', 'gpu-append', 'gpu-layers'] as const;
 const cpuBenches = ['codec', 'append', 'decode', 'decode-lengths', 'decode-subnormals', 'decode-heap', 'prefill', 'model'] as const;
 export const benches = { cpu: cpuBenches, gpu: gpuBenches };
 

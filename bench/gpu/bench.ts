@@ -38,7 +38,7 @@ export async function openBench(): Promise<GpuBench> {
   const variants = await openVariants(device, features);
   const size = small || (adapter.software && !large) ? 'small' : 'large';
   const { vendor, architecture, device: name, description } = adapter;
-  console.log(`\n${[vendor, architecture, name, description].filter(Boolean).join(', ')}; features: ${adapter.features.join(' ')}; times by ${timer.source}; ${size} shapes`);
+  console.log(`\n${[vendor, architecture, name, description].filter(Boolean).join(', ')}; features: ${[...device.features].filter((feature) => optionalFeatures.some((name) => name === feature)).join(' ') || 'none of use'}; times by ${timer.source}; ${size} shapes`);
   return { device, adapter, timer, variants, size };
 }
 
@@ -47,13 +47,16 @@ type Times = readonly number[];
 
 export const median = (times: Times): number => times[times.length >> 1];
 
+/** Whose run takes so long gives a sample in every other round only. */
+const SLOW_MS = 1000;
+
 /** Everyone gives a sample in each round, in an order that rotates: a device that slows down slows all. */
 export async function raceOnGpu(works: readonly TimedWork[], size: Size): Promise<number[][]> {
   const times = works.map((): number[] => []);
   for (let round = 0; round < rounds[size]; round++) {
     for (let i = 0; i < works.length; i++) {
       const racer = (round + i) % works.length;
-      times[racer].push(await works[racer].sample());
+      if (round % 2 === 0 || median(times[racer]) < SLOW_MS) times[racer].push(await works[racer].sample());
     }
   }
   return times.map((each) => each.sort((a, b) => a - b));
@@ -62,27 +65,32 @@ export async function raceOnGpu(works: readonly TimedWork[], size: Size): Promis
 /** What every figure that was raced has. */
 export const timeValues = (times: Times, { repeats }: TimedWork): Values => ({ 'median, ms': median(times), 'min, ms': times[0], runs: times.length * repeats });
 
-/** A copy from one buffer into another. It reads and writes: both count. */
+export const gbPerSecond = (bytes: number, milliseconds: number): number => bytes / milliseconds / 1e6;
+
+/** A copy from one buffer into another, in the race. */
 export interface Copy {
-  readonly bytes: number;
-  readonly record: (encoder: GPUCommandEncoder) => void;
+  readonly work: TimedWork;
+  /** It reads and writes: both count. */
+  gbPerSecond(times: Times): number;
+  figure(times: Times): GpuFigure;
   destroy(): void;
 }
 
-export function openCopy({ device, size }: GpuBench): Copy {
+export async function openCopy({ device, timer, size }: GpuBench): Promise<Copy> {
   const bytes = Math.min(copyBytes[size], device.limits.maxBufferSize);
   const [from, to] = [emptyBuffer(device, bytes), emptyBuffer(device, bytes)];
+  const work = await timer.prepare((encoder) => encoder.copyBufferToBuffer(from, 0, to, 0, bytes));
+  const speed = (times: Times): number => gbPerSecond(2 * bytes, median(times));
   return {
-    bytes: 2 * bytes,
-    record: (encoder) => encoder.copyBufferToBuffer(from, 0, to, 0, bytes),
+    work,
+    gbPerSecond: speed,
+    figure: (times) => ({ name: 'copy', values: { 'GB/s': speed(times), 'of copy, %': 100, ...timeValues(times, work) } }),
     destroy: () => {
       from.destroy();
       to.destroy();
     },
   };
 }
-
-export const gbPerSecond = (bytes: number, milliseconds: number): number => bytes / milliseconds / 1e6;
 
 const digits = (x: number): string => (Math.abs(x) >= 1000 ? x.toFixed(0) : x.toPrecision(3));
 

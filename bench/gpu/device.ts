@@ -54,7 +54,7 @@ export async function openDevice(features: readonly OptionalFeature[]): Promise<
   const adapter = await requestAdapter();
   const device = await requestDevice(adapter, { optionalFeatures: [...features, 'timestamp-query' as OptionalFeature] });
   device.addEventListener('uncapturederror', (event) => {
-    throw (event as GPUUncapturedErrorEvent).error;
+    throw new Error((event as GPUUncapturedErrorEvent).error.message);
   });
   return { device, adapter: factsOf(adapter) };
 }
