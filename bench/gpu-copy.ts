@@ -1,6 +1,6 @@
 /** What does memory give: to a copy, which other benches take as their measure, and to a plain kernel that reads, or reads and writes? */
 import { gbPerSecond, median, openBench, openCopy, raceOnGpu, reportGpu, timeValues, type GpuBench } from './gpu/bench.js';
-import { bufferOf, emptyBuffer } from './gpu/buffers.js';
+import { emptyBuffer, noiseBuffer } from './gpu/buffers.js';
 import { copyBytes } from './gpu/shapes.js';
 import type { TimedWork } from '../src/webgpu/timing.js';
 
@@ -31,7 +31,7 @@ const source = (name: KernelName): string => `
 async function stream({ device, timer }: GpuBench, name: KernelName, bytes: number): Promise<TimedWork> {
   const module = device.createShaderModule({ code: source(name) });
   const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module, entryPoint: 'stream' } });
-  const buffers = [bufferOf(device, new Uint8Array(bytes)), emptyBuffer(device, bytes)];
+  const buffers = [noiseBuffer(device, bytes), emptyBuffer(device, bytes)];
   const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })) });
   const workgroups = bytes / 16 / EACH / WORKGROUP;
   const most = device.limits.maxComputeWorkgroupsPerDimension;

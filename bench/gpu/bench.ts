@@ -2,7 +2,7 @@
 import { GpuTimer, type TimedWork } from '../../src/webgpu/timing.js';
 import { options } from '../options.js';
 import { table } from '../table.js';
-import { emptyBuffer } from './buffers.js';
+import { emptyBuffer, noiseBuffer } from './buffers.js';
 import { openDevice, type AdapterFacts } from './device.js';
 import { copyBytes, rounds, type Size } from './shapes.js';
 import { openVariants, optionalFeatures, type BenchedVariant } from './variants.js';
@@ -78,7 +78,7 @@ export interface Copy {
 
 export async function openCopy({ device, timer, size }: GpuBench): Promise<Copy> {
   const bytes = Math.min(copyBytes[size], device.limits.maxBufferSize);
-  const [from, to] = [emptyBuffer(device, bytes), emptyBuffer(device, bytes)];
+  const [from, to] = [noiseBuffer(device, bytes), emptyBuffer(device, bytes)];
   const work = await timer.prepare((encoder) => encoder.copyBufferToBuffer(from, 0, to, 0, bytes));
   const speed = (times: Times): number => gbPerSecond(2 * bytes, median(times));
   return {

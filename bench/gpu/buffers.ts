@@ -1,5 +1,8 @@
 /** Buffers as an engine has them. */
 import { usage } from '../../src/webgpu/constants.js';
+import { normals, SEED } from '../inputs.js';
+
+const NOISE_FLOATS = 2 ** 22;
 
 export function emptyBuffer(device: GPUDevice, size: number): GPUBuffer {
   return device.createBuffer({ size, usage: usage.storage | usage.copySrc | usage.copyDst });
@@ -8,6 +11,17 @@ export function emptyBuffer(device: GPUDevice, size: number): GPUBuffer {
 export function bufferOf(device: GPUDevice, data: ArrayBufferView<ArrayBuffer>): GPUBuffer {
   const buffer = emptyBuffer(device, data.byteLength);
   device.queue.writeBuffer(buffer, 0, data);
+  return buffer;
+}
+
+/** Full of numbers: memory may be faster where it holds zeros. */
+export function noiseBuffer(device: GPUDevice, size: number): GPUBuffer {
+  const noise = bufferOf(device, normals(SEED, NOISE_FLOATS) as Float32Array<ArrayBuffer>);
+  const buffer = emptyBuffer(device, size);
+  const encoder = device.createCommandEncoder();
+  for (let at = 0; at < size; at += noise.size) encoder.copyBufferToBuffer(noise, 0, buffer, at, Math.min(noise.size, size - at));
+  device.queue.submit([encoder.finish()]);
+  noise.destroy();
   return buffer;
 }
 
