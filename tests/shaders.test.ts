@@ -39,7 +39,7 @@ for (const variant of variants) {
         for (const headDim of [8, 72, 256]) {
           const layout = pageLayout({ kvHeads: 2, headDim, blockSize: 16, k: { dtype: k }, v: { dtype: v } }, 'token-major');
           for (const group of headDim === 72 ? [1, 2, 3, 8] : [8]) await assertCompiles(decodeKernel(layout, group, variant));
-          for (const rows of [32, 64]) await assertCompiles(prefillKernel(layout, variant, rows));
+          for (const prefillRows of [32, 64] as const) await assertCompiles(prefillKernel(layout, { ...variant, prefillRows }));
         }
       }
     }

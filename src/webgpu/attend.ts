@@ -69,7 +69,7 @@ export function attendKernels(call: Shape, { variant }: Gpu): Kernel[] {
   return [
     ...(unchecked ? [checkKernel] : []),
     ...(decodes ? [decodeKernel(layout, groupOf(call), variant), mergeKernel(layout, groupOf(call))] : []),
-    ...(prefills ? [prefillKernel(layout, variant, prefillRows(layout))] : []),
+    ...(prefills ? [prefillKernel(layout, variant)] : []),
   ];
 }
 
@@ -171,12 +171,12 @@ function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall
 
 function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall): void {
   const { layout, cuSeqlensQ, seqUsedK } = call;
-  const rows = prefillRows(layout);
+  const rows = prefillRows(layout, gpu.variant);
   const rowBlocks = Math.ceil((call.maxSeqlenQ * groupOf(call)) / rows);
   const blocks = call.sequences * rowBlocks * layout.kvHeads;
   const params = writeParams(gpu, call, { rowBlocks, firstBlock: 0, blocks, cuts: 1, cutsEach: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
   const regions = [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.statusRegion];
-  gpu.dispatch(pass, call.groups, prefillKernel(layout, gpu.variant, rows), regions, blocks);
+  gpu.dispatch(pass, call.groups, prefillKernel(layout, gpu.variant), regions, blocks);
 }
 
 /** Records a call whose kernels have been compiled. */

@@ -3,7 +3,7 @@ import { floatDtypes, formats, type Format, type Fp8Format } from '../formats.js
 import { wgsl } from '../generated/wgsl.js';
 import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
 import { quotients } from '../recipe.js';
-import type { Variant } from './variant.js';
+import { productsOf, type Products, type Variant } from './variant.js';
 
 /** What a kernel finds at each binding: its parameters or a table, at an offset of their own in each call; or storage that it reads, or writes. */
 export type Binding = 'params' | 'table' | 'read' | 'write';
@@ -16,8 +16,8 @@ export interface Kernel {
   readonly source: () => string;
 }
 
-/** Rows that a workgroup of the prefill kernel takes. They change no bits: more read K and V less often, and need more registers. */
-export const prefillRows = ({ headDim }: PageLayout): 32 | 64 => (headDim > 128 ? 32 : 64);
+/** Rows that a workgroup of the prefill kernel takes. They change no bits: where there are more, K and V are read less often, and more registers needed. */
+export const prefillRows = ({ headDim }: PageLayout, { prefillRows: chosen }: Variant): 32 | 64 => chosen ?? (headDim > 128 ? 32 : 64);
 const PREFILL_WORKGROUP = 128;
 /** Sequences with at most so many new tokens are decoded: their keys are cut, so that a long sequence has work for the whole GPU. */
 export const DECODE_TOKENS = 16;
@@ -92,9 +92,9 @@ const dimsWords = (format: Format): readonly string[] => {
 };
 
 /** How the decode kernel reads 16 dims of a key or a value; queries and keys it multiplies in f32, or 8-bit keys in f16 where the variant says so. */
-function dimsFunctions({ k, v }: PageLayout, { f16 }: Variant): string {
+function dimsFunctions({ k, v }: PageLayout, products: Products): string {
   const [key, value] = [dimsWords(k.format), dimsWords(v.format)];
-  const halves = f16 && formats[k.format].bytes === 1;
+  const halves = products === 'f16';
   const each = (words: readonly string[], call: (word: string) => string, between = ', '): string => words.map(call).join(between);
   return join(
     halves ? join(wgsl[`formats/${k.format as Fp8Format}-f16`], wgsl['attend/products-f16']) : wgsl['attend/products'],
@@ -231,6 +231,7 @@ export function encodeKernel(format: Fp8Format): Kernel {
 export function decodeKernel(layout: PageLayout, group: number, variant: Variant): Kernel {
   const rows = decodeRows(group);
   const { subgroupSize } = variant;
+  const products = productsOf('decode', layout, variant);
   return {
     key: `decode ${attendKey(layout)} ${rows} ${variant.key}`,
     entryPoint: 'decode',
@@ -238,7 +239,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
     source: () =>
       join(
         subgroupSize > 0 ? 'enable subgroups;' : '',
-        variant.f16 ? 'enable f16;' : '',
+        products === 'f16' ? 'enable f16;' : '',
         declare({
           WORKGROUP: DECODE_WORKGROUP,
           LANES: 2 ** Math.ceil(Math.log2(Math.ceil(layout.headDim / 16))),
@@ -247,7 +248,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
           LOADS_AHEAD: 4,
         }),
         keyReader(layout, rows, variant),
-        dimsFunctions(layout, variant),
+        dimsFunctions(layout, products),
         wgsl[subgroupSize > 0 ? 'attend/reduce-subgroups' : 'attend/reduce'],
         wgsl['attend/decode'],
       ),
@@ -272,21 +273,32 @@ export function mergeKernel({ headDim }: PageLayout, group: number): Kernel {
   };
 }
 
-/** @param rows that a workgroup takes: 32 or 64 */
-export function prefillKernel(layout: PageLayout, variant: Variant, rows: number): Kernel {
+/** The largest power of two that a row of q may have, so that 8 products with the largest code, as it is decoded, are f16. */
+const queryUnits: { readonly [F in Fp8Format]: number } = { e4m3fn: 1024, e5m2: 1 / 16 };
+
+/** How the prefill kernel multiplies. */
+function prefillProducts({ k }: PageLayout, products: Products): string {
+  if (products === 'f32') return wgsl['attend/prefill-products'];
+  return join(`const Q_UNIT: f32 = ${queryUnits[k.format as Fp8Format]};`, wgsl['attend/prefill-products-f16']);
+}
+
+export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
+  const rows = prefillRows(layout, variant);
+  const products = productsOf('prefill', layout, variant);
   return {
-    key: `prefill ${attendKey(layout)} ${rows}${variant.unpacksF16 ? '' : ' integers'}`,
+    key: `prefill ${attendKey(layout)} ${rows} ${products}${variant.unpacksF16 ? '' : ' integers'}`,
     entryPoint: 'prefill',
     bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write', 'read'],
     source: () =>
       join(
+        products === 'f16' ? 'enable f16;' : '',
         declare({ WORKGROUP: PREFILL_WORKGROUP }),
         keyReader(layout, rows, variant),
         sideFunctions(layout),
         wgsl['attend/finish'],
-        wgsl['attend/prefill'],
-        wgsl['attend/prefill-products'],
+        prefillProducts(layout, products),
         wgsl[rows === 64 ? 'attend/prefill-rows-8' : 'attend/prefill-rows-4'],
+        wgsl['attend/prefill'],
       ),
   };
 }

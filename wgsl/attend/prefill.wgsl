@@ -141,9 +141,11 @@ fn withVisible(sums: vec4<f32>, weight: u32, value: vec4<f32>) -> vec4<f32> {
 
 // Scores of a row and 4 keys in their order, where the row sees them.
 fn ordersOf(scores: vec4<f32>, nan: vec4<bool>, places: vec4<i32>, facts: vec4<u32>) -> vec4<i32> {
-  var capable = scores * bitcast<f32>(facts.y);
-  if (params.softcap != 0.0) { capable = vec4<f32>(capped(capable.x), capped(capable.y), capped(capable.z), capped(capable.w)); }
-  let bits = bitcast<vec4<i32>>(capable);
+  var scaled = scores * bitcast<f32>(facts.y);
+  if (params.softcap != 0.0) {
+    for (var n = 0u; n < 4u; n++) { scaled[n] = capped(scaled[n]); }
+  }
+  let bits = bitcast<vec4<i32>>(scaled);
   let orders = select(bits, bits ^ vec4<i32>(0x7fffffff), bits < vec4<i32>(0));
   let isNan = nan | ((bits & vec4<i32>(0x7fffffff)) > vec4<i32>(INFINITY_ORDER));
   // A key that is not there has a negative place, which is far after all others.
