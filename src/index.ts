@@ -8,6 +8,8 @@ export type { WasmPages } from './wasm/pages.js';
 export type { ThreadedBackend } from './wasm/threads/backend.js';
 export type { ThreadedPages } from './wasm/threads/pages.js';
 export { requestWebgpuBackend, requiredLimits, webgpuBackend, type OptionalFeature, type RequestWebgpuOptions, type WebgpuBackendOptions } from './webgpu/open.js';
+export { tuneWebgpu, type TunedCandidate, type TuneOptions } from './webgpu/tune.js';
+export type { Tuning } from './webgpu/tuning.js';
 export type { WarmOptions, WebgpuAppendCall, WebgpuBackend, WebgpuStatus } from './webgpu/backend.js';
 export type { WebgpuPages } from './webgpu/pages.js';
 export type { RecordAppendCall, RecordAttendCall } from './webgpu/record.js';

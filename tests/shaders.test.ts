@@ -3,7 +3,9 @@ import { equal, is, ok } from 'uvu/assert';
 import { readdirSync, readFileSync } from 'node:fs';
 import { pageLayout, type Format } from '../src/index.js';
 import { appendKernel, checkKernel, decodeKernel, encodeKernel, mergeKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
+import { tuningChoices } from '../src/webgpu/tuning.js';
 import { variantOf } from '../src/webgpu/variant.js';
+import { tuningOf } from './gpu/tunings.js';
 import { suite } from './suite.js';
 
 const test = suite('shaders');
@@ -39,7 +41,7 @@ for (const variant of variants) {
         for (const headDim of [8, 72, 256]) {
           const layout = pageLayout({ kvHeads: 2, headDim, blockSize: 16, k: { dtype: k }, v: { dtype: v } }, 'token-major');
           for (const group of headDim === 72 ? [1, 2, 3, 8] : [8]) await assertCompiles(decodeKernel(layout, group, variant));
-          for (const prefillRows of [32, 64] as const) await assertCompiles(prefillKernel(layout, { ...variant, prefillRows }));
+          for (const rowsPerWorkgroup of tuningChoices.rowsPerWorkgroup) await assertCompiles(prefillKernel(layout, { ...variant, tuning: tuningOf({ prefill: { rowsPerWorkgroup } }) }));
         }
       }
     }

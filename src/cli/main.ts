@@ -5,9 +5,10 @@ import { attend } from './attend.js';
 import { decode } from './decode.js';
 import { doctor } from './doctor.js';
 import { encode } from './encode.js';
+import { tune } from './tune.js';
 import { UsageError, type Command } from './command.js';
 
-const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, doctor };
+const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, doctor, tune };
 
 const overview = `fp8-kv: the 8-bit KV cache, on the command line
 

@@ -159,10 +159,11 @@ function planDecode(gpu: Gpu, call: GpuAttendCall): DecodePlan {
 function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall, { rows, rowBlocks, cuts, all, atOnce, partials }: DecodePlan): void {
   const { layout, cuSeqlensQ, seqUsedK } = call;
   const group = groupOf(call);
+  const { cutsPerWorkgroup, leastWorkgroups } = gpu.variant.tuning.decode;
   const [decode, merge] = [decodeKernel(layout, group, gpu.variant), mergeKernel(layout, group)];
   for (let firstBlock = 0; firstBlock < all; firstBlock += atOnce) {
     const blocks = Math.min(atOnce, all - firstBlock);
-    const cutsEach = 1;
+    const cutsEach = Math.min(cutsPerWorkgroup, Math.max(1, Math.floor((blocks * cuts) / leastWorkgroups)));
     const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, cutsEach, leastRows: 1, mostRows: DECODE_TOKENS });
     gpu.dispatch(pass, call.groups, decode, [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * Math.ceil(cuts / cutsEach));
     gpu.dispatch(pass, call.groups, merge, [params, cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.statusRegion, call.out, call.lse], blocks * rows);

@@ -17,7 +17,7 @@ export interface Kernel {
 }
 
 /** Rows that a workgroup of the prefill kernel takes. They change no bits: where there are more, K and V are read less often, and more registers needed. */
-export const prefillRows = ({ headDim }: PageLayout, { prefillRows: chosen }: Variant): 32 | 64 => chosen ?? (headDim > 128 ? 32 : 64);
+export const prefillRows = ({ headDim }: PageLayout, { tuning }: Variant): 32 | 64 => (headDim > 128 ? 32 : tuning.prefill.rowsPerWorkgroup);
 const PREFILL_WORKGROUP = 128;
 /** Sequences with at most so many new tokens are decoded: their keys are cut, so that a long sequence has work for the whole GPU. */
 export const DECODE_TOKENS = 16;
@@ -230,10 +230,11 @@ export function encodeKernel(format: Fp8Format): Kernel {
 
 export function decodeKernel(layout: PageLayout, group: number, variant: Variant): Kernel {
   const rows = decodeRows(group);
-  const { subgroupSize } = variant;
+  const { subgroupSize, tuning } = variant;
+  const { loadsAhead } = tuning.decode;
   const products = productsOf('decode', layout, variant);
   return {
-    key: `decode ${attendKey(layout)} ${rows} ${variant.key}`,
+    key: `decode ${attendKey(layout)} ${rows} ${loadsAhead} ${variant.key}`,
     entryPoint: 'decode',
     bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write'],
     source: () =>
@@ -245,11 +246,12 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
           LANES: 2 ** Math.ceil(Math.log2(Math.ceil(layout.headDim / 16))),
           K_EACH: formats[layout.k.format].bytes,
           V_EACH: formats[layout.v.format].bytes,
-          LOADS_AHEAD: 4,
+          LOADS_AHEAD: loadsAhead,
         }),
         keyReader(layout, rows, variant),
         dimsFunctions(layout, products),
-        wgsl[subgroupSize > 0 ? 'attend/reduce-subgroups' : 'attend/reduce'],
+        subgroupSize > 0 ? join(declare({ SUBGROUP: Math.min(subgroupSize, DECODE_WORKGROUP) }), wgsl['attend/reduce-subgroups']) : wgsl['attend/reduce-plain'],
+        wgsl['attend/reduce'],
         wgsl['attend/decode'],
       ),
   };

@@ -4,6 +4,7 @@ import { arrangeKeys } from '../layout.js';
 import { WebgpuBackend } from './backend.js';
 import { Loss } from './loss.js';
 import { subgroupSize, unpacksF16 } from './probe.js';
+import { tuningFor, type Tuning } from './tuning.js';
 import { variantOf } from './variant.js';
 
 /**
@@ -17,6 +18,12 @@ interface FeatureOptions {
   readonly optionalFeatures?: readonly OptionalFeature[];
   /** What the device must have, so that one can be sure of it. Default: nothing. */
   readonly requiredFeatures?: readonly OptionalFeature[];
+  /**
+   * How kernels share out their work, as `fp8-kv tune` or {@link tuneWebgpu} found it: one tuning, or one for each adapter that
+   * is known. It says how soon results are there, and nothing of what they are. Default, also where none is for this adapter:
+   * what its vendor's GPUs let expect.
+   */
+  readonly tuning?: Tuning | readonly Tuning[];
 }
 
 export interface RequestWebgpuOptions extends FeatureOptions {
@@ -57,17 +64,21 @@ function assertSupported(device: GPUDevice, requiredFeatures: readonly OptionalF
   if (unmet.length > 0) throw new UnsupportedDeviceError(unmet);
 }
 
-async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures = defaultFeatures, requiredFeatures = [] }: FeatureOptions): Promise<WebgpuBackend> {
+/** Browsers of 2024 do not say what a device's adapter is. */
+const unknownAdapter = { vendor: '', architecture: '' };
+
+async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures = defaultFeatures, requiredFeatures = [], tuning }: FeatureOptions): Promise<WebgpuBackend> {
   assertSupported(device, requiredFeatures);
+  const tuned = tuningFor(device.adapterInfo ?? unknownAdapter, tuning);
   const wanted = new Set([...optionalFeatures, ...requiredFeatures]);
   const loss = new Loss(device);
   try {
-    const variant = variantOf({
-      subgroupSize: wanted.has('subgroups') ? await subgroupSize(device) : 0,
+    const facts = {
+      subgroupSize: tuned.subgroups && wanted.has('subgroups') ? await subgroupSize(device) : 0,
       f16: wanted.has('shader-f16') && device.features.has('shader-f16'),
       unpacksF16: await unpacksF16(device),
-    });
-    return new WebgpuBackend(device, variant, owned);
+    };
+    return new WebgpuBackend(device, variantOf(facts, tuned), owned);
   } catch (error) {
     throw await loss.explain(error);
   }
@@ -107,14 +118,15 @@ export async function findAdapter({ gpu, powerPreference }: RequestWebgpuOptions
 }
 
 /** Which device to ask an adapter for: with its largest buffers, and the optional features that it has. */
-function descriptorFor(adapter: GPUAdapter, { optionalFeatures = defaultFeatures, requiredFeatures = [] }: FeatureOptions): GPUDeviceDescriptor {
+function descriptorFor(adapter: GPUAdapter, { optionalFeatures = defaultFeatures, requiredFeatures = [] }: FeatureOptions, more: readonly GPUFeatureName[]): GPUDeviceDescriptor {
   const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
-  const features = new Set([...optionalFeatures, ...requiredFeatures]);
+  const features = new Set([...optionalFeatures, ...requiredFeatures, ...more]);
   return { label: 'fp8-kv', requiredFeatures: [...features].filter((name) => adapter.features.has(name)), requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } };
 }
 
-/** @internal a device of one's own */
-export const requestDevice = (adapter: GPUAdapter, options: FeatureOptions): Promise<GPUDevice> => adapter.requestDevice(descriptorFor(adapter, options));
+/** @internal a device of one's own; `more` features are for what kernels do not use, and asked for where the adapter has them */
+export const requestDevice = (adapter: GPUAdapter, options: FeatureOptions, more: readonly GPUFeatureName[] = []): Promise<GPUDevice> =>
+  adapter.requestDevice(descriptorFor(adapter, options, more));
 
 /** @internal a backend that destroys the device with itself, or at once where it cannot be made */
 export async function backendOwning(device: GPUDevice, options: FeatureOptions): Promise<WebgpuBackend> {

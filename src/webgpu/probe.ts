@@ -52,7 +52,10 @@ export async function unpacksF16(device: GPUDevice): Promise<boolean> {
   return true;
 }
 
-/** How many invocations make a subgroup, where they do so in the order of their index, and 4 or more always; else 0. */
+/**
+ * How many invocations make a subgroup at least, where they do so in the order of their index; else 0. A device may have
+ * several sizes and choose one for each kernel: what it does for the kernel that tries says nothing of others' size.
+ */
 export async function subgroupSize(device: GPUDevice): Promise<number> {
   if (!device.features.has('subgroups')) return 0;
   const code = `
@@ -69,5 +72,5 @@ export async function subgroupSize(device: GPUDevice): Promise<number> {
     const expected = [size, lane % size, first + size - 1, size * first + (size * (size - 1)) / 2];
     if (expected.some((value, i) => results[4 * lane + i] !== value)) return 0;
   }
-  return size;
+  return Math.min(size, device.adapterInfo?.subgroupMinSize ?? 4);
 }

@@ -1,17 +1,18 @@
 /** Which kernels a device gets: the one place where that is decided. */
 import { formats } from '../formats.js';
 import type { PageLayout } from '../layout.js';
+import { defaultTuning, type Tuning } from './tuning.js';
 
 /** What is known of a device that kernels differ by. */
 export interface Variant {
-  /** Invocations of a subgroup; 0 where kernels do without. */
+  /** Invocations of a subgroup, at least; 0 where kernels do without. */
   readonly subgroupSize: number;
   /** Whether queries and 8-bit keys are multiplied in f16: within 5e-3 of exact attention then, not 1e-4. Only where it is asked for. */
   readonly f16: boolean;
   /** Whether `unpack2x16float` keeps subnormal numbers: FP8 codes then are decoded as f16 of the same bits, else by integers. */
   readonly unpacksF16: boolean;
-  /** Rows that a workgroup of prefill takes, where it is not left to the head dimension. */
-  readonly prefillRows?: 32 | 64;
+  /** How kernels share out their work. */
+  readonly tuning: Tuning;
   /** Tells variants apart in names. */
   readonly key: string;
 }
@@ -40,7 +41,7 @@ export function productsOf(kernel: 'decode' | 'prefill', layout: PageLayout, var
   return rules.find(fits)!.products;
 }
 
-export function variantOf({ subgroupSize, f16, unpacksF16 }: Omit<Variant, 'key'>): Variant {
+export function variantOf({ subgroupSize, f16, unpacksF16 }: Omit<Variant, 'key' | 'tuning'>, tuning = defaultTuning({ vendor: '', architecture: '' })): Variant {
   const parts = [subgroupSize > 0 ? `subgroups-${subgroupSize}` : 'plain', f16 ? 'f16' : '', unpacksF16 ? '' : 'integers'];
-  return { subgroupSize, f16, unpacksF16, key: parts.filter(Boolean).join(' ') };
+  return { subgroupSize, f16, unpacksF16, tuning, key: parts.filter(Boolean).join(' ') };
 }

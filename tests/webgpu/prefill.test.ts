@@ -3,16 +3,19 @@ import { ok } from 'uvu/assert';
 import { attentionError } from '../../src/files/compare.js';
 import { type AttentionOptions, type AttendResult } from '../../src/index.js';
 import { WebgpuBackend } from '../../src/webgpu/backend.js';
+import type { Tuning } from '../../src/webgpu/tuning.js';
 import { variantOf, type Variant } from '../../src/webgpu/variant.js';
 import { assertSameBits } from '../bits.js';
 import { callOf, fixture } from '../fixture.js';
 import { adapterName, gpu, noAdapter } from '../gpu/adapter.js';
 import { inF32, withShaders } from '../gpu/stand-in.js';
+import { tuningOf } from '../gpu/tunings.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
 
 const test = suite(`prefill, ${adapterName}`, { skip: noAdapter });
 
+const rows = (rowsPerWorkgroup: 32 | 64): Tuning => tuningOf({ prefill: { rowsPerWorkgroup } });
 const plain = variantOf({ subgroupSize: 0, f16: false, unpacksF16: true });
 let device: GPUDevice;
 test.before(async () => {
@@ -56,7 +59,7 @@ for (const each of cases) {
   const name = `D${each.headDim} ${each.k ?? 'e4m3fn'}`;
 
   test(`${name}: the bits do not depend on how many rows a workgroup takes`, async () => {
-    const [few, many] = [await attend(device, { ...plain, prefillRows: 32 }, each), await attend(device, { ...plain, prefillRows: 64 }, each)];
+    const [few, many] = [await attend(device, { ...plain, tuning: rows(32) }, each), await attend(device, { ...plain, tuning: rows(64) }, each)];
     assertSameBits(few.out, many.out);
     assertSameBits(few.lse, many.lse);
   });
@@ -65,7 +68,7 @@ for (const each of cases) {
     const expected = await attend(device, plain, each);
     const standIn = withShaders(device, inF32);
     for (const prefillRows of [32, 64] as const) {
-      const error = attentionError(await attend(standIn, { ...plain, f16: true, prefillRows }, each), expected, each.headDim);
+      const error = attentionError(await attend(standIn, { ...plain, f16: true, tuning: rows(prefillRows) }, each), expected, each.headDim);
       // The roundings are there.
       ok(error.out > 1e-6 && error.out <= 5e-3 && error.lse <= 5e-3, `${prefillRows} rows: out ${error.out}, lse ${error.lse}`);
     }

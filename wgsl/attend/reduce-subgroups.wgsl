@@ -1,33 +1,14 @@
-// As reduce.wgsl, with subgroups: each reduces by itself, and its first invocation hands on what it has.
-// Invocations lie in subgroups in the order of their index, which has been tried on the device. How many make one is asked
-// here: a device with several sizes chooses one for each kernel, and need not choose the same for one that tries.
+// What SUBGROUP invocations reduce by themselves: they lie in one subgroup on this device always. Sums are those of two
+// neighbours, of four, and so on: to the same bits as through workgroup memory.
 
-fn largestOfAll(lane: u32, own: Orders) -> Orders {
+fn largestOfSubgroup(own: i32) -> i32 {
   var largest = own;
-  let size = subgroupAdd(1u);
-  for (var r = 0u; r < ROWS; r++) {
-    let part = subgroupMax(own[r]);
-    if (lane % size == 0u) { parts[r * WORKGROUP + lane / size] = bitcast<u32>(part); }
-  }
-  workgroupBarrier();
-  for (var r = 0u; r < ROWS; r++) {
-    for (var part = 0u; part < WORKGROUP / size; part++) { largest[r] = max(largest[r], bitcast<i32>(parts[r * WORKGROUP + part])); }
-  }
-  workgroupBarrier();
+  for (var step = 1u; step < SUBGROUP; step *= 2u) { largest = max(largest, subgroupShuffleXor(largest, step)); }
   return largest;
 }
 
-fn sumOfAll(lane: u32, own: Rows) -> Rows {
-  var sums = Rows();
-  let size = subgroupAdd(1u);
-  for (var r = 0u; r < ROWS; r++) {
-    let part = subgroupAdd(own[r]);
-    if (lane % size == 0u) { parts[r * WORKGROUP + lane / size] = bitcast<u32>(part); }
-  }
-  workgroupBarrier();
-  for (var r = 0u; r < ROWS; r++) {
-    for (var part = 0u; part < WORKGROUP / size; part++) { sums[r] += bitcast<f32>(parts[r * WORKGROUP + part]); }
-  }
-  workgroupBarrier();
-  return sums;
+fn sumOfSubgroup(own: f32) -> f32 {
+  var sum = own;
+  for (var step = 1u; step < SUBGROUP; step *= 2u) { sum += subgroupShuffleXor(sum, step); }
+  return sum;
 }
