@@ -22,6 +22,12 @@ export interface Backend {
    */
   createPages(layout: PageLayout, count: number): Pages;
 
+  /**
+   * Tables that calls to come will name: for a backend that has to bring them elsewhere, and then does so once. Those calls
+   * say what they say all the same.
+   */
+  expectTables?(tables: readonly Int32Array[]): void;
+
   /** Quantizes keys and values and writes them into their slots. */
   append(call: AppendCall): Awaitable<AppendStatus>;
 

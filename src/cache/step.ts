@@ -84,12 +84,12 @@ export class Step {
     if (!this.#open) throw new Error('the step expected to be open, got one that was committed or aborted');
   }
 
-  /** A GPU takes all tables at once, and not each where it is needed. */
+  /** With the first layer's call, so that a GPU takes all tables at once, and not each where it is needed. */
   #announceTables(): void {
-    if (this.#announced || this.backend.kind !== 'webgpu') return;
+    if (this.#announced || !this.backend.expectTables) return;
     this.#announced = true;
     const { slotMapping, blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
-    (this.backend as WebgpuBackend).expectTables([slotMapping, blockTable, cuSeqlensQ, seqUsedK]);
+    this.backend.expectTables([slotMapping, blockTable, cuSeqlensQ, seqUsedK]);
   }
 
   /**

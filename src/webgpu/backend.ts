@@ -131,7 +131,7 @@ export class WebgpuBackend implements Backend {
     this.#queue.later(end);
   }
 
-  /** @internal Tables that calls to come will name: they go to the GPU together, with the first of these calls. */
+  /** Tables that calls to come will name: they go to the GPU together, with the first of these calls. */
   expectTables(tables: readonly Int32Array[]): void {
     if (this.#ended) return;
     for (const table of tables) this.#gpu.arena.write(table);

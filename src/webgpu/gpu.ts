@@ -14,6 +14,8 @@ export class Gpu {
   readonly scratch: { readonly [name in 'key' | 'value' | 'q' | 'out' | 'lse' | 'partials' | 'page']: Scratch };
   /** One word, {@link statusBits}. */
   readonly status: GPUBuffer;
+  /** The status word, to be bound; and something to bind where a kernel reads nothing. */
+  readonly statusRegion: Region;
   /** Of kernels that read no pages. */
   readonly groups: BindGroups;
   /** Of the bindings that have one which is stated with each dispatch. */
@@ -32,15 +34,11 @@ export class Gpu {
       key: scratch('keys'), value: scratch('values'), q: scratch('queries'), out: scratch('outputs'), lse: scratch('lse'), partials: scratch('partial results'), page: scratch('page'),
     };
     this.status = device.createBuffer({ label: 'fp8-kv status', size: 16, usage: usage.storage | usage.copySrc | usage.copyDst });
+    this.statusRegion = { buffer: this.status, offset: 0, size: this.status.size };
   }
 
   get limits(): GPUSupportedLimits {
     return this.device.limits;
-  }
-
-  /** The status word, to be bound; and something to bind where a kernel reads nothing. */
-  get statusRegion(): Region {
-    return { buffer: this.status, offset: 0, size: this.status.size };
   }
 
   /**
