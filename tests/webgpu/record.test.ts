@@ -148,6 +148,83 @@ test('200 steps with tables on the GPU: no pipeline, no readback, no submit of o
   own.destroy();
 });
 
+test('ranges of one buffer, tables there too, are told apart; and more buffers than bind groups are kept for', async () => {
+  await backend.warm(layout, { queryHeads });
+  const numbers = random(6);
+  const calls = 40;
+  const [x, q] = [numbers.normals(4 * tokenFloats), numbers.normals(4 * rowFloats)];
+  // Every 256 bytes: the keys of two tokens, the queries of one, or a table: cuSeqlensQ, then a seqUsedK and a slot of each call.
+  const [keys, queries] = [bufferOf(device, x), bufferOf(device, q)];
+  const tables = new Int32Array(9 * 64);
+  tables[1] = 1;
+  for (let i = 0; i < 4; i++) {
+    tables[(1 + i) * 64] = i + 1;
+    tables[(5 + i) * 64] = i;
+  }
+  const { buffer } = bufferOf(device, tables);
+  const at = (tensor: GPUBufferBinding, i: number): GPUBufferBinding => ({ buffer: tensor.buffer, offset: 256 * i });
+  const pages = backend.createPages(layout, 1);
+  // Two calls share one.
+  const outs = Array.from({ length: calls / 2 }, () => emptyBuffer(device, 2 * rowFloats));
+  const encoder = device.createCommandEncoder();
+  for (let i = 0; i < calls; i++) {
+    const n = i % 4;
+    if (i < 4) backend.recordAppend(encoder, { pages, key: at(keys, n >> 1), value: at(keys, n >> 1), slotMapping: at({ buffer }, 5 + n), tokens: 1 });
+    backend.recordAttend(encoder, {
+      pages, q: at(queries, n), queryHeads, totalQ: 1, sequences: 1, maxBlocks: 1, maxSeqlenQ: 1, out: at(outs[i >> 1], i % 2),
+      cuSeqlensQ: { buffer, offset: 0 }, seqUsedK: at({ buffer }, 1 + n), blockTable: at({ buffer }, 5),
+    });
+  }
+  device.queue.submit([encoder.finish()]);
+  equal(await backend.readStatus(), { badSlot: false, badPage: false, badLength: false });
+  const cpu = wasmBackend();
+  const cpuPages = cpu.createPages(layout, 1);
+  const expected = Array.from({ length: 4 }, (_, n) => {
+    const row = x.subarray((n >> 1) * 64, (n >> 1) * 64 + tokenFloats);
+    cpu.append({ pages: cpuPages, key: row, value: row, slotMapping: Int32Array.of(n) });
+    return cpu.attend({ pages: cpuPages, q: q.subarray(n * rowFloats, (n + 1) * rowFloats), blockTable: Int32Array.of(0), cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(n + 1) });
+  });
+  equal(await pages.export(), cpuPages.export());
+  for (let i = 0; i < calls; i++) {
+    const out = await read(at(outs[i >> 1], i % 2), rowFloats);
+    const error = attentionError({ out, lse: expected[i % 4].lse }, expected[i % 4], shape.headDim);
+    ok(error.out < 1e-4, `call ${i}: ${error.out}`);
+  }
+});
+
+test('a table that changes between two calls is the one of each call; a sink of -0 is not 0\'s', async () => {
+  await backend.warm(layout, { queryHeads });
+  const pages = backend.createPages(layout, 2);
+  const numbers = random(8);
+  const x = numbers.normals(8 * tokenFloats);
+  await backend.append({ pages, key: x, value: x, slotMapping: Int32Array.from({ length: 8 }, (_, i) => i) });
+  const q = numbers.normals(rowFloats);
+  const [query, table, used, sinks] = [bufferOf(device, q), Int32Array.of(0, 1), Int32Array.of(3), new Float32Array(queryHeads)];
+  const call = { pages, queryHeads, blockTable: table, cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: used, sinks, windowLeft: 0, windowRight: 0 };
+  const encoder = device.createCommandEncoder();
+  const [outs, lses] = [[0, 1, 2].map(() => emptyBuffer(device, rowFloats)), [0, 1, 2].map(() => emptyBuffer(device, queryHeads))];
+  const expected: AttendResult[] = [];
+  const changes = [(): void => {}, () => table.set([1, 0]), () => { used[0] = 7; sinks.fill(-Infinity); }];
+  for (const [i, change] of changes.entries()) {
+    change();
+    backend.recordAttend(encoder, { ...call, q: query, out: outs[i], lse: lses[i] });
+    expected.push(await backend.attend({ ...call, q }));
+  }
+  device.queue.submit([encoder.finish()]);
+  for (const [i, { out, lse }] of expected.entries()) {
+    assertSameBits(await read(outs[i], rowFloats), out, `call ${i}`);
+    assertSameBits(await read(lses[i], queryHeads), lse, `call ${i}, lse`);
+  }
+  // What no row sees leaves the sink itself.
+  const lse = emptyBuffer(device, queryHeads);
+  for (const sink of [0, -0, NaN, 0]) {
+    const recording = device.createCommandEncoder();
+    backend.recordAttend(recording, { ...call, seqUsedK: Int32Array.of(0), q: query, out: outs[0], lse, sinks: new Float32Array(queryHeads).fill(sink) });
+    device.queue.submit([recording.finish()]);
+    assertSameBits(await read(lse, queryHeads), new Float32Array(queryHeads).fill(sink), `a sink of ${Object.is(sink, -0) ? '-0' : sink}`);
+  }
+});
+
 test('parameters of many calls recorded before the first is submitted do not mix', async () => {
   await backend.warm(layout, { queryHeads });
   const pages = backend.createPages(layout, 2);
