@@ -7,7 +7,7 @@ import { formats } from '../attention.js';
 import { normals, SEED } from '../inputs.js';
 import { BLOCK, shuffledBlocks } from '../pages.js';
 import { flops } from '../shapes.js';
-import { gbPerSecond, median, openCopy, raceOnGpu, timeValues, type GpuBench, type GpuSection } from './bench.js';
+import { gbPerSecond, median, openCopy, raceOnGpu, timeValues, type Copy, type GpuBench, type GpuSection } from './bench.js';
 import { bufferOf, emptyBuffer, readFloats } from './buffers.js';
 import { bytesPerKey, fillPages, layoutOf, uniqueTokens, type Tokens } from './cache.js';
 import { assertPlausible, plainAttention } from './reference.js';
@@ -62,6 +62,12 @@ async function prepare(bench: GpuBench, { name, backend }: BenchedVariant, one: 
   return { format, sequences, work, pages, buffers: [q, out, ...buffers] };
 }
 
+/** Times of each, and of the copy where there is one. */
+async function raceWithCopy({ size }: GpuBench, works: readonly TimedWork[], copy: Copy | undefined): Promise<[times: number[][], copyTimes: number[]]> {
+  const times = await raceOnGpu(copy ? [...works, copy.work] : works, size);
+  return [times, copy ? times.pop()! : []];
+}
+
 async function measure(bench: GpuBench, variant: BenchedVariant, one: GpuCase, tokens: Tokens): Promise<GpuSection> {
   const { shape, sequences, keys } = one;
   const racers: Racer[] = [];
@@ -71,9 +77,9 @@ async function measure(bench: GpuBench, variant: BenchedVariant, one: GpuCase, t
     if (fit < sequences) notes.push(`${format}: ${fit === 0 ? 'left out' : `${fit} sequences instead of ${sequences}`}, as this device binds ${bench.device.limits.maxStorageBufferBindingSize} bytes at most. Ratios are per sequence.`);
     if (fit > 0) racers.push(await prepare(bench, variant, one, tokens, format, fit));
   }
-  const copy = await openCopy(bench);
-  const times = await raceOnGpu([...racers.map(({ work }) => work), copy.work], bench.size);
-  const copyTimes = times.at(-1)!;
+  // A prompt's keys are read again and again: their bytes say nothing of its time.
+  const copy = one.tokens === 1 ? await openCopy(bench) : undefined;
+  const [times, copyTimes] = await raceWithCopy(bench, racers.map(({ work }) => work), copy);
   const perSequence = racers.map((racer, i) => median(times[i]) / racer.sequences);
   const figures = racers.map(({ format, sequences: taken, work, pages, buffers }, i) => {
     const milliseconds = median(times[i]);
@@ -84,16 +90,15 @@ async function measure(bench: GpuBench, variant: BenchedVariant, one: GpuCase, t
     return {
       name: taken < sequences ? `${format}, ${taken} sequences` : format,
       values: {
-        // A prompt's keys are read again and again.
-        ...(one.tokens === 1 ? { 'GB/s': read, 'of copy, %': (100 * read) / copy.gbPerSecond(copyTimes) } : {}),
+        ...(copy ? { 'GB/s': read, 'of copy, %': (100 * read) / copy.gbPerSecond(copyTimes) } : {}),
         'TFLOP/s': operations / milliseconds / 1e9,
         '÷ e4m3fn': perSequence[i] / perSequence[0],
         ...timeValues(times[i], work),
       },
     };
   });
-  copy.destroy();
-  return { title: `${shape.name}, ${sequences} × ${one.tokens} on ${keys} keys, ${variant.name}`, figures: [...figures, copy.figure(copyTimes)], notes };
+  copy?.destroy();
+  return { title: `${shape.name}, ${sequences} × ${one.tokens} on ${keys} keys, ${variant.name}`, figures: [...figures, ...(copy ? [copy.figure(copyTimes)] : [])], notes };
 }
 
 export async function raceAttention(bench: GpuBench, cases: readonly GpuCase[]): Promise<GpuSection[]> {
