@@ -92,11 +92,11 @@ export async function openCopy({ device, timer, size }: GpuBench): Promise<Copy>
   };
 }
 
-const digits = (x: number): string => (Number.isInteger(x) || Math.abs(x) >= 1000 ? x.toFixed(0) : x.toPrecision(3));
+const digits = (name: string, x: number): string => (name === 'runs' || Math.abs(x) >= 1000 ? x.toFixed(0) : x.toPrecision(3));
 
 function tableOf({ figures }: GpuSection, markdown: boolean): string {
   const names = [...new Set(figures.flatMap(({ values }) => Object.keys(values)))];
-  return table(['', ...names], figures.map(({ name, values }) => [name, ...names.map((value) => (value in values ? digits(values[value]) : '–'))]), markdown, 1);
+  return table(['', ...names], figures.map(({ name, values }) => [name, ...names.map((value) => (value in values ? digits(value, values[value]) : '–'))]), markdown, 1);
 }
 
 /** Prints the figures of one bench, hands them to the runner, and ends the device. */
