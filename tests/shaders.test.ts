@@ -2,9 +2,9 @@
 import { equal, is, ok } from 'uvu/assert';
 import { readdirSync, readFileSync } from 'node:fs';
 import { pageLayout, type Format } from '../src/index.js';
-import { appendKernel, checkKernel, decodeKernel, encodeKernel, mergeKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
+import { appendKernel, checkKernel, decodeKernel, encodeKernel, matrixProbe, mergeKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
 import { tuningChoices } from '../src/webgpu/tuning.js';
-import { variantOf } from '../src/webgpu/variant.js';
+import { PREFILL_WORKGROUP, variantOf } from '../src/webgpu/variant.js';
 import { tuningOf } from './gpu/tunings.js';
 import { suite } from './suite.js';
 
@@ -15,20 +15,26 @@ const variants = [0, 4, 32].flatMap((subgroupSize) => [false, true].flatMap((f16
 const name = 'webgpu';
 const { create } = (await import(name)) as { create(flags: string[]): GPU };
 /** Kept: what is made by it does not survive it. */
-const nullGpu = create(['backend=null']);
+const nullGpu = create(['backend=null', 'enable-dawn-features=allow_unsafe_apis']);
 
 let device: GPUDevice;
 test.before(async () => {
   const adapter = await nullGpu.requestAdapter();
-  device = await adapter!.requestDevice({ requiredFeatures: ['shader-f16', 'subgroups'] });
+  device = await adapter!.requestDevice({ requiredFeatures: ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix' as GPUFeatureName] });
 });
 
-async function assertCompiles(kernel: Kernel): Promise<void> {
-  const code = kernel.source();
+async function assertUnderstood(key: string, code: string): Promise<GPUShaderModule> {
   device.pushErrorScope('validation');
   const module = device.createShaderModule({ code });
   const { messages } = await module.getCompilationInfo();
-  equal(messages.map(({ type, lineNum, message }) => `${type} in line ${lineNum}, ${code.split('\n')[lineNum - 1]}: ${message}`), [], kernel.key);
+  equal(messages.map(({ type, lineNum, message }) => `${type} in line ${lineNum}, ${code.split('\n')[lineNum - 1]}: ${message}`), [], key);
+  is((await device.popErrorScope())?.message, undefined, key);
+  return module;
+}
+
+async function assertCompiles(kernel: Kernel): Promise<void> {
+  const module = await assertUnderstood(kernel.key, kernel.source());
+  device.pushErrorScope('validation');
   // The null adapter refuses most that WebGPU's default limits do not allow.
   await device.createComputePipelineAsync({ layout: 'auto', compute: { module, entryPoint: kernel.entryPoint } });
   is((await device.popErrorScope())?.message, undefined, kernel.key);
@@ -43,6 +49,22 @@ for (const variant of variants) {
           for (const group of headDim === 72 ? [1, 2, 3, 8] : [8]) await assertCompiles(decodeKernel(layout, group, variant));
           for (const rowsPerWorkgroup of tuningChoices.rowsPerWorkgroup) await assertCompiles(prefillKernel(layout, { ...variant, tuning: tuningOf({ prefill: { rowsPerWorkgroup } }) }));
         }
+      }
+    }
+  });
+}
+
+const shapes = [[16, 16, 16, 4], [16, 8, 16, 4], [8, 8, 8, 4], [8, 16, 16, 8], [32, 32, 16, 1]];
+for (const [rows, columns, k, subgroups] of shapes) {
+  const matrix = { rows, columns, k, subgroups };
+  test(`prefill by matrices, ${rows}x${columns}x${k}`, async () => {
+    const variant = variantOf({ subgroupSize: PREFILL_WORKGROUP / subgroups, f16: true, unpacksF16: true, matrix });
+    await assertUnderstood('probe', matrixProbe(matrix));
+    for (const [k, v] of [['e4m3fn', 'e4m3fn'], ['e5m2', 'e4m3fn']] as const) {
+      for (const headDim of [8, 72, 128]) {
+        const kernel = prefillKernel(pageLayout({ kvHeads: 2, headDim, blockSize: 16, k: { dtype: k }, v: { dtype: v } }, 'token-major'), variant);
+        // No pipeline: the null adapter has no more workgroup memory than WebGPU's default.
+        await assertUnderstood(kernel.key, kernel.source());
       }
     }
   });

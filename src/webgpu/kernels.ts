@@ -3,7 +3,7 @@ import { floatDtypes, formats, type Format, type Fp8Format } from '../formats.js
 import { wgsl } from '../generated/wgsl.js';
 import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
 import { quotients } from '../recipe.js';
-import { productsOf, type Products, type Variant } from './variant.js';
+import { MOST_PREFILL_ROWS, PREFILL_WORKGROUP, productsOf, type MatrixShape, type Products, type Variant } from './variant.js';
 
 /** What a kernel finds at each binding: its parameters or a table, at an offset of their own in each call; or storage that it reads, or writes. */
 export type Binding = 'params' | 'table' | 'read' | 'write';
@@ -17,8 +17,11 @@ export interface Kernel {
 }
 
 /** Rows that a workgroup of the prefill kernel takes. They change no bits: where there are more, K and V are read less often, and more registers needed. */
-export const prefillRows = ({ headDim }: PageLayout, { tuning }: Variant): 32 | 64 => (headDim > 128 ? 32 : tuning.prefill.rowsPerWorkgroup);
-const PREFILL_WORKGROUP = 128;
+export function prefillRows(layout: PageLayout, variant: Variant): number {
+  if (productsOf('prefill', layout, variant) === 'matrix') return MOST_PREFILL_ROWS;
+  return layout.headDim > 128 ? 32 : variant.tuning.prefill.rowsPerWorkgroup;
+}
+
 /** Sequences with at most so many new tokens are decoded: their keys are cut, so that a long sequence has work for the whole GPU. */
 export const DECODE_TOKENS = 16;
 const DECODE_WORKGROUP = 64;
@@ -278,30 +281,32 @@ export function mergeKernel({ headDim }: PageLayout, group: number): Kernel {
 /** The largest power of two that a row of q may have, so that 8 products with the largest code, as it is decoded, are f16. */
 const queryUnits: { readonly [F in Fp8Format]: number } = { e4m3fn: 1024, e5m2: 1 / 16 };
 
-/** How the prefill kernel multiplies. */
-function prefillProducts({ k }: PageLayout, products: Products): string {
-  if (products === 'f32') return wgsl['attend/prefill-products'];
-  return join(`const Q_UNIT: f32 = ${queryUnits[k.format as Fp8Format]};`, wgsl['attend/prefill-products-f16']);
+const matrixConstants = ({ rows, columns, k, subgroups }: MatrixShape): Constants => ({ MATRIX_M: rows, MATRIX_N: columns, MATRIX_K: k, SUBGROUPS: subgroups, WORKGROUP: PREFILL_WORKGROUP });
+const matrixFeatures = 'enable f16, subgroups, chromium_experimental_subgroup_matrix;\n';
+
+/** A shader that tries matrices out, for probe.ts. */
+export const matrixProbe = (shape: MatrixShape): string => join(matrixFeatures, declare(matrixConstants(shape)), wgsl['attend/matrix'], wgsl['attend/matrix-probe']);
+
+/** What the prefill kernel is made of besides what all kernels that read keys are: first what comes first in a shader. */
+function prefillParts({ k }: PageLayout, { matrix }: Variant, products: Products, rows: number): readonly [string, string] {
+  if (products === 'matrix') return [join(matrixFeatures, declare(matrixConstants(matrix!))), join(wgsl['attend/matrix'], wgsl['attend/prefill-matrix'])];
+  const body = join(wgsl[rows === 64 ? 'attend/prefill-rows-8' : 'attend/prefill-rows-4'], wgsl['attend/prefill']);
+  const constants = declare({ WORKGROUP: PREFILL_WORKGROUP });
+  if (products === 'f32') return [constants, join(wgsl['attend/prefill-products'], body)];
+  return [join('enable f16;', constants, `const Q_UNIT: f32 = ${queryUnits[k.format as Fp8Format]};`), join(wgsl['attend/prefill-products-f16'], body)];
 }
 
 export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
   const rows = prefillRows(layout, variant);
   const products = productsOf('prefill', layout, variant);
   return {
-    key: `prefill ${attendKey(layout)} ${rows} ${products}${variant.unpacksF16 ? '' : ' integers'}`,
+    key: `prefill ${attendKey(layout)} ${rows} ${products === 'matrix' ? variant.key : products}${variant.unpacksF16 ? '' : ' integers'}`,
     entryPoint: 'prefill',
     bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write', 'read'],
-    source: () =>
-      join(
-        products === 'f16' ? 'enable f16;' : '',
-        declare({ WORKGROUP: PREFILL_WORKGROUP }),
-        keyReader(layout, rows, variant),
-        sideFunctions(layout),
-        wgsl['attend/finish'],
-        prefillProducts(layout, products),
-        wgsl[rows === 64 ? 'attend/prefill-rows-8' : 'attend/prefill-rows-4'],
-        wgsl['attend/prefill'],
-      ),
+    source: () => {
+      const [head, body] = prefillParts(layout, variant, products, rows);
+      return join(head, keyReader(layout, rows, variant), sideFunctions(layout), wgsl['attend/finish'], body);
+    },
   };
 }
 

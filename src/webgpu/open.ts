@@ -3,15 +3,16 @@ import { UnsupportedDeviceError, type Unmet } from '../errors.js';
 import { arrangeKeys } from '../layout.js';
 import { WebgpuBackend } from './backend.js';
 import { Loss } from './loss.js';
-import { subgroupSize, unpacksF16 } from './probe.js';
+import { multipliesMatrices, subgroupSize, unpacksF16 } from './probe.js';
 import { tuningFor, type Tuning } from './tuning.js';
-import { variantOf } from './variant.js';
+import { MATRIX_MEMORY, matrixShapeOf, variantOf, type MatrixShape, type SubgroupFacts } from './variant.js';
 
 /**
  * Features by which kernels get faster. They work without any. With `shader-f16`, decode attention multiplies queries and
- * 8-bit keys in f16: its results are within 5e-3 of exact ones, and not 1e-4.
+ * 8-bit keys in f16: its results are within 5e-3 of exact ones, and not 1e-4. So it does in prefill, where
+ * `chromium-experimental-subgroup-matrix` lets matrix units do that; it needs the other two, and Dawn's switch `allow_unsafe_apis`.
  */
-export type OptionalFeature = 'subgroups' | 'shader-f16';
+export type OptionalFeature = 'subgroups' | 'shader-f16' | 'chromium-experimental-subgroup-matrix';
 
 interface FeatureOptions {
   /** What kernels may use where the device has it. Default: `subgroups`, which takes nothing from the results. */
@@ -64,6 +65,15 @@ function assertSupported(device: GPUDevice, requiredFeatures: readonly OptionalF
   if (unmet.length > 0) throw new UnsupportedDeviceError(unmet);
 }
 
+const matrixFeatures: readonly OptionalFeature[] = ['chromium-experimental-subgroup-matrix', 'subgroups', 'shader-f16'];
+
+/** The matrices that a device multiplies, where it has all that takes, and does it right. */
+async function matrixOf(device: GPUDevice, wanted: ReadonlySet<OptionalFeature>): Promise<MatrixShape | undefined> {
+  if (!matrixFeatures.every((name) => wanted.has(name) && device.features.has(name)) || device.limits.maxComputeWorkgroupStorageSize < MATRIX_MEMORY) return undefined;
+  const shape = matrixShapeOf((device.adapterInfo ?? {}) as SubgroupFacts);
+  return shape && (await multipliesMatrices(device, shape)) ? shape : undefined;
+}
+
 /** Browsers of 2024 do not say what a device's adapter is. */
 const unknownAdapter = { vendor: '', architecture: '' };
 
@@ -77,6 +87,7 @@ async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures
       subgroupSize: tuned.subgroups && wanted.has('subgroups') ? await subgroupSize(device) : 0,
       f16: wanted.has('shader-f16') && device.features.has('shader-f16'),
       unpacksF16: await unpacksF16(device),
+      matrix: await matrixOf(device, wanted),
     };
     return new WebgpuBackend(device, variantOf(facts, tuned), owned);
   } catch (error) {
@@ -117,11 +128,12 @@ export async function findAdapter({ gpu, powerPreference }: RequestWebgpuOptions
   return (await found.requestAdapter({ powerPreference })) ?? 'WebGPU has no adapter for this machine';
 }
 
-/** Which device to ask an adapter for: with its largest buffers, and the optional features that it has. */
+/** Which device to ask an adapter for: with its largest buffers, the optional features that it has, and the workgroup memory that they take. */
 function descriptorFor(adapter: GPUAdapter, { optionalFeatures = defaultFeatures, requiredFeatures = [] }: FeatureOptions, more: readonly GPUFeatureName[]): GPUDeviceDescriptor {
-  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
-  const features = new Set([...optionalFeatures, ...requiredFeatures, ...more]);
-  return { label: 'fp8-kv', requiredFeatures: [...features].filter((name) => adapter.features.has(name)), requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } };
+  const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize } = adapter.limits;
+  const features = [...new Set([...optionalFeatures, ...requiredFeatures, ...more])].filter((name) => adapter.features.has(name));
+  const memory = matrixFeatures.every((name) => features.includes(name)) ? { maxComputeWorkgroupStorageSize } : {};
+  return { label: 'fp8-kv', requiredFeatures: features as GPUFeatureName[], requiredLimits: { maxBufferSize, maxStorageBufferBindingSize, ...memory } };
 }
 
 /** @internal a device of one's own; `more` features are for what kernels do not use, and asked for where the adapter has them */

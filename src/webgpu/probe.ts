@@ -1,5 +1,7 @@
 /** What a device does where WGSL leaves it open: tried out once, when a backend is made. */
 import { MAP_READ, usage } from './constants.js';
+import { matrixProbe } from './kernels.js';
+import type { MatrixShape } from './variant.js';
 
 const SUBGROUP_LANES = 128;
 
@@ -73,4 +75,21 @@ export async function subgroupSize(device: GPUDevice): Promise<number> {
     if (expected.some((value, i) => results[4 * lane + i] !== value)) return 0;
   }
   return Math.min(size, device.adapterInfo?.subgroupMinSize ?? 4);
+}
+
+/** Whether matrices of this shape are what the kernels take them for: compiled, multiplied and added up without an error. */
+export async function multipliesMatrices(device: GPUDevice, shape: MatrixShape): Promise<boolean> {
+  const { rows, columns, k, subgroups } = shape;
+  device.pushErrorScope('validation');
+  // Other versions of the experimental feature speak other dialects: a shader that is not understood is no error of ours.
+  const results = await runProbe(device, matrixProbe(shape), subgroups * rows * columns).catch(() => undefined);
+  if ((await device.popErrorScope()) || !results) return false;
+  const sums = new Float32Array(results.buffer);
+  const small = (row: number, column: number, period: number): number => ((3 * row + 5 * column) % period) - Math.floor(period / 2);
+  return sums.every((sum, i) => {
+    const [row, column] = [Math.floor(i / columns) % rows, i % columns];
+    let expected = 0;
+    for (let n = 0; n < k; n++) expected += small(row, n, 7) * small(column, n, 11) + small(row, n, 9) * small(n, column, 13);
+    return sum === expected;
+  });
 }

@@ -147,7 +147,7 @@ const onGpu = suite(`align with ${adapterName}`, { skip: noAdapter });
 onGpu('the battery, in every variant', async () => {
   const adapter = (await gpu!.requestAdapter())!;
   const features: OptionalFeature[] = adapter.features.has('subgroups') ? ['subgroups'] : [];
-  const device = await adapter.requestDevice({ requiredFeatures: features });
+  const device = await adapter.requestDevice({ requiredFeatures: features as GPUFeatureName[] });
   // One device for all: what does not differ between them is compiled once.
   const variants = new Set<string>();
   for (const optionalFeatures of [features, []]) {

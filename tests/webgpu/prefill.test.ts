@@ -1,33 +1,33 @@
-/** Prefill in ways that the test's device, or any device by itself, does not take: other rows for a workgroup, and stand-ins for f16 that it lacks. */
+/** Prefill in ways that no device takes by itself, or the test's device cannot: other rows for a workgroup, and stand-ins for f16 and matrices. */
 import { ok } from 'uvu/assert';
 import { attentionError } from '../../src/files/compare.js';
-import { type AttentionOptions, type AttendResult } from '../../src/index.js';
+import { pageLayout, type AttendResult, type AttentionOptions } from '../../src/index.js';
 import { WebgpuBackend } from '../../src/webgpu/backend.js';
+import { multipliesMatrices } from '../../src/webgpu/probe.js';
 import type { Tuning } from '../../src/webgpu/tuning.js';
-import { variantOf, type Variant } from '../../src/webgpu/variant.js';
+import { matrixShapeOf, variantOf, type Variant } from '../../src/webgpu/variant.js';
+import { testPlacement } from '../attention-bits.js';
 import { assertSameBits } from '../bits.js';
 import { callOf, fixture } from '../fixture.js';
 import { adapterName, gpu, noAdapter } from '../gpu/adapter.js';
-import { inF32, withShaders } from '../gpu/stand-in.js';
+import { inF32, withoutMatrices, withShaders } from '../gpu/stand-in.js';
 import { tuningOf } from '../gpu/tunings.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
 
-const test = suite(`prefill, ${adapterName}`, { skip: noAdapter });
-
-const rows = (rowsPerWorkgroup: 32 | 64): Tuning => tuningOf({ prefill: { rowsPerWorkgroup } });
+const rowsOf = (rowsPerWorkgroup: 32 | 64): Tuning => tuningOf({ prefill: { rowsPerWorkgroup } });
 const plain = variantOf({ subgroupSize: 0, f16: false, unpacksF16: true });
-let device: GPUDevice;
-test.before(async () => {
+
+async function openDevice(): Promise<GPUDevice> {
   const adapter = (await gpu!.requestAdapter())!;
   // f32 in place of f16 takes more workgroup memory than any kernel may.
   const { maxComputeWorkgroupStorageSize } = adapter.limits;
-  device = await adapter.requestDevice({ requiredLimits: { maxComputeWorkgroupStorageSize } });
+  const device = await adapter.requestDevice({ requiredLimits: { maxComputeWorkgroupStorageSize } });
   device.addEventListener('uncapturederror', (event) => {
     throw (event as GPUUncapturedErrorEvent).error;
   });
-});
-test.after(() => device.destroy());
+  return device;
+}
 
 interface Case {
   readonly headDim: number;
@@ -35,6 +35,20 @@ interface Case {
   readonly v?: 'e4m3fn' | 'e5m2';
   readonly granularity?: 'tensor' | 'token-head';
   readonly options?: AttentionOptions;
+  /** Whether q is to be f16 exactly: in large scores, what it is rounded by is large. */
+  readonly halfQueries?: boolean;
+}
+
+/** Rows in blocks that are full and ones that are not, keys in tiles of which some are seen in part. */
+async function attend(device: GPUDevice, variant: Variant, { headDim, k = 'e4m3fn', v = k, granularity, options, halfQueries }: Case): Promise<AttendResult> {
+  const backend = new WebgpuBackend(device, variant, false);
+  const [kvLens, qLens, kvHeads, queryHeads] = [[300, 17, 65], [140, 17, 20], 2, 4];
+  const cache = await fixture(backend, random(headDim), { kvHeads, headDim, blockSize: 16, kvLens, k: { dtype: k, granularity }, v: { dtype: v, granularity } });
+  const rows = qLens.reduce((a, b) => a + b, 0);
+  const q = random(61).normals(rows * queryHeads * headDim);
+  const result = await backend.attend({ ...callOf(cache, qLens, halfQueries ? q.map((x) => Math.round(x * 64) / 64) : q), ...options });
+  backend.dispose();
+  return result;
 }
 
 const cases: readonly Case[] = [
@@ -44,33 +58,103 @@ const cases: readonly Case[] = [
   { headDim: 256, options: { causal: false, windowLeft: 20, windowRight: 90, sinks: Float32Array.of(0.5, -1, 2, 0) } },
 ];
 
-/** Rows in blocks that are full and ones that are not, keys in tiles of which some are seen in part. */
-async function attend(on: GPUDevice, variant: Variant, { headDim, k = 'e4m3fn', v = k, granularity, options }: Case): Promise<AttendResult> {
-  const backend = new WebgpuBackend(on, variant, false);
-  const [kvLens, qLens, kvHeads, queryHeads] = [[300, 17, 65], [140, 17, 20], 2, 4];
-  const cache = await fixture(backend, random(headDim), { kvHeads, headDim, blockSize: 16, kvLens, k: { dtype: k, granularity }, v: { dtype: v, granularity } });
-  const rows = qLens.reduce((a, b) => a + b, 0);
-  const result = await backend.attend({ ...callOf(cache, qLens, random(61).normals(rows * queryHeads * headDim)), ...options });
-  backend.dispose();
-  return result;
-}
-
+const rows = suite(`prefill, ${adapterName}, rows of a workgroup`, { skip: noAdapter });
 for (const each of cases) {
-  const name = `D${each.headDim} ${each.k ?? 'e4m3fn'}`;
-
-  test(`${name}: the bits do not depend on how many rows a workgroup takes`, async () => {
-    const [few, many] = [await attend(device, { ...plain, tuning: rows(32) }, each), await attend(device, { ...plain, tuning: rows(64) }, each)];
+  rows(`D${each.headDim}: the bits do not depend on how many they are`, async () => {
+    const device = await openDevice();
+    const [few, many] = [await attend(device, { ...plain, tuning: rowsOf(32) }, each), await attend(device, { ...plain, tuning: rowsOf(64) }, each)];
     assertSameBits(few.out, many.out);
     assertSameBits(few.lse, many.lse);
+    device.destroy();
+  });
+}
+
+/** What of attention is no finite number, where keys, values and scales are not. */
+async function kindsOfSpecial(device: GPUDevice, variant: Variant, dtype: 'e4m3fn' | 'e5m2', granularity: 'tensor' | 'token-head'): Promise<Float32Array[]> {
+  const [tokens, kvHeads, headDim] = [70, 2, 16];
+  const numbers = random(3);
+  const [key, value] = [numbers.normals(tokens * kvHeads * headDim), numbers.normals(tokens * kvHeads * headDim)];
+  const at = (j: number, head: number, d: number): number => (j * kvHeads + head) * headDim + d;
+  key[at(50, 0, 3)] = NaN;
+  value[at(20, 1, 5)] = NaN;
+  value[at(45, 0, 7)] = -Infinity;
+  value[at(60, 1, 2)] = NaN;
+  const backend = new WebgpuBackend(device, variant, false);
+  const layout = pageLayout({ kvHeads, headDim, blockSize: 8, k: { dtype, granularity }, v: { dtype, granularity } });
+  const pages = backend.createPages(layout, 9);
+  await backend.append({ pages, key, value, slotMapping: Int32Array.from({ length: tokens }, (_, i) => i) });
+  const q = random(4).normals(40 * 4 * headDim);
+  const { out, lse } = await backend.attend({ pages, q, blockTable: Int32Array.from({ length: 9 }, (_, i) => i), cuSeqlensQ: Int32Array.of(0, 40), seqUsedK: Int32Array.of(tokens) });
+  backend.dispose();
+  const kind = (x: number): number => (Number.isFinite(x) ? 0 : x);
+  return [Float32Array.from(out, kind), Float32Array.from(lse, kind)];
+}
+
+/** Kernels with others in place of what the device lacks: nearly as exact as f32, and as visible where there is no number. */
+function testStandIn(name: string, chosen: Omit<Variant, 'key' | 'tuning'>, rewrite: (code: string) => string, tried: readonly Case[], tuning?: Tuning): void {
+  const test = suite(`prefill, ${adapterName}, ${name}, with others in place of them`, { skip: noAdapter });
+  const variant = variantOf(chosen, tuning);
+  let device: GPUDevice;
+  let standIn: GPUDevice;
+  let backend: WebgpuBackend;
+  test.before(async () => {
+    device = await openDevice();
+    standIn = withShaders(device, rewrite);
+    backend = new WebgpuBackend(standIn, variant, false);
+  });
+  test.after(() => {
+    backend.dispose();
+    device.destroy();
   });
 
-  test(`${name}: f16, with f32 in its place`, async () => {
-    const expected = await attend(device, plain, each);
-    const standIn = withShaders(device, inF32);
-    for (const prefillRows of [32, 64] as const) {
-      const error = attentionError(await attend(standIn, { ...plain, f16: true, tuning: rows(prefillRows) }, each), expected, each.headDim);
+  for (const each of tried) {
+    test(`D${each.headDim} is within 5e-3`, async () => {
+      const error = attentionError(await attend(standIn, variant, each), await attend(device, plain, each), each.headDim);
       // The roundings are there.
-      ok(error.out > 1e-6 && error.out <= 5e-3 && error.lse <= 5e-3, `${prefillRows} rows: out ${error.out}, lse ${error.lse}`);
+      ok(error.out > 1e-6 && error.out <= 5e-3 && error.lse <= 5e-3, `out ${error.out}, lse ${error.lse}`);
+    }, { seconds: 120 });
+  }
+  testPlacement(test, () => backend);
+  test('NaN and infinity reach those that see them', async () => {
+    for (const [dtype, granularity] of [['e4m3fn', 'token-head'], ['e5m2', 'tensor'], ['e5m2', 'token-head']] as const) {
+      const [out, lse] = await kindsOfSpecial(standIn, variant, dtype, granularity);
+      const [expectedOut, expectedLse] = await kindsOfSpecial(device, plain, dtype, granularity);
+      assertSameBits(out, expectedOut, `${dtype}, ${granularity}`);
+      assertSameBits(lse, expectedLse, `${dtype}, ${granularity}, lse`);
+      ok(out.some(Number.isNaN) && out.includes(0));
     }
   }, { seconds: 120 });
+  const { matrix } = chosen;
+  if (matrix) {
+    test('a device that multiplies is found to', async () => {
+      ok(await multipliesMatrices(standIn, matrix));
+      ok(!(await multipliesMatrices(withShaders(device, (code) => rewrite(code).replace('+= left', '-= left')), matrix)), 'it multiplies wrongly');
+      ok(!(await multipliesMatrices(device, matrix)), 'it does not know of matrices');
+    });
+  }
 }
+
+const f16 = { subgroupSize: 0, f16: true, unpacksF16: true };
+testStandIn('f16', f16, inF32, cases);
+testStandIn('f16, 32 rows', f16, inF32, cases.slice(0, 1), rowsOf(32));
+// In f32, matrices of larger head dimensions would take more workgroup memory than SwiftShader has.
+const matrixCases: readonly Case[] = [
+  { headDim: 64 },
+  { headDim: 56, k: 'e5m2', v: 'e4m3fn', options: { windowLeft: 70 } },
+  { headDim: 40, k: 'e4m3fn', v: 'e5m2', granularity: 'tensor', options: { causal: false, softcap: 3 } },
+  { headDim: 16, halfQueries: true, options: { softmaxScale: 4, sinks: Float32Array.of(0.5, -1, 2, 0) } },
+];
+testStandIn('16x16 matrices', { ...f16, matrix: { rows: 16, columns: 16, k: 16, subgroups: 4 } }, withoutMatrices, matrixCases);
+testStandIn('8x8 matrices', { ...f16, matrix: { rows: 8, columns: 8, k: 8, subgroups: 4 } }, withoutMatrices, matrixCases.slice(1, 2));
+
+const chosen = suite('which matrices prefill multiplies');
+chosen('those of an adapter that fit its rows and keys, the largest of them', () => {
+  const halves = (M: number, N: number, K: number) => ({ componentType: 'f16', resultComponentType: 'f32', M, N, K });
+  const others = [{ ...halves(16, 16, 16), resultComponentType: 'f16' }, { ...halves(16, 16, 32), componentType: 'i8', resultComponentType: 'i32' }];
+  const of = (size: number, ...configs: readonly ReturnType<typeof halves>[]) => matrixShapeOf({ subgroupMinSize: size, subgroupMaxSize: size, subgroupMatrixConfigs: configs });
+  ok(of(32, ...others) === undefined && of(32, halves(16, 16, 64), halves(32, 16, 16)) === undefined);
+  const { rows: m, columns, k, subgroups } = of(32, ...others, halves(16, 8, 8), halves(16, 16, 16), halves(16, 8, 16))!;
+  ok(m === 16 && columns === 16 && k === 16 && subgroups === 4);
+  ok(of(48, halves(16, 16, 16)) === undefined && matrixShapeOf({ subgroupMinSize: 16, subgroupMaxSize: 32, subgroupMatrixConfigs: [halves(8, 16, 16)] }) === undefined);
+  ok(matrixShapeOf({}) === undefined);
+});
