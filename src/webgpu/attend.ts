@@ -4,7 +4,7 @@ import { floatDtypes, type FloatDtype } from '../formats.js';
 import { GPU_CUT_KEYS, gpuAttendParams, paramWriter, type PageLayout } from '../layout.js';
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
-import { checkKernel, DECODE_TOKENS, decodeKernel, decodeRows, mergeKernel, prefillKernel, prefillRows, type Kernel } from './kernels.js';
+import { attentionKernels, checkKernel, DECODE_TOKENS, decodeRows, prefillRows, type Kernel } from './kernels.js';
 import { paramBlock, type Region } from './memory.js';
 
 const writer = paramWriter(gpuAttendParams);
@@ -65,12 +65,12 @@ const groupOf = ({ layout, queryHeads }: Shape): number => queryHeads / layout.k
 
 /** The kernels that a call needs. */
 export function attendKernels(call: Shape, { variant }: Gpu): Kernel[] {
-  const { layout, decodes, prefills, unchecked } = call;
-  return [
-    ...(unchecked ? [checkKernel] : []),
-    ...(decodes ? [decodeKernel(layout, groupOf(call), variant), mergeKernel(layout, groupOf(call))] : []),
-    ...(prefills ? [prefillKernel(layout, variant)] : []),
-  ];
+  const { decode, merge, prefill } = attentionKernels(call.layout, groupOf(call), variant);
+  const kernels: Kernel[] = [];
+  if (call.unchecked) kernels.push(checkKernel);
+  if (call.decodes) kernels.push(decode, merge);
+  if (call.prefills) kernels.push(prefill);
+  return kernels;
 }
 
 /** What differs between the kernels of one call, and between passes. */
@@ -158,9 +158,8 @@ function planDecode(gpu: Gpu, call: GpuAttendCall): DecodePlan {
 
 function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall, { rows, rowBlocks, cuts, all, atOnce, partials }: DecodePlan): void {
   const { layout, cuSeqlensQ, seqUsedK } = call;
-  const group = groupOf(call);
   const { cutsPerWorkgroup, leastWorkgroups } = gpu.variant.tuning.decode;
-  const [decode, merge] = [decodeKernel(layout, group, gpu.variant), mergeKernel(layout, group)];
+  const { decode, merge } = attentionKernels(layout, groupOf(call), gpu.variant);
   for (let firstBlock = 0; firstBlock < all; firstBlock += atOnce) {
     const blocks = Math.min(atOnce, all - firstBlock);
     const cutsEach = Math.min(cutsPerWorkgroup, Math.max(1, Math.floor((blocks * cuts) / leastWorkgroups)));
@@ -177,7 +176,7 @@ function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCal
   const blocks = call.sequences * rowBlocks * layout.kvHeads;
   const params = writeParams(gpu, call, { rowBlocks, firstBlock: 0, blocks, cuts: 1, cutsEach: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
   const regions = [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.statusRegion];
-  gpu.dispatch(pass, call.groups, prefillKernel(layout, gpu.variant), regions, blocks);
+  gpu.dispatch(pass, call.groups, attentionKernels(layout, groupOf(call), gpu.variant).prefill, regions, blocks);
 }
 
 /** Records a call whose kernels have been compiled. */

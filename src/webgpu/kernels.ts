@@ -310,6 +310,30 @@ export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
   };
 }
 
+/** Which kernels attend over a layout. */
+export interface AttentionKernels {
+  readonly decode: Kernel;
+  readonly merge: Kernel;
+  readonly prefill: Kernel;
+}
+
+interface Made extends AttentionKernels {
+  readonly group: number;
+  readonly variant: Variant;
+}
+
+const attentionKernelsOf = new WeakMap<PageLayout, Made>();
+
+/** Made once for a layout, as steps ask for them again and again. */
+export function attentionKernels(layout: PageLayout, group: number, variant: Variant): AttentionKernels {
+  let made = attentionKernelsOf.get(layout);
+  if (made?.group !== group || made.variant !== variant) {
+    made = { group, variant, decode: decodeKernel(layout, group, variant), merge: mergeKernel(layout, group), prefill: prefillKernel(layout, variant) };
+    attentionKernelsOf.set(layout, made);
+  }
+  return made;
+}
+
 /** Looks through tables that lie in GPU buffers. */
 export const checkKernel: Kernel = {
   key: 'check',

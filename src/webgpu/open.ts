@@ -3,7 +3,7 @@ import { UnsupportedDeviceError, type Unmet } from '../errors.js';
 import { arrangeKeys } from '../layout.js';
 import { WebgpuBackend } from './backend.js';
 import { Loss } from './loss.js';
-import { multipliesMatrices, subgroupSize, unpacksF16 } from './probe.js';
+import { hasF16, multipliesMatrices, subgroupSize, unpacksF16 } from './probe.js';
 import { tuningFor, type Tuning } from './tuning.js';
 import { MATRIX_MEMORY, matrixShapeOf, variantOf, type MatrixShape, type SubgroupFacts } from './variant.js';
 
@@ -85,7 +85,7 @@ async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures
   try {
     const facts = {
       subgroupSize: tuned.subgroups && wanted.has('subgroups') ? await subgroupSize(device) : 0,
-      f16: wanted.has('shader-f16') && device.features.has('shader-f16'),
+      f16: wanted.has('shader-f16') && (await hasF16(device)),
       unpacksF16: await unpacksF16(device),
       matrix: await matrixOf(device, wanted),
     };

@@ -3,6 +3,7 @@ import { readAttendCase, runAttendCase } from '../../src/files/attend-case.js';
 import { attentionError } from '../../src/files/compare.js';
 import { pageLayout, wasmBackend, type AttendCall } from '../../src/index.js';
 import { WebgpuBackend } from '../../src/webgpu/backend.js';
+import { hasF16 as probeF16 } from '../../src/webgpu/probe.js';
 import { variantOf } from '../../src/webgpu/variant.js';
 import { testGolden, testPlacement } from '../attention-bits.js';
 import { fewShapes, testAgainstReference } from '../attention-reference.js';
@@ -10,6 +11,7 @@ import { assertSameBits } from '../bits.js';
 import { callOf, fixture } from '../fixture.js';
 import { golden, goldenFiles } from '../golden.js';
 import { adapterName, gpu, noAdapter } from '../gpu/adapter.js';
+import { inF32, withShaders } from '../gpu/stand-in.js';
 import { hasF16, openVariant, variants } from '../gpu/variants.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
@@ -163,36 +165,21 @@ f16(hasF16 ? 'golden cases within 5e-3' : 'golden cases, with f32 in place of f1
     return backend.dispose();
   }
   const device = await (await gpu!.requestAdapter())!.requestDevice();
-  const inF32 = (code: string): string => code.replace('enable f16;', '').replaceAll('bitcast<vec2<f16>>', 'unpack2x16float').replaceAll('<f16>', '<f32>');
-  const standIn = new Proxy(device, {
-    get(target, name) {
-      if (name === 'createShaderModule') return ({ code }: GPUShaderModuleDescriptor) => device.createShaderModule({ code: inF32(code) });
-      const value = Reflect.get(target, name, target) as unknown;
-      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-    },
-  });
+  const standIn = withShaders(device, inF32);
   const backend = new WebgpuBackend(standIn, variantOf({ subgroupSize: 0, f16: true, unpacksF16: true }), false);
   await assertGolden(backend, cases.filter((_, i) => i % 4 === 0), 1e-4);
   backend.dispose();
   device.destroy();
 }, { seconds: 300 });
 
-const subgroups = suite(`attend, ${adapterName}, subgroups of another size`, { skip: noAdapter });
-subgroups('a kernel whose subgroups are not those of the one that tried gives the same bits', async () => {
-  const adapter = await gpu!.requestAdapter();
-  if (!adapter!.features.has('subgroups' as GPUFeatureName)) return;
-  const device = await adapter!.requestDevice({ requiredFeatures: ['subgroups' as GPUFeatureName] });
-  const results = [];
-  for (const subgroupSize of [4, 8, 32]) {
-    const backend = new WebgpuBackend(device, variantOf({ subgroupSize, f16: false, unpacksF16: true }), false);
-    const cache = await fixture(backend, random(8), { kvHeads: 1, headDim: 64, blockSize: 16, kvLens: [400] });
-    results.push(await backend.attend(callOf(cache, [1], random(9).normals(64))));
-    backend.dispose();
-  }
-  for (const { out, lse } of results) {
-    assertSameBits(out, results[0].out);
-    assertSameBits(lse, results[0].lse);
-  }
+f16('a device has f16 where it says so, understands it, and computes', async () => {
+  const device = await (await gpu!.requestAdapter())!.requestDevice();
+  const claims = (rewrite: (code: string) => string): GPUDevice =>
+    new Proxy(withShaders(device, rewrite), { get: (target, name) => (name === 'features' ? new Set(['shader-f16']) : (Reflect.get(target, name) as unknown)) });
+  ok(await probeF16(claims(inF32)));
+  ok(!(await probeF16(claims((code) => inF32(code).replace('x.x * x.y', 'x.x * 2.0')))), 'it computes wrongly');
+  ok(!(await probeF16(claims((code) => code.replace('bitcast<vec2<f16>>', 'unknown')))), 'it does not understand');
+  ok(!(await probeF16(withShaders(device, inF32))), 'it does not say so');
   device.destroy();
 });
 

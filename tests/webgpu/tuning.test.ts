@@ -46,6 +46,8 @@ onGpu('decode: the bits depend neither on loads ahead, nor on cuts for a workgro
   const hasSubgroups = adapter.features.has('subgroups');
   const device = await adapter.requestDevice({ requiredFeatures: hasSubgroups ? ['subgroups'] : [] });
   const size = await subgroupSize(device);
+  // What a kernel counts on: no subgroup is smaller.
+  ok(size <= (adapter.info.subgroupMinSize ?? 4));
   const { loadsAhead, cutsPerWorkgroup } = tuningChoices;
   const tunings = [
     ...loadsAhead.map((each) => tuningOf({ decode: { loadsAhead: each, cutsPerWorkgroup: 1, leastWorkgroups: 1 } })),
