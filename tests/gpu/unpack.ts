@@ -30,7 +30,7 @@ export const packaged = process.platform === 'linux' && process.arch === 'x64' &
 export async function unpackedFolder(): Promise<string> {
   const root = join(resolve('@sparticuz/chromium'), '..', '..', '..');
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
-  const parent = fileURLToPath(new URL('../../build/gpu', import.meta.url));
+  const parent = fileURLToPath(new URL('../../node_modules/.cache/fp8-kv', import.meta.url));
   const folder = join(parent, `chromium-${version}`);
   if (existsSync(folder)) return folder;
   mkdirSync(parent, { recursive: true });
