@@ -63,13 +63,16 @@ type Shape = Pick<GpuAttendCall, 'layout' | 'queryHeads' | 'decodes' | 'prefills
 
 const groupOf = ({ layout, queryHeads }: Shape): number => queryHeads / layout.kvHeads;
 
+/** Decode looks through its tables itself. */
+const needsCheck = ({ unchecked, decodes, prefills }: Shape): boolean => unchecked && (prefills || !decodes);
+
 /** The kernels that a call needs. */
 export function attendKernels(call: Shape, { variant }: Gpu): Kernel[] {
   const { decode, merge, prefill } = attentionKernels(call.layout, groupOf(call), variant);
   const kernels: Kernel[] = [];
-  if (call.unchecked) kernels.push(checkKernel);
   if (call.decodes) kernels.push(decode, merge);
   if (call.prefills) kernels.push(prefill);
+  if (needsCheck(call)) kernels.push(checkKernel);
   return kernels;
 }
 
@@ -164,7 +167,7 @@ function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall
     const blocks = Math.min(atOnce, all - firstBlock);
     const cutsEach = Math.min(cutsPerWorkgroup, Math.max(1, Math.floor((blocks * cuts) / leastWorkgroups)));
     const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, cutsEach, leastRows: 1, mostRows: DECODE_TOKENS });
-    gpu.dispatch(pass, call.groups, decode, [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials], blocks * Math.ceil(cuts / cutsEach));
+    gpu.dispatch(pass, call.groups, decode, [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials, gpu.statusRegion], blocks * Math.ceil(cuts / cutsEach));
     gpu.dispatch(pass, call.groups, merge, [params, cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.statusRegion, call.out, call.lse], blocks * rows);
   }
 }
@@ -184,7 +187,7 @@ export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuA
   // What may be refused goes first: the caller's encoder is not to be left inside a pass.
   const decodePlan = call.decodes ? planDecode(gpu, call) : undefined;
   const pass = encoder.beginComputePass({ label: 'fp8-kv attend' });
-  if (call.unchecked) {
+  if (needsCheck(call)) {
     const params = writeParams(gpu, call, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, cutsEach: 1, leastRows: 0, mostRows: 0 });
     gpu.dispatch(pass, call.groups, checkKernel, [params, call.cuSeqlensQ, call.seqUsedK, call.blockTable, gpu.statusRegion], call.sequences);
   }

@@ -239,7 +239,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
   return {
     key: `decode ${attendKey(layout)} ${rows} ${loadsAhead} ${variant.key}`,
     entryPoint: 'decode',
-    bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write'],
+    bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write'],
     source: () =>
       join(
         subgroupSize > 0 ? 'enable subgroups;' : '',
@@ -250,6 +250,8 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
           K_EACH: formats[layout.k.format].bytes,
           V_EACH: formats[layout.v.format].bytes,
           LOADS_AHEAD: loadsAhead,
+          BAD_PAGE: statusBits.BAD_PAGE,
+          BAD_LENGTH: statusBits.BAD_LENGTH,
         }),
         keyReader(layout, rows, variant),
         dimsFunctions(layout, products),

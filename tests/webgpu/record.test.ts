@@ -112,7 +112,7 @@ test('200 steps with tables on the GPU: no pipeline, no readback, no submit of o
   for (let step = 0; step < steps; step++) {
     own.queue.writeBuffer(input.slots.buffer, 0, Int32Array.from({ length: 2 }, (_, s) => pageOf(s, step >> 2) * 4 + (step & 3)));
     own.queue.writeBuffer(input.used.buffer, 0, Int32Array.of(step + 1, step + 1));
-    const encoder = own.createCommandEncoder();
+    const encoder = wrapped.createCommandEncoder();
     borrowed.recordAppend(encoder, { pages, key: input.key, value: input.key, slotMapping: input.slots, tokens: 2 });
     borrowed.recordAttend(encoder, {
       pages, q: input.q, queryHeads, totalQ: 2, sequences, maxBlocks, maxSeqlenQ: 1, blockTable: input.table, cuSeqlensQ: input.cu, seqUsedK: input.used, out, lse,
@@ -122,6 +122,7 @@ test('200 steps with tables on the GPU: no pipeline, no readback, no submit of o
   const { created, pipelines, modules, readbacks, submits } = counts;
   equal({ pipelines, modules, readbacks, submits }, { pipelines: before.pipelines, modules: before.modules, readbacks: before.readbacks, submits: before.submits });
   ok(created - before.created <= 2, `${created - before.created} buffers for 200 steps`);
+  is(counts.dispatches - before.dispatches, 3 * steps, 'append, decode and merge');
   equal(await borrowed.readStatus(), { badSlot: false, badPage: false, badLength: false });
 
   const cpu = wasmBackend();

@@ -4,7 +4,7 @@
 // blockTable (sequences, maxBlocks)
 // Rows of a sequence that share a KV head are counted token by token, head of the group by head of the group, and taken in
 // blocks of ROWS: block = (sequence · kvHeads + kvHead) · rowBlocks + rowBlock. Whoever finds a bad entry in a table leaves
-// out what it stands for; check.wgsl reports it. AttendParams is `gpuAttendParams` of src/layout.ts.
+// out what it stands for; decode.wgsl reports it, and check.wgsl where some rows are not decoded. AttendParams is `gpuAttendParams` of src/layout.ts.
 
 @group(0) @binding(0) var<uniform> params: AttendParams;
 @group(0) @binding(1) var<storage, read> cuSeqlensQ: array<i32>;
@@ -29,6 +29,11 @@ fn sequenceOf(index: u32) -> Sequence {
   let known = first >= 0 && end >= first && end <= i32(params.totalQ) && end - first <= params.maxRows;
   let fits = keys >= 0 && keys <= params.maxKeys;
   return Sequence(first, select(0, end - first, known), select(0, keys, fits));
+}
+
+// Whether the tables say anything else of a sequence than what is taken of them.
+fn lengthsDiffer(index: u32, source: Sequence) -> bool {
+  return cuSeqlensQ[index] != source.first || cuSeqlensQ[index + 1u] != source.first + source.rows || seqUsedK[index] != source.keys;
 }
 
 // A block of rows of one sequence and KV head.

@@ -1,4 +1,4 @@
-// Tables that lie in GPU buffers are looked through once, and the status word says what is wrong with them. The kernels
+// Tables that lie in GPU buffers are looked through before prefill, which has no binding left for the status word. The kernels
 // leave out the same entries.
 
 @group(0) @binding(3) var<storage, read> blockTable: array<i32>;
@@ -9,9 +9,7 @@ fn check(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
   let sequence = linearIndex(group, groups);
   if (sequence >= params.sequences) { return; }
   let source = sequenceOf(sequence);
-  if (cuSeqlensQ[sequence] != source.first || cuSeqlensQ[sequence + 1u] != source.first + source.rows || seqUsedK[sequence] != source.keys) {
-    atomicOr(&status[0], BAD_LENGTH);
-  }
+  if (lengthsDiffer(sequence, source)) { atomicOr(&status[0], BAD_LENGTH); }
   if (source.rows == 0) { return; }
   // Pages before the first row's window need not be there.
   let firstKey = select(0, max(0, source.keys - source.rows - params.windowLeft), params.windowLeft >= 0);

@@ -9,8 +9,11 @@
 //
 // Cuts lie at fixed keys and sums go in a fixed order: a row's bits depend on nothing but its own keys, and neither on how
 // many cuts a workgroup takes nor on how many loads go ahead.
+//
+// What is wrong with tables that lie in GPU buffers it says in the status word.
 
 @group(0) @binding(6) var<storage, read_write> partials: array<vec4<u32>>;
+@group(0) @binding(7) var<storage, read_write> status: array<atomic<u32>>;
 
 // Keys that a workgroup reads at a time, which are also its streams of values.
 const GROUPS: u32 = WORKGROUP / LANES;
@@ -165,7 +168,10 @@ fn decodeCut(block: Block, seen: vec2<i32>, first: u32, partial: u32, lane: u32)
   for (var n = 0u; n < KEYS_EACH; n++) {
     let key = first + n * WORKGROUP + lane;
     var page = ABSENT;
-    if (i32(key) >= seen.x && i32(key) < seen.y) { page = pageOf(block.sequence, key); }
+    if (i32(key) >= seen.x && i32(key) < seen.y) {
+      page = pageOf(block.sequence, key);
+      if (page == ABSENT) { atomicOr(&status[0], BAD_PAGE); }
+    }
     var rows = vec2<u32>(ABSENT);
     if (page != ABSENT) {
       rows = vec2<u32>(keyRow(page, block.kvHead, key), valueRow(page, block.kvHead, key));
@@ -222,6 +228,7 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
   let firstCut = index / params.blocks * params.cutsEach;
   if (firstCut >= params.cuts) { return; }
   let block = blockOf(params.firstBlock + within);
+  if (lane == 0u && lengthsDiffer(block.sequence, block.source)) { atomicOr(&status[0], BAD_LENGTH); }
   if (block.rows == 0u) { return; }
   let seen = visibleToSome(block);
   let start = u32(seen.x) / CUT_KEYS;
