@@ -115,6 +115,19 @@ function testStandIn(name: string, chosen: Omit<Variant, 'key' | 'tuning'>, rewr
     }, { seconds: 120 });
   }
   testPlacement(test, () => backend);
+  test('queries of 0, or nearly, see all keys alike', async () => {
+    for (const dtype of ['e4m3fn', 'e5m2'] as const) {
+      const cache = await fixture(backend, random(62), { kvHeads: 1, headDim: 64, blockSize: 16, kvLens: [80], k: { dtype }, v: { dtype } });
+      const call = (q: number) => backend.attend(callOf(cache, [20], new Float32Array(20 * 64).fill(q)));
+      const none = await call(0);
+      ok(none.lse.every((lse, row) => Math.abs(lse - Math.log(61 + row)) < 1e-4), `${dtype}: ${none.lse}`);
+      for (const q of [2 ** -117, 2 ** -126]) {
+        const error = attentionError(await call(q), none, 64);
+        ok(error.out <= 5e-3 && error.lse <= 5e-3, `${dtype}, ${q}: out ${error.out}, lse ${error.lse}`);
+      }
+      cache.pages.dispose();
+    }
+  }, { seconds: 120 });
   test('NaN and infinity reach those that see them', async () => {
     for (const [dtype, granularity] of [['e4m3fn', 'token-head'], ['e5m2', 'tensor'], ['e5m2', 'token-head']] as const) {
       const [out, lse] = await kindsOfSpecial(standIn, variant, dtype, granularity);

@@ -104,7 +104,7 @@ fn loadQueries(chunk: u32, lane: u32) {
     let row = i / DEPTH;
     let quad = chunk * DEPTH + i % DEPTH;
     var query = vec4<f32>();
-    if (rowStarts[row] != ABSENT && quad < QUADS) { query = bitcast<vec4<f32>>(queryQuad(rowStarts[row], quad)) * (bitcast<f32>(rowFacts[row].x) * Q_UNIT); }
+    if (rowStarts[row] != ABSENT && quad < QUADS) { query = bitcast<vec4<f32>>(queryQuad(rowStarts[row], quad)) * bitcast<f32>(rowFacts[row].x) * Q_UNIT; }
     storeQuery((i % DEPTH) * QUERY_STRIDE + row, query);
   }
 }
