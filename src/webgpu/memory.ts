@@ -13,6 +13,8 @@ const OFFSET_ALIGNMENT = 256;
 const CHUNK_BYTES = 2 ** 20;
 /** At least so much is bound of a chunk: what every device allows for parameters, and a table of 4,096 pages. */
 const BOUND_BYTES = 2 ** 14;
+/** A table that takes more has a buffer of its own. */
+const LONG_BYTES = CHUNK_BYTES / 4;
 /** Bytes that stay as they were written, at least, before their buffer is destroyed. */
 const KEPT_BYTES = 2 ** 24;
 
@@ -42,8 +44,15 @@ function hashOf(words: Int32Array): number {
   return hash & 0x3fffffff;
 }
 
-/** Words that lie in the newest chunk. */
+/** A buffer of parameters and tables, and what it holds. */
+interface Chunk {
+  readonly buffer: GPUBuffer;
+  readonly words: Int32Array<ArrayBuffer>;
+}
+
+/** Words that lie in a chunk. */
 interface Held {
+  readonly chunk: Chunk;
   readonly region: Region;
   readonly length: number;
 }
@@ -56,9 +65,11 @@ interface Held {
  */
 export class Arena {
   readonly #device: GPUDevice;
-  readonly #chunks: GPUBuffer[] = [];
-  /** What the newest chunk holds, and what is to be written to it. */
-  #words = new Int32Array(0);
+  /** That which was used least recently first. */
+  readonly #chunks: Chunk[] = [];
+  /** The newest but for those of one long table: what is to be written goes there. */
+  #open: Chunk | undefined;
+  /** What lies there, and the long tables. */
   readonly #held = new Map<number, Held>();
   #kept = 0;
   #used = 0;
@@ -72,57 +83,85 @@ export class Arena {
   write(words: Int32Array): Region {
     const hash = hashOf(words);
     const held = this.#held.get(hash);
-    if (held && this.#holds(held, words)) return held.region;
-    const { byteLength } = words;
+    if (held && holds(held, words)) {
+      if (held.chunk !== this.#open) this.#usedNow(held.chunk);
+      return held.region;
+    }
+    const { byteLength, length } = words;
     const size = boundSize(byteLength);
-    let chunk = this.#chunks.at(-1);
-    if (!chunk || this.#used + size > chunk.size) chunk = this.#grow(size);
-    const region = { buffer: chunk, offset: this.#used, size };
-    this.#words.set(words, region.offset / 4);
+    if (size > LONG_BYTES) {
+      // By itself, so that all layers share it also where their parameters fill chunk after chunk.
+      const chunk = this.#make(size);
+      chunk.words.set(words);
+      this.#device.queue.writeBuffer(chunk.buffer, 0, chunk.words);
+      const region = { buffer: chunk.buffer, offset: 0, size };
+      this.#held.set(hash, { chunk, region, length });
+      return region;
+    }
+    if (!this.#open || this.#used + size > this.#open.buffer.size) this.#grow();
+    const chunk = this.#open!;
+    const region = { buffer: chunk.buffer, offset: this.#used, size };
+    chunk.words.set(words, region.offset / 4);
     this.#used += align(Math.max(byteLength, 1), OFFSET_ALIGNMENT);
-    this.#held.set(hash, { region, length: words.length });
+    this.#held.set(hash, { chunk, region, length });
     return region;
-  }
-
-  #holds({ region, length }: Held, words: Int32Array): boolean {
-    if (length !== words.length) return false;
-    const first = region.offset / 4;
-    for (let i = 0; i < length; i++) if (this.#words[first + i] !== words[i]) return false;
-    return true;
   }
 
   /** Writes what is new, all at once. To be called before what reads it is submitted. */
   flush(): void {
     const first = this.#flushed;
     if (first === this.#used) return;
-    this.#device.queue.writeBuffer(this.#chunks.at(-1)!, first, this.#words as Int32Array<ArrayBuffer>, first / 4, (this.#used - first) / 4);
+    const { buffer, words } = this.#open!;
+    this.#device.queue.writeBuffer(buffer, first, words, first / 4, (this.#used - first) / 4);
     this.#flushed = this.#used;
   }
 
-  #grow(size: number): GPUBuffer {
-    this.flush();
-    const chunk = this.#device.createBuffer({ label: 'fp8-kv parameters', size: Math.max(CHUNK_BYTES, size), usage: usage.uniform | usage.storage | usage.copyDst });
+  #usedNow(chunk: Chunk): void {
+    this.#chunks.push(...this.#chunks.splice(this.#chunks.indexOf(chunk), 1));
+  }
+
+  #make(size: number, words = new Int32Array(size / 4)): Chunk {
+    const buffer = this.#device.createBuffer({ label: 'fp8-kv parameters', size, usage: usage.uniform | usage.storage | usage.copyDst });
+    const chunk = { buffer, words };
+    if (this.#open) this.#usedNow(this.#open);
     this.#chunks.push(chunk);
-    this.#kept += chunk.size;
-    while (this.#chunks.length > 1 && this.#kept - this.#chunks[0].size >= KEPT_BYTES) {
+    this.#kept += size;
+    while (this.#chunks.length > 2 && this.#kept - this.#chunks[0].buffer.size >= KEPT_BYTES) {
       const oldest = this.#chunks.shift()!;
-      this.#kept -= oldest.size;
-      oldest.destroy();
+      this.#kept -= oldest.buffer.size;
+      this.#forget(oldest);
+      oldest.buffer.destroy();
     }
-    // Of an older chunk nothing is used again: it may go while an encoder waits.
-    this.#held.clear();
-    if (this.#words.byteLength !== chunk.size) this.#words = new Int32Array(chunk.size / 4);
-    this.#used = 0;
-    this.#flushed = 0;
     return chunk;
   }
 
-  destroy(): void {
-    for (const chunk of this.#chunks.splice(0)) chunk.destroy();
-    this.#held.clear();
+  /** It may go now while an encoder waits: nothing of it is used again. */
+  #forget(chunk: Chunk): void {
+    for (const [hash, held] of this.#held) if (held.chunk === chunk) this.#held.delete(hash);
+  }
+
+  #grow(): void {
+    this.flush();
+    if (this.#open) this.#forget(this.#open);
+    this.#open = this.#make(CHUNK_BYTES, this.#open?.words);
     this.#used = 0;
     this.#flushed = 0;
   }
+
+  destroy(): void {
+    for (const { buffer } of this.#chunks.splice(0)) buffer.destroy();
+    this.#held.clear();
+    this.#open = undefined;
+    this.#used = 0;
+    this.#flushed = 0;
+  }
+}
+
+function holds({ chunk, region, length }: Held, words: Int32Array): boolean {
+  if (length !== words.length) return false;
+  const first = region.offset / 4;
+  for (let i = 0; i < length; i++) if (chunk.words[first + i] !== words[i]) return false;
+  return true;
 }
 
 /**

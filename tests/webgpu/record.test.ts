@@ -248,19 +248,37 @@ test('parameters of many calls recorded before the first is submitted do not mix
   }
 });
 
+test('the layers of a step share a table of any size', async () => {
+  await backend.warm(layout, { queryHeads });
+  const pages = backend.createPages(layout, 2);
+  const [x, q] = [random(9).normals(8 * tokenFloats), random(10).normals(rowFloats)];
+  await backend.append({ pages, key: x, value: x, slotMapping: Int32Array.from({ length: 8 }, (_, i) => i) });
+  for (const [entries, layers] of [[2 ** 16 + 1, 5000], [2 ** 19, 40], [2 ** 20, 40]]) {
+    const out = emptyBuffer(device, rowFloats);
+    const call = { pages, blockTable: new Int32Array(entries).fill(1, 0, 1), cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(7) };
+    const encoder = device.createCommandEncoder();
+    const query = bufferOf(device, q);
+    // Windows that differ are parameters that do: 5000 fill more than one buffer.
+    for (let layer = 0; layer < layers; layer++) backend.recordAttend(encoder, { ...call, windowLeft: layers - layer, q: query, queryHeads, out });
+    device.queue.submit([encoder.finish()]);
+    const expected = await backend.attend({ ...call, windowLeft: 1, q });
+    assertSameBits(await read(out, rowFloats), expected.out, `${entries} entries`);
+  }
+});
+
 test('an encoder that waits until its parameters are gone cannot be submitted, instead of computing with others', async () => {
   await backend.warm(layout, { queryHeads });
   const pages = backend.createPages(layout, 2);
   const q = bufferOf(device, new Float32Array(rowFloats));
   const out = emptyBuffer(device, rowFloats);
-  const record = (): GPUCommandEncoder => {
+  // Tables that differ only where no call looks.
+  const record = (_: unknown, i: number): GPUCommandEncoder => {
     const encoder = device.createCommandEncoder();
-    backend.recordAttend(encoder, { pages, q, queryHeads, blockTable: new Int32Array(2 ** 20), cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(1), out });
+    backend.recordAttend(encoder, { pages, q, queryHeads, blockTable: new Int32Array(2 ** 20).fill(i, 5, 6), cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(1), out });
     return encoder;
   };
-  const first = record();
-  let last = first;
-  for (let i = 0; i < 6; i++) last = record();
+  const encoders = Array.from({ length: 7 }, record);
+  const [first, last] = [encoders[0], encoders[6]];
   const submitted = async (encoder: GPUCommandEncoder): Promise<boolean> => {
     device.pushErrorScope('validation');
     device.queue.submit([encoder.finish()]);
