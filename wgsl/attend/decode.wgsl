@@ -20,7 +20,7 @@ const GROUPS: u32 = WORKGROUP / LANES;
 // Keys that each group multiplies before their products are added up; and keys or values whose loads go ahead of products.
 const ROUND: u32 = min(16u / ROWS, CUT_KEYS / GROUPS);
 const KEYS_AHEAD: u32 = clamp(LOADS_AHEAD / K_EACH, 1u, ROUND);
-const VALUES_AHEAD: u32 = max(LOADS_AHEAD / V_EACH, 1u);
+const VALUES_AHEAD: u32 = clamp(LOADS_AHEAD / V_EACH, 1u, CUT_KEYS / GROUPS);
 const KEYS_EACH: u32 = CUT_KEYS / WORKGROUP;
 // Groups' invocations lie one word apart from those of the next, so that reading across groups meets no bank twice.
 const SPACED: u32 = LANES + select(0u, 1u, LANES >= 4u);
