@@ -155,7 +155,9 @@ function planDecode(gpu: Gpu, call: GpuAttendCall): DecodePlan {
   const cuts = mostCuts(call, Math.ceil(rows / group) + 1);
   const blockBytes = cuts * rows * (16 + 4 * layout.headDim);
   const all = call.sequences * rowBlocks * layout.kvHeads;
-  const atOnce = Math.min(all, Math.max(1, Math.floor(Math.min(PARTIAL_BYTES, gpu.limits.maxStorageBufferBindingSize) / blockBytes)));
+  const most = Math.max(1, Math.floor(Math.min(PARTIAL_BYTES, gpu.limits.maxStorageBufferBindingSize) / blockBytes));
+  // Passes of one size: a small one would leave most of the GPU idle.
+  const atOnce = Math.ceil(all / Math.max(1, Math.ceil(all / most)));
   return { rows, rowBlocks, cuts, all, atOnce, partials: gpu.reserve('partials', atOnce * blockBytes, 'seqUsedK') };
 }
 

@@ -77,7 +77,13 @@ export class Gpu {
    */
   readBack<T>(label: string, size: number, record: (encoder: GPUCommandEncoder, results: GPUBuffer) => void, read: (bytes: ArrayBuffer) => T): Promise<T> {
     const results = this.readbacks.take(size);
-    const taken = this.submit(label, (encoder) => record(encoder, results));
+    let taken: Promise<void>;
+    try {
+      taken = this.submit(label, (encoder) => record(encoder, results));
+    } catch (error) {
+      this.readbacks.giveBack(results);
+      throw error;
+    }
     return this.readbacks.read(results, size, taken, read);
   }
 

@@ -236,6 +236,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
   const { subgroupSize, tuning } = variant;
   const { loadsAhead } = tuning.decode;
   const products = productsOf('decode', layout, variant);
+  const lanes = 2 ** Math.ceil(Math.log2(Math.ceil(layout.headDim / 16)));
   return {
     key: `decode ${attendKey(layout)} ${rows} ${loadsAhead} ${variant.key}`,
     entryPoint: 'decode',
@@ -246,7 +247,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
         products === 'f16' ? 'enable f16;' : '',
         declare({
           WORKGROUP: DECODE_WORKGROUP,
-          LANES: 2 ** Math.ceil(Math.log2(Math.ceil(layout.headDim / 16))),
+          LANES: lanes,
           K_EACH: formats[layout.k.format].bytes,
           V_EACH: formats[layout.v.format].bytes,
           LOADS_AHEAD: loadsAhead,
@@ -257,6 +258,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
         dimsFunctions(layout, products),
         subgroupSize > 0 ? join(declare({ SUBGROUP: Math.min(subgroupSize, DECODE_WORKGROUP) }), wgsl['attend/reduce-subgroups']) : wgsl['attend/reduce-plain'],
         wgsl['attend/reduce'],
+        wgsl[lanes <= subgroupSize ? 'attend/join-subgroups' : 'attend/join-plain'],
         wgsl['attend/decode'],
       ),
   };

@@ -220,6 +220,11 @@ export class Readbacks {
     return buffer;
   }
 
+  /** Takes back a buffer that nothing is read through. */
+  giveBack(buffer: GPUBuffer): void {
+    this.#idle.push(buffer);
+  }
+
   /**
    * Waits for what was submitted, hands the bytes to `read`, and takes the buffer back.
    * @param taken settles once it is known whether what fills the buffer was accepted: rejects where the bytes are old ones

@@ -8,9 +8,10 @@ import { tuningFor, type Tuning } from './tuning.js';
 import { MATRIX_MEMORY, matrixShapeOf, variantOf, type MatrixShape, type SubgroupFacts } from './variant.js';
 
 /**
- * Features by which kernels get faster. They work without any. With `shader-f16`, decode attention multiplies queries and
- * 8-bit keys in f16: its results are within 5e-3 of exact ones, and not 1e-4. So it does in prefill, where
- * `chromium-experimental-subgroup-matrix` lets matrix units do that; it needs the other two, and Dawn's switch `allow_unsafe_apis`.
+ * Features by which kernels get faster. They work without any. With `shader-f16`, attention multiplies queries and 8-bit keys in
+ * f16, in prefill where values have 8 bits, too: its results are within 5e-3 of exact ones for scores as models have them, and
+ * not 1e-4. With `chromium-experimental-subgroup-matrix` beside the other two, matrix units do so in prefill; it needs Dawn's
+ * switch `allow_unsafe_apis`.
  */
 export type OptionalFeature = 'subgroups' | 'shader-f16' | 'chromium-experimental-subgroup-matrix';
 

@@ -94,22 +94,28 @@ export async function multipliesMatrices(device: GPUDevice, shape: MatrixShape):
   });
 }
 
-/** Whether the device has f16, and its compiler takes two of them out of a word: Naga, as of version 25, does not. */
+/**
+ * Whether the device has f16, keeps subnormal ones, as which kernels take small codes, and its compiler takes two of them out of
+ * a word: Naga, as of version 25, does not.
+ */
 export async function hasF16(device: GPUDevice): Promise<boolean> {
   if (!device.features.has('shader-f16')) return false;
   const code = `
     enable f16;
     @group(0) @binding(0) var<storage, read_write> results: array<f32>;
     @compute @workgroup_size(64) fn probe(@builtin(local_invocation_index) lane: u32) {
-      // Normal numbers with 2 bits of mantissa, times themselves.
+      // Numbers with 2 bits of mantissa, times themselves; then subnormal ones, times 1024.
       for (var i = lane; i < 128u; i += 64u) {
         let x = bitcast<vec2<f16>>((i << 8u) | (i << 24u));
         results[i] = f32(x.x * x.y);
+        results[128u + i] = f32(bitcast<vec2<f16>>(i << 3u).x * 1024.0);
       }
     }`;
   device.pushErrorScope('validation');
-  const results = await runProbe(device, code, 128).catch(() => undefined);
+  const results = await runProbe(device, code, 256).catch(() => undefined);
   if ((await device.popErrorScope()) || !results) return false;
+  const values = new Float32Array(results.buffer);
   // Squares that are normal f16, too.
-  return [...new Float32Array(results.buffer)].every((square, i) => i < 32 || i > 90 || square === ((4 + (i % 4)) * 2 ** ((i >> 2) - 17)) ** 2);
+  const squares = values.subarray(0, 128).every((square, i) => i < 32 || i > 90 || square === ((4 + (i % 4)) * 2 ** ((i >> 2) - 17)) ** 2);
+  return squares && values.subarray(128).every((subnormal, i) => subnormal === i * 2 ** -11);
 }

@@ -178,6 +178,7 @@ f16('a device has f16 where it says so, understands it, and computes', async () 
     new Proxy(withShaders(device, rewrite), { get: (target, name) => (name === 'features' ? new Set(['shader-f16']) : (Reflect.get(target, name) as unknown)) });
   ok(await probeF16(claims(inF32)));
   ok(!(await probeF16(claims((code) => inF32(code).replace('x.x * x.y', 'x.x * 2.0')))), 'it computes wrongly');
+  ok(!(await probeF16(claims((code) => inF32(code).replace('* 1024.0', '* 0.0')))), 'it takes subnormal numbers for 0');
   ok(!(await probeF16(claims((code) => code.replace('bitcast<vec2<f16>>', 'unknown')))), 'it does not understand');
   ok(!(await probeF16(withShaders(device, inF32))), 'it does not say so');
   device.destroy();

@@ -5,7 +5,7 @@
 //
 // LANES invocations share a key and then a value: each reads 16 bytes at a time, next to its neighbours', has 16 dims in
 // registers, and multiplies them with all rows of the block, whose queries, and then sums, it has there too. A key's products
-// are added up in workgroup memory, which takes the same turns on every device, whatever its subgroups are.
+// are added up two by two, in workgroup memory or between the invocations of a subgroup: join-plain.wgsl, join-subgroups.wgsl.
 //
 // Cuts lie at fixed keys and sums go in a fixed order: a row's bits depend on nothing but its own keys, and neither on how
 // many cuts a workgroup takes nor on how many loads go ahead.
@@ -26,7 +26,7 @@ const KEYS_EACH: u32 = CUT_KEYS / WORKGROUP;
 const SPACED: u32 = LANES + select(0u, 1u, LANES >= 4u);
 const STRIDE: u32 = GROUPS * SPACED;
 
-// Bits of the products of each key of a round and row by invocation, then what is reduced, then of sums by dim and invocation.
+// Bits of products by key of a round, row and invocation; then of what is reduced; then of sums by dim and invocation.
 var<workgroup> parts: array<u32, 16u * STRIDE>;
 // (row, key): bits of products, then of weights.
 var<workgroup> scores: array<u32, ROWS * CUT_KEYS>;
@@ -86,33 +86,42 @@ fn loadValue(row: u32, lane: u32) -> ValueWords {
   return words;
 }
 
-// Products of all keys of a cut that are seen, and of some more, with all rows.
+// Keys of a cut whose parts an invocation has under way, from the given one of its group on.
+fn loadKeys(first: u32, lane: u32) -> array<KeyWords, KEYS_AHEAD> {
+  var words = array<KeyWords, KEYS_AHEAD>();
+  for (var n = 0u; n < KEYS_AHEAD; n++) { words[n] = loadKey(keyRows[first + n * GROUPS + lane / LANES], lane); }
+  return words;
+}
+
+// Products of all keys of a cut that are seen, and of some more, with all rows. Loads of the next keys go before the products
+// of those that are there, and so before what invocations wait for.
 fn multiplyKeys(begin: u32, end: u32, lane: u32) {
-  let place = lane / LANES * SPACED + lane % LANES;
-  for (var first = begin / (ROUND * GROUPS) * (ROUND * GROUPS); first < end; first += ROUND * GROUPS) {
+  let start = begin / (ROUND * GROUPS) * (ROUND * GROUPS);
+  var next = loadKeys(start, lane);
+  for (var first = start; first < end; first += ROUND * GROUPS) {
     for (var ahead = 0u; ahead < ROUND; ahead += KEYS_AHEAD) {
-      var words = array<KeyWords, KEYS_AHEAD>();
-      for (var n = 0u; n < KEYS_AHEAD; n++) { words[n] = loadKey(keyRows[first + (ahead + n) * GROUPS + lane / LANES], lane); }
+      let words = next;
+      let following = first + (ahead + KEYS_AHEAD) * GROUPS;
+      if (following < end) { next = loadKeys(following, lane); }
+      var products = array<Rows, KEYS_AHEAD>();
       for (var n = 0u; n < KEYS_AHEAD; n++) {
         let isNan = nanKey(words[n]) != 0u;
         let key = decodeKey(words[n]);
-        for (var r = 0u; r < ROWS; r++) {
-          parts[((ahead + n) * ROWS + r) * STRIDE + place] = select(bitcast<u32>(productOf(queries[r], key)), params.nan, isNan);
-        }
+        for (var r = 0u; r < ROWS; r++) { products[n][r] = select(productOf(queries[r], key), bitcast<f32>(params.nan), isNan); }
       }
+      keepProducts(products, first, ahead, lane);
     }
-    workgroupBarrier();
-    for (var i = lane; i < ROUND * ROWS * GROUPS; i += WORKGROUP) {
-      let at = i / GROUPS * STRIDE + i % GROUPS * SPACED;
-      var sum = bitcast<f32>(parts[at]);
-      for (var part = 1u; part < LANES; part++) { sum += bitcast<f32>(parts[at + part]); }
-      scores[i / GROUPS % ROWS * CUT_KEYS + first + i / (GROUPS * ROWS) * GROUPS + i % GROUPS] = bitcast<u32>(sum);
-    }
-    workgroupBarrier();
+    joinProducts(first, lane);
   }
 }
 
 var<private> values: array<mat4x4<f32>, ROWS>;
+
+// Sums of a row, with a value's product: as fma, so that no compiler does one thing here and another there.
+fn withValue(sums: mat4x4<f32>, weightBits: u32, value: mat4x4<f32>) -> mat4x4<f32> {
+  let weight = vec4<f32>(bitcast<f32>(weightBits));
+  return mat4x4<f32>(fma(value[0], weight, sums[0]), fma(value[1], weight, sums[1]), fma(value[2], weight, sums[2]), fma(value[3], weight, sums[3]));
+}
 
 // Sums of weight · value, stream by stream.
 fn multiplyValues(begin: u32, end: u32, lane: u32) {
@@ -126,11 +135,11 @@ fn multiplyValues(begin: u32, end: u32, lane: u32) {
         let value = decodeAllValue(words[n], bitcast<f32>(params.nan));
         for (var r = 0u; r < ROWS; r++) {
           let weight = scores[r * CUT_KEYS + key];
-          if (weight != MASKED) { values[r] += value * bitcast<f32>(weight); }
+          if (weight != MASKED) { values[r] = withValue(values[r], weight, value); }
         }
       } else {
         let value = decodeValue(words[n]);
-        for (var r = 0u; r < ROWS; r++) { values[r] += value * bitcast<f32>(scores[r * CUT_KEYS + key]); }
+        for (var r = 0u; r < ROWS; r++) { values[r] = withValue(values[r], scores[r * CUT_KEYS + key], value); }
       }
     }
   }
@@ -184,6 +193,7 @@ fn decodeCut(block: Block, seen: vec2<i32>, first: u32, partial: u32, lane: u32)
   let begin = u32(max(seen.x, i32(first)) - i32(first));
   let end = u32(min(seen.y, i32(first + CUT_KEYS)) - i32(first));
   multiplyKeys(begin, end, lane);
+  workgroupBarrier();
 
   // Scores, and the largest of each row.
   var orders = array<Orders, KEYS_EACH>();
