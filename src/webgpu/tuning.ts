@@ -49,7 +49,10 @@ const defaults: readonly { readonly vendor: RegExp; readonly architecture?: RegE
 ];
 const fallback = values(64, { loadsAhead: 4, cutsPerWorkgroup: 1, leastWorkgroups: 2048 });
 
-type AdapterNames = Pick<GPUAdapterInfo, 'vendor' | 'architecture'>;
+interface AdapterNames {
+  readonly vendor: string;
+  readonly architecture: string;
+}
 
 function checkOne<T extends number>(value: unknown, allowed: readonly T[], name: string): T {
   if (!allowed.includes(value as T)) throw new RangeError(`"${name}" expected ${allowed.join(', ').replace(/, (\d+)$/, ' or $1')}, got ${describe(value)}`);
