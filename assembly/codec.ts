@@ -2,9 +2,10 @@
 import * as e4m3fn from "./formats/e4m3fn";
 import * as e5m2 from "./formats/e5m2";
 import { narrowF16, widenBF16, widenF16 } from "./formats/half";
+import { widenHigh, widenLow } from "./formats/int8";
 import { BF16, E4M3FN, E5M2, F16, F32, Keep, Multiply } from "./types";
 import { zipHigh, zipLow } from "./zip";
-import { DTYPE_F16, DTYPE_F32, FORMAT_E4M3FN } from "../build/params";
+import { DTYPE_F16, DTYPE_F32, FORMAT_E4M3FN, FORMAT_INT8 } from "../build/params";
 
 /** 4 values of dtype T at `x` as f32. */
 @inline
@@ -107,11 +108,24 @@ function decodeFormat<F>(codes: usize, n: i32, values: usize, scale: f32): void 
   else decodeLoop<F, Multiply>(codes, n, values, scale);
 }
 
+/** n int8 codes (rounded up to 16) → f32. */
+function decodeIntegers(codes: usize, n: i32, values: usize): void {
+  for (const end = codes + n; codes < end; codes += 16, values += 64) {
+    const a = v128.load8x8_s(codes);
+    const b = v128.load8x8_s(codes, 8);
+    v128.store(values, widenLow(a));
+    v128.store(values, widenHigh(a), 16);
+    v128.store(values, widenLow(b), 32);
+    v128.store(values, widenHigh(b), 48);
+  }
+}
+
 /**
- * n FP8 codes → n f32; codes and values are read and written in whole groups of 16, and of 32 where that many begin. Every NaN is 0x7FC00000.
- * @param scale a power of two, 1 … 2^-unit exponent: what finite values are multiplied with
+ * n 8-bit codes → n f32; codes and values are read and written in whole groups of 16, and of 32 where that many begin. Every NaN is 0x7FC00000.
+ * @param scale a power of two, 1 … 2^-unit exponent: what finite values are multiplied with; 1 for int8
  */
 export function decodeRun(codes: usize, n: i32, values: usize, format: i32, scale: f32): void {
-  if (format == FORMAT_E4M3FN) decodeFormat<E4M3FN>(codes, n, values, scale);
+  if (format == FORMAT_INT8) decodeIntegers(codes, n, values);
+  else if (format == FORMAT_E4M3FN) decodeFormat<E4M3FN>(codes, n, values, scale);
   else decodeFormat<E5M2>(codes, n, values, scale);
 }

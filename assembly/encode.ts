@@ -10,10 +10,11 @@
 import { load4 } from "./codec";
 import * as e4m3fn from "./formats/e4m3fn";
 import * as e5m2 from "./formats/e5m2";
+import { encodeSixteen } from "./formats/int8";
 import { F16_UNIT } from "./formats/half";
 import { BF16, Clamp, Divide, E4M3FN, E5M2, F16, F32, Multiply } from "./types";
 import { zipHigh, zipLow } from "./zip";
-import { DTYPE_F16, DTYPE_F32, FORMAT_E4M3FN } from "../build/params";
+import { DTYPE_F16, DTYPE_F32, FORMAT_E4M3FN, FORMAT_INT8 } from "../build/params";
 
 /** 8 codes without signs, one per i16 lane. What Op does not bound, it bounds itself. */
 @inline
@@ -186,14 +187,40 @@ function encodeRows<F, T, Op>(x: usize, xStride: usize, rows: i32, n: i32, codes
   }
 }
 
+/** One row of any quotients, of n values (a multiple of 8), as int8; 8 zero codes follow where n is no multiple of 16. */
+function encodeIntegers<T, Op>(x: usize, n: i32, codes: usize, operand: v128, least: v128): void {
+  const zero = f32x4.splat(0);
+  const end = codes + n;
+  do {
+    const whole = codes + 16 <= end;
+    const a = operate<Op>(load4<T>(x), operand);
+    const b = operate<Op>(load4<T>(x + sizeof<T>() * 4), operand);
+    const c = whole ? operate<Op>(load4<T>(x + sizeof<T>() * 8), operand) : zero;
+    const d = whole ? operate<Op>(load4<T>(x + sizeof<T>() * 12), operand) : zero;
+    v128.store(codes, encodeSixteen(a, b, c, d, least));
+    codes += 16;
+    x += sizeof<T>() * 16;
+  } while (codes < end);
+}
+
 /**
  * `rows` rows of n values (a multiple of 8) → their codes, saturating. Op divides each row by its operand, or multiplies.
  * Where n is not a multiple of 16, 8 zero codes follow: rows are padded to 16.
  * @param ordinary all quotients are known to be numbers below 2^100
+ * @param least the lowest code of int8
  */
 export function encodeQuotients<T, Op>(
-  x: usize, xStride: usize, rows: i32, n: i32, codes: usize, codesStride: usize, operands: usize, ordinary: bool, format: i32,
+  x: usize, xStride: usize, rows: i32, n: i32, codes: usize, codesStride: usize, operands: usize, ordinary: bool, format: i32, least: i32,
 ): void {
+  if (format == FORMAT_INT8) {
+    const lowest = i8x16.splat(<i8>least);
+    for (let row = 0; row < rows; row++) {
+      encodeIntegers<T, Op>(x, n, codes, v128.load32_splat(operands + (<usize>row << 2)), lowest);
+      x += xStride;
+      codes += codesStride;
+    }
+    return;
+  }
   if (format == FORMAT_E4M3FN) encodeRows<E4M3FN, T, Op>(x, xStride, rows, n, codes, codesStride, operands, ordinary);
   else encodeRows<E5M2, T, Op>(x, xStride, rows, n, codes, codesStride, operands, ordinary);
 }

@@ -6,9 +6,9 @@
  * code  = encode(x / scale), or by a factor: encode(x · factor)
  */
 import { encodeQuotients } from "./encode";
-import { F16_UNIT } from "./formats/half";
+import { F16_UNIT, narrowF16, widenF16 } from "./formats/half";
 import { BF16, Divide, F16, F32, Multiply } from "./types";
-import { DTYPE_F16, DTYPE_F32, QuantizeParams, QUOTIENT_DIVIDE, QUOTIENT_RECIPROCAL, ROWS_AT_ONCE } from "../build/params";
+import { DTYPE_F16, DTYPE_F32, QuantizeParams, PRECISION_F16, PRECISION_F32, QUOTIENT_DIVIDE, QUOTIENT_RECIPROCAL, ROWS_AT_ONCE } from "../build/params";
 
 const INFINITY_BITS: i32 = 0x7f800000;
 /** 2^100: far below where encoding without tests goes wrong. */
@@ -84,6 +84,11 @@ function largestBits<T>(x: usize, n: i32, besideNaN: bool): i32 {
   return widenBits<T>(isFloat<T>() ? largestWord(x, n) : largestHalf(x, n));
 }
 
+/** The nearest f16, as f32. */
+function toF16(x: f32): f32 {
+  return f32x4.extract_lane(widenF16(narrowF16(f32x4.splat(x))), 0);
+}
+
 /**
  * What each row is divided by or multiplied with → p.operands, and its scale, where it has one of its own, → `scales`.
  * @returns whether all quotients are numbers below 2^100
@@ -102,9 +107,11 @@ function measureRows<T>(p: QuantizeParams, x: usize, xStride: usize, rows: i32, 
       if (amax < p.amaxFloor) amax = p.amaxFloor;
       let scale = amax / p.max;
       if (scale < p.scaleFloor) scale = p.scaleFloor;
+      if (p.scalePrecision == PRECISION_F16) scale = toF16(scale);
       const replaced = scale == 0 && p.scaleIfZero != 0;
       if (replaced) scale = p.scaleIfZero;
-      store<f32>(scales, scale);
+      // What is stored as f16, and as f16 only, does not change what values are divided by.
+      store<f32>(scales, p.scalePrecision == PRECISION_F32 ? scale : toF16(scale));
       scales += scaleStride;
       if (divides) operand = scale;
       else if (p.quotient == QUOTIENT_RECIPROCAL) operand = 1 / scale;
@@ -122,8 +129,8 @@ function measureRows<T>(p: QuantizeParams, x: usize, xStride: usize, rows: i32, 
 /** Up to ROWS_AT_ONCE rows: all are measured, then encoded, so that what a row's scale waits for overlaps with other rows. */
 function quantizeFew<T>(p: QuantizeParams, rows: i32, x: usize, xStride: usize, codes: usize, codesStride: usize, scales: usize, scaleStride: usize): void {
   const ordinary = measureRows<T>(p, x, xStride, rows, scales, scaleStride);
-  if (p.quotient == QUOTIENT_DIVIDE) encodeQuotients<T, Divide>(x, xStride, rows, p.dim, codes, codesStride, p.operands, ordinary, p.format);
-  else encodeQuotients<T, Multiply>(x, xStride, rows, p.dim, codes, codesStride, p.operands, ordinary, p.format);
+  if (p.quotient == QUOTIENT_DIVIDE) encodeQuotients<T, Divide>(x, xStride, rows, p.dim, codes, codesStride, p.operands, ordinary, p.format, p.least);
+  else encodeQuotients<T, Multiply>(x, xStride, rows, p.dim, codes, codesStride, p.operands, ordinary, p.format, p.least);
 }
 
 /** `rows` rows at x, their codes, and their scales, each so many bytes apart. scales = 0: the given scale is used. */

@@ -7,6 +7,9 @@
 export type E4M3FN = u8;
 export type E5M2 = i8;
 
+/** Integers as codes: told apart by sizeof, and from F32 by isFloat. */
+export type INT8 = i32;
+
 /** Dtypes of unquantized values, of their size: f32, f16 (unsigned 16 bits) and bf16 (signed 16 bits). */
 export type F32 = f32;
 export type F16 = u16;

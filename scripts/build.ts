@@ -10,7 +10,7 @@ import { dirname, join, sep } from 'node:path';
 import ts from 'typescript';
 import { floatDtypes, formats } from '../src/formats.js';
 import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, PANEL_ROW_BYTES, PANEL_TOKENS, PARTIAL_WORDS, quantizeParams, ROW_FLOATS, ROW_WORDS, ROWS_AT_ONCE, sideParams, TILE_KEYS, UNIT_WORDS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
-import { quotients } from '../src/recipe.js';
+import { quotients, scalePrecisions } from '../src/recipe.js';
 
 const MADE_BY = '// Made by scripts/build.ts from src/layout.ts. Do not edit.\n';
 const assemblyTypes = { pointer: 'usize', i32: 'i32', u32: 'u32', f32: 'f32' } as const;
@@ -53,6 +53,7 @@ writeFileSync(
     constants(named('FORMAT', idsOf(formats))),
     constants(named('DTYPE', idsOf(floatDtypes))),
     constants(named('QUOTIENT', quotients)),
+    constants(named('PRECISION', scalePrecisions)),
     paramClass('QuantizeParams', quantizeParams),
     paramClass('AppendParams', appendParams),
     paramClass('SideParams', sideParams),

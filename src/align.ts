@@ -2,7 +2,7 @@
  * The same call on two backends, compared: caches must hold the same bytes, attention must agree within a bound. What
  * differs is named down to the element, so that whoever writes a kernel knows where to look.
  */
-import type { AppendCall, AttendCall, AttendResult, Backend, NhdTensors, Pages } from './backend.js';
+import type { AppendCall, AttendCall, AttendResult, Backend, CodeArray, NhdTensors, Pages } from './backend.js';
 import { ATTENTION_BOUND, attentionError, firstBeyond, type AttentionError } from './files/compare.js';
 import type { PageLayout } from './layout.js';
 import { wordsOf } from './nhd.js';
@@ -81,8 +81,8 @@ export const hex = (word: number, bytes: number): string => `0x${word.toString(1
 interface CacheTensor {
   readonly what: 'code' | 'scale';
   readonly side: 'k' | 'v';
-  readonly expected: Float32Array | Uint16Array | Uint8Array;
-  readonly actual: Float32Array | Uint16Array | Uint8Array;
+  readonly expected: CodeArray;
+  readonly actual: CodeArray;
 }
 
 function compareTensor({ what, side, expected, actual }: CacheTensor, { kvHeads, headDim, blockSize }: PageLayout): { count: number; first?: CacheMismatch } {

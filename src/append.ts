@@ -3,7 +3,7 @@ import { int32 } from './attention.js';
 import type { AppendCall, AppendStatus, PerSide } from './backend.js';
 import { floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
 import type { PageLayout, SideLayout } from './layout.js';
-import { resolveRecipe, type Recipe } from './recipe.js';
+import { checkRecipeFormat, resolveRecipe, type Recipe } from './recipe.js';
 import { checkGivenScale } from './scale.js';
 
 /** Whether a setting is one for each side, not one for both. */
@@ -76,8 +76,14 @@ export type QuantizePlan = Pick<AppendPlan, 'kRecipe' | 'vRecipe' | 'kScale' | '
 
 /** @throws TypeError or RangeError naming the argument that does not fit */
 export function planQuantize(call: Pick<AppendCall, 'recipe' | 'kScale' | 'vScale'>, layout: PageLayout): QuantizePlan {
-  const kRecipe = resolveRecipe(call.recipe && sideOf(call.recipe, 'k'));
-  const vRecipe = resolveRecipe(call.recipe && sideOf(call.recipe, 'v'));
+  const recipeOf = (side: 'k' | 'v'): Recipe => {
+    const recipe = resolveRecipe(call.recipe && sideOf(call.recipe, side));
+    // Where no scale is computed, a recipe has nothing to say.
+    if (layout[side].granularity !== 'tensor') checkRecipeFormat(recipe, layout[side].format);
+    return recipe;
+  };
+  const kRecipe = recipeOf('k');
+  const vRecipe = recipeOf('v');
   const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
   const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
   checkUnscaled(layout.k, kScale, 'kScale');

@@ -68,8 +68,8 @@ export interface Pages {
 /** One setting for keys and values, or one for each. */
 export type PerSide<T> = T | { readonly k: T; readonly v: T };
 
-/** Codes as they are stored: FP8 in a Uint8Array, f16 bits in a Uint16Array, f32 in a Float32Array. */
-export type CodeArray = Uint8Array | Uint16Array | Float32Array;
+/** Codes as they are stored: FP8 in a Uint8Array, int8 in an Int8Array, f16 bits in a Uint16Array, f32 in a Float32Array. */
+export type CodeArray = Uint8Array | Int8Array | Uint16Array | Float32Array;
 
 /** A cache as the ecosystem writes it: token-major, keys and values apart. */
 export interface NhdTensors {

@@ -1,10 +1,13 @@
 /** Facts about each cache format, and the names under which users may ask for one. */
 
 /** How one element of a cached key or value is stored. */
-export type Format = 'e4m3fn' | 'e5m2' | 'f16' | 'f32';
+export type Format = 'e4m3fn' | 'e5m2' | 'int8' | 'f16' | 'f32';
 
 /** The 8-bit floating-point formats (OCP 8-bit Floating Point Specification 1.0). */
 export type Fp8Format = 'e4m3fn' | 'e5m2';
+
+/** Those of 8 bits, which need a scale to cover a model's range. */
+export type QuantizedFormat = Fp8Format | 'int8';
 
 /** A format, or a name that vLLM's `--kv-cache-dtype` gives to one. */
 export type FormatName = Format | 'fp8' | 'fp8_e4m3' | 'fp8_e5m2';
@@ -18,21 +21,22 @@ export type FloatArray = Float32Array | Uint16Array;
 interface FormatFacts {
   /** The number under which the kernels know the format. */
   readonly id: number;
-  /** Bytes per element. */
+  /** Bytes per element. Those of one byte have the first numbers. */
   readonly bytes: 1 | 2 | 4;
   /** The largest finite value. */
   readonly max: number;
   /** True where the format needs a scale to cover a model's range. */
   readonly quantized: boolean;
   /** The dtype's name in .safetensors files. */
-  readonly safetensors: 'F8_E4M3' | 'F8_E5M2' | 'F16' | 'F32';
+  readonly safetensors: 'F8_E4M3' | 'F8_E5M2' | 'I8' | 'F16' | 'F32';
 }
 
 export const formats: { readonly [F in Format]: FormatFacts } = {
   e4m3fn: { id: 0, bytes: 1, max: 448, quantized: true, safetensors: 'F8_E4M3' },
   e5m2: { id: 1, bytes: 1, max: 57344, quantized: true, safetensors: 'F8_E5M2' },
-  f16: { id: 2, bytes: 2, max: 65504, quantized: false, safetensors: 'F16' },
-  f32: { id: 3, bytes: 4, max: 3.4028234663852886e38, quantized: false, safetensors: 'F32' },
+  int8: { id: 2, bytes: 1, max: 127, quantized: true, safetensors: 'I8' },
+  f16: { id: 3, bytes: 2, max: 65504, quantized: false, safetensors: 'F16' },
+  f32: { id: 4, bytes: 4, max: 3.4028234663852886e38, quantized: false, safetensors: 'F32' },
 };
 
 /** The numbers under which the kernels know the input dtypes, and their sizes. */
@@ -57,11 +61,13 @@ export function resolveFormat(name: string, argument = 'format'): Format {
   throw new TypeError(`"${argument}" expected one of ${known}, got ${String(name)}`);
 }
 
-/** As {@link resolveFormat}, for calls that encode to or decode from 8 bits only. */
+export const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
+
+/** As {@link resolveFormat}, for calls that encode to or decode from FP8 only. */
 export function resolveFp8Format(name: string, argument = 'format'): Fp8Format {
   const format = resolveFormat(name, argument);
-  if (!formats[format].quantized) throw new TypeError(`"${argument}" expected an 8-bit format, got ${name}`);
-  return format as Fp8Format;
+  if (!isFp8(format)) throw new TypeError(`"${argument}" expected e4m3fn or e5m2, got ${name}`);
+  return format;
 }
 
 /**

@@ -173,6 +173,10 @@ export const quantizeParams = {
   scaleFloor: 'f32',
   scaleIfZero: 'f32',
   quotient: 'i32',
+  /** {@link scalePrecisions} */
+  scalePrecision: 'i32',
+  /** The lowest code of int8. */
+  least: 'i32',
   /** Working memory for what rows are divided by or multiplied with: (ROWS_AT_ONCE) f32. */
   operands: 'pointer',
 } as const satisfies ParamRecord;
@@ -298,6 +302,9 @@ export const gpuAppendParams = {
   kAmaxFloor: 'u32',
   kScaleFloor: 'u32',
   kScaleIfZero: 'u32',
+  kMax: 'u32',
+  kPrecision: 'u32',
+  kLeast: 'u32',
   vCodes: 'u32',
   vHeadStride: 'u32',
   vTokenStride: 'u32',
@@ -308,6 +315,9 @@ export const gpuAppendParams = {
   vAmaxFloor: 'u32',
   vScaleFloor: 'u32',
   vScaleIfZero: 'u32',
+  vMax: 'u32',
+  vPrecision: 'u32',
+  vLeast: 'u32',
 } as const satisfies ParamRecord;
 
 /**

@@ -3,7 +3,7 @@ import type { CodeArray, NhdTensors } from './backend.js';
 import { describe, formats, type Format } from './formats.js';
 import type { PageLayout, SideLayout } from './layout.js';
 
-const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, f16: Uint16Array, f32: Float32Array } as const;
+const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, int8: Int8Array, f16: Uint16Array, f32: Float32Array } as const;
 
 const newCodes = (format: Format, length: number): CodeArray => new codeArrays[format](length);
 

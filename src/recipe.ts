@@ -1,4 +1,4 @@
-import { describe } from './formats.js';
+import { describe, type Format } from './formats.js';
 
 /** How a value is divided by its scale. The three differ in real cases: the rounding happens in other places. */
 export type Quotient =
@@ -27,24 +27,45 @@ export interface Recipe {
   /** The scale to use where it came out as 0, also by underflow; 0 keeps the 0. With `max-over-amax` the factor then is 1. */
   readonly scaleIfZero: number;
   readonly quotient: Quotient;
+  /** How int8 codes come about; absent: the recipe is for FP8 only. */
+  readonly int8?: {
+    /** What amax is divided by: 127, or 127.5. */
+    readonly divisor: number;
+    /** The lowest code; the highest is 127. Codes are rounded half to even. */
+    readonly least: -127 | -128;
+  };
+  /** Only for int8. */
+  readonly int8Only?: boolean;
+  /**
+   * `f16`: scales are rounded to f16, and kept as f32 words. `f16-stored`: so are those that are stored, while what is computed
+   * is what values are divided by. Default `f32`.
+   */
+  readonly scalePrecision?: ScalePrecision;
 }
+
+type ScalePrecision = 'f32' | 'f16' | 'f16-stored';
+
+/** Their numbers in the kernels. */
+export const scalePrecisions: { readonly [P in ScalePrecision]: number } = { f32: 0, f16: 1, 'f16-stored': 2 };
 
 /** The quotient rules' numbers in the kernels. */
 export const quotients: { readonly [Q in Quotient]: number } = { divide: 0, reciprocal: 1, 'max-over-amax': 2 };
 
-const row = (name: string, amaxFloor: number, scaleFloor: number, scaleIfZero: number, quotient: Quotient): Recipe =>
-  Object.freeze({ name, amaxFloor, scaleFloor, scaleIfZero, quotient });
+const row = (name: string, amaxFloor: number, scaleFloor: number, scaleIfZero: number, quotient: Quotient, more: Pick<Recipe, 'int8' | 'int8Only' | 'scalePrecision'> = {}): Recipe =>
+  Object.freeze({ name, amaxFloor, scaleFloor, scaleIfZero, quotient, ...more });
 
 /** The recipes of the systems people come from; the last column says which. */
 export const recipes = {
   /** The default. One f32 scale per KV head and token: the policy of Mila's cache. */
-  amax: row('amax', 0, 0, 1, 'divide'),
+  amax: row('amax', 0, 0, 1, 'divide', { int8: { divisor: 127, least: -127 } }),
   /** vLLM's per-token-head kernel. */
-  'vllm-token-head': row('vllm-token-head', 0, 1e-6, 0, 'reciprocal'),
+  'vllm-token-head': row('vllm-token-head', 0, 1e-6, 0, 'reciprocal', { int8: { divisor: 127, least: -128 } }),
   /** llm-compressor's compressed-tensors. */
-  'compressed-tensors': row('compressed-tensors', 0, 0, 2 ** -23, 'divide'),
+  'compressed-tensors': row('compressed-tensors', 0, 0, 2 ** -23, 'divide', { int8: { divisor: 127.5, least: -128 } }),
   /** Mila's activation kernels. */
   'mila-activation': row('mila-activation', 1e-12, 0, 0, 'reciprocal'),
+  /** The Rust `KvCacheQuant`: an f16 scale beside codes that were computed with the f32 one. */
+  'ferrum-int8': row('ferrum-int8', 1e-8, 0, 0, 'reciprocal', { int8: { divisor: 127, least: -127 }, int8Only: true, scalePrecision: 'f16-stored' }),
   /** Transformer Engine's style: the factor is computed, not the scale's reciprocal. */
   'max-over-amax': row('max-over-amax', 0, 0, 1, 'max-over-amax'),
 } as const;
@@ -68,5 +89,24 @@ export function resolveRecipe(recipe: RecipeName | Recipe = 'amax'): Recipe {
   if (!Object.hasOwn(quotients, recipe.quotient)) {
     throw new TypeError(`"recipe.quotient" expected one of ${Object.keys(quotients).join(', ')}, got ${describe(recipe.quotient)}`);
   }
+  const { int8, scalePrecision = 'f32' } = recipe;
+  if (int8 !== undefined) {
+    if (!(int8.divisor > 0 && int8.divisor < Infinity)) throw new RangeError(`"recipe.int8.divisor" expected a finite number greater than 0, got ${describe(int8.divisor)}`);
+    if (int8.least !== -127 && int8.least !== -128) throw new RangeError(`"recipe.int8.least" expected -127 or -128, got ${describe(int8.least)}`);
+  }
+  if (!Object.hasOwn(scalePrecisions, scalePrecision)) {
+    throw new TypeError(`"recipe.scalePrecision" expected one of ${Object.keys(scalePrecisions).join(', ')}, got ${describe(scalePrecision)}`);
+  }
   return recipe;
+}
+
+/**
+ * Whether the recipe says how codes of this format come about.
+ * @throws TypeError naming recipes that do
+ */
+export function checkRecipeFormat(recipe: Recipe, format: Format): void {
+  const fits = format === 'int8' ? recipe.int8 !== undefined : !recipe.int8Only;
+  if (fits) return;
+  const others = Object.values(recipes as { readonly [name: string]: Recipe }).filter((other) => (format === 'int8' ? other.int8 : !other.int8Only));
+  throw new TypeError(`"recipe" expected ${others.map(({ name }) => name).join(', ')} for ${format}, got ${recipe.name}`);
 }

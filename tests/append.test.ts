@@ -3,11 +3,14 @@ import { decode, pageLayout, quantize, wasmBackend, type AppendCall, type Format
 import { assertSameBits } from './bits.js';
 import { builds } from './builds.js';
 import { poison } from './fixture.js';
+import { testGoldenRecipes } from './golden-recipes.js';
 import { random } from './random.js';
 import { suite } from './suite.js';
 
 const test = suite('append');
 const backend = wasmBackend();
+
+testGoldenRecipes(test, () => backend);
 
 const rowOf = (array: NhdTensors['keyCache'], row: number, headDim: number) => array.subarray(row * headDim, (row + 1) * headDim);
 

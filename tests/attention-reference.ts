@@ -39,6 +39,8 @@ const formats = [
   { k: { dtype: 'e4m3fn', granularity: 'tensor' }, v: { dtype: 'e5m2' } },
   { k: { dtype: 'f32' }, v: { dtype: 'f16' } },
   { k: { dtype: 'f16' }, v: { dtype: 'e4m3fn' } },
+  { k: { dtype: 'int8' }, v: { dtype: 'e5m2' } },
+  { k: { dtype: 'e4m3fn' }, v: { dtype: 'int8', granularity: 'tensor' } },
 ] as const;
 const options: AttentionOptions[] = [
   {},

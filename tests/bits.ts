@@ -1,6 +1,6 @@
 /** Comparison of arrays by bits: −0 is not 0, and every NaN is itself. */
 
-type Bits = Uint8Array | Uint16Array | Uint32Array | Int32Array | Float32Array | Float64Array;
+type Bits = Uint8Array | Int8Array | Uint16Array | Uint32Array | Int32Array | Float32Array | Float64Array;
 
 const hex = (array: Bits, index: number): string => {
   const size = array.BYTES_PER_ELEMENT;

@@ -35,6 +35,7 @@ export function poison(layout: PageLayout, blocks: number): NhdTensors {
   const codes = (format: string): CodeArray => {
     const length = rows * layout.headDim;
     if (format === 'f32') return new Float32Array(length).fill(NaN);
+    if (format === 'int8') return new Int8Array(length).fill(-128);
     return format === 'f16' ? new Uint16Array(length).fill(0x7e00) : new Uint8Array(length).fill(0x7f);
   };
   const scales = (granularity: string) => (granularity === 'token-head' ? new Float32Array(rows).fill(NaN) : undefined);
@@ -54,7 +55,7 @@ function shuffled(count: number, random: Random): number[] {
 function numbersOf(format: string, codes: CodeArray): Float32Array {
   if (codes instanceof Float32Array) return codes;
   if (codes instanceof Uint16Array) return Float32Array.from(codes, (half) => valueOf(half, definitions.f16));
-  return decode(codes, format as 'e4m3fn');
+  return codes instanceof Int8Array ? Float32Array.from(codes) : decode(codes, format as 'e4m3fn');
 }
 
 /** Appends random tokens through the backend; synchronous backends only need not wait. */

@@ -5,8 +5,8 @@
 // scale = amax / max, bounded and replaced as the recipe says
 // code  = encode(x / scale), or by a factor: encode(x · factor)
 //
-// Beside it go, as constants, the quotient rules' QUOTIENT_DIVIDE and QUOTIENT_RECIPROCAL; and the formats' encode as
-// `encodeCode`.
+// Beside it go, as constants, the quotient rules' QUOTIENT_DIVIDE and QUOTIENT_RECIPROCAL, the scales' PRECISION_F32 and
+// PRECISION_F16, FORMAT_INT8; and the formats' encode as `encodeCode`.
 //
 // A magnitude is the bits of an f32 without its sign: these are in the order of what they stand for, NaN last.
 //
@@ -98,8 +98,6 @@ struct Encoding {
   // Of the smallest normal, biased as in f32.
   firstExponent: u32,
   largestCode: u32,
-  // What that stands for, as the bits of an f32.
-  max: u32,
 }
 
 // How scales are computed: f32 as bits.
@@ -109,6 +107,11 @@ struct Recipe {
   amaxFloor: u32,
   scaleFloor: u32,
   scaleIfZero: u32,
+  // What amax is divided by.
+  max: u32,
+  scalePrecision: u32,
+  // The magnitude of int8's lowest code: 127 or 128.
+  least: u32,
 }
 
 struct RowScale {
@@ -117,16 +120,23 @@ struct RowScale {
   operand: u32,
 }
 
-fn scaleOf(amax: u32, recipe: Recipe, encoding: Encoding) -> RowScale {
+fn roundedToF16(x: u32) -> u32 {
+  return widenF16(narrowF16(x));
+}
+
+fn scaleOf(amax: u32, recipe: Recipe) -> RowScale {
   let bounded = max(amax, recipe.amaxFloor & ~SIGN);
-  let computed = max(divideBits(bounded, encoding.max), recipe.scaleFloor & ~SIGN);
+  let exact = max(divideBits(bounded, recipe.max), recipe.scaleFloor & ~SIGN);
+  let computed = select(exact, roundedToF16(exact), recipe.scalePrecision == PRECISION_F16);
   let scaleIfZero = recipe.scaleIfZero & ~SIGN;
   let replaced = computed == 0u && scaleIfZero != 0u;
   let scale = select(computed, scaleIfZero, replaced);
+  // What is stored as f16, and as f16 only, does not change what values are divided by.
+  let stored = select(roundedToF16(scale), scale, recipe.scalePrecision == PRECISION_F32);
   if (recipe.quotient == QUOTIENT_DIVIDE || recipe.quotient == QUOTIENT_RECIPROCAL) {
-    return RowScale(scale, operandOf(scale, recipe.quotient));
+    return RowScale(stored, operandOf(scale, recipe.quotient));
   }
-  return RowScale(scale, select(divideBits(encoding.max, bounded), ONE, replaced));
+  return RowScale(stored, select(divideBits(recipe.max, bounded), ONE, replaced));
 }
 
 // The operand of a scale, given or not, under the rules that need no more than that.
@@ -135,6 +145,16 @@ fn operandOf(scale: u32, quotient: u32) -> u32 {
     return scale;
   }
   return divideBits(ONE, scale);
+}
+
+// A magnitude's code with its value's sign: FP8's a bit, int8's two's complement. NaN is 0x7F, or 0.
+fn signedCode(magnitude: u32, x: u32, isNan: bool, least: u32, encoding: Encoding) -> u32 {
+  let negative = x >> 31u;
+  if (encoding.format == FORMAT_INT8) {
+    let bounded = min(magnitude, select(encoding.largestCode, least, negative != 0u));
+    return select((bounded ^ (0u - negative)) + negative, 0u, isNan) & 0xffu;
+  }
+  return select(magnitude | (negative << 7u), 0x7fu, isNan);
 }
 
 // A scale, ready to be divided by.
@@ -162,7 +182,7 @@ fn divisorOf(scale: u32) -> Divisor {
 //
 // x / divisor = X / S · 2^distance, with S in [2^23, 2^24) and X below 2^24. In units of the code's last bit it is
 // doubled / 2S: whole, and a rest that decides by its distance from half, beyondTie / 2S = doubled / 2S - whole - 1/2.
-// All of these integers are exact, and below 2^31.
+// All of these integers are exact, and below 2^31, or 2^32 for int8, whose code's last bit is a unit always.
 //
 // Two roundings in one: x / divisor is first rounded to f32, and that is a tie if beyondTie / 2S is at most half an f32
 // ulp, 2^(exponent - 24) where the code's last bit is 2^(unit - mantissaBits): if |beyondTie| <= slack. With ties to
@@ -173,12 +193,13 @@ fn divisorOf(scale: u32) -> Divisor {
 // one less with beyondTie near +S gives the same code as one more with beyondTie near -S; 2^(mantissaBits + 1) units the
 // same as half as many of the double. (A power of two is a tie only at half the smallest code, where slack is 0: X / S is
 // no closer to 1 than 2^-24.)
-fn quotientCode(x: u32, divisor: Divisor, encoding: Encoding) -> u32 {
+fn quotientCode(x: u32, divisor: Divisor, least: u32, encoding: Encoding) -> u32 {
   let magnitude = x & ~SIGN;
   let dividend = split(magnitude);
   let distance = dividend.exponent - divisor.exponent;
   let guess = f32(dividend.mantissa) * divisor.halfReciprocal;
-  let exponent = i32(bitcast<u32>(guess) >> 23u) + 1 + distance;
+  let guessBits = bitcast<u32>(guess);
+  let exponent = i32(guessBits >> 23u) + 1 + distance;
   let unit = max(exponent, i32(encoding.firstExponent));
   let shift = distance + 128 - unit + i32(encoding.mantissaBits);
   // Where the shift is negative, the quotient is below half a unit.
@@ -188,21 +209,26 @@ fn quotientCode(x: u32, divisor: Divisor, encoding: Encoding) -> u32 {
   let slack = divisor.mantissa >> min(23u - encoding.mantissaBits + u32(unit - exponent), 31u);
   let rounded = whole + u32(beyondTie > i32(slack ^ (0u - (whole & 1u))));
   let code = (u32(unit - i32(encoding.firstExponent)) << encoding.mantissaBits) + rounded;
-  let bounded = select(min(code, encoding.largestCode), encoding.largestCode, magnitude == INFINITY);
-  return select(bounded | ((x >> 24u) & 0x80u), 0x7fu, magnitude != clamp(magnitude, divisor.first, divisor.last));
+  // One more than int8's largest is its lowest. From 127.75 on, all is that; there `doubled` would pass 2^32.
+  let integers = encoding.format == FORMAT_INT8;
+  let largest = encoding.largestCode + u32(integers);
+  let beyond = integers && (exponent > 133 || (exponent == 133 && (guessBits & 0x7fffffu) >= 0x7f8000u));
+  let bounded = select(min(code, largest), largest, magnitude == INFINITY || beyond);
+  return signedCode(bounded, x, magnitude != clamp(magnitude, divisor.first, divisor.last), least, encoding);
 }
 
 // encode(fround(x · factor)), of a value with its sign.
-fn productCode(x: u32, factor: u32, format: u32) -> u32 {
-  return encodeCode(multiplyBits(x & ~SIGN, factor) | (x & SIGN), format);
+fn productCode(x: u32, factor: u32, least: u32, encoding: Encoding) -> u32 {
+  let product = multiplyBits(x & ~SIGN, factor);
+  return signedCode(encodeCode(product, encoding.format), x, product > INFINITY, least, encoding);
 }
 
 // 4 values → 4 codes, the first lowest.
-fn quantizeFour(x: vec4<u32>, operand: u32, quotient: u32, encoding: Encoding) -> u32 {
-  if (quotient == QUOTIENT_DIVIDE) {
+fn quantizeFour(x: vec4<u32>, operand: u32, recipe: Recipe, encoding: Encoding) -> u32 {
+  let least = recipe.least;
+  if (recipe.quotient == QUOTIENT_DIVIDE) {
     let divisor = divisorOf(operand);
-    return quotientCode(x.x, divisor, encoding) | (quotientCode(x.y, divisor, encoding) << 8u) | (quotientCode(x.z, divisor, encoding) << 16u) | (quotientCode(x.w, divisor, encoding) << 24u);
+    return quotientCode(x.x, divisor, least, encoding) | (quotientCode(x.y, divisor, least, encoding) << 8u) | (quotientCode(x.z, divisor, least, encoding) << 16u) | (quotientCode(x.w, divisor, least, encoding) << 24u);
   }
-  let format = encoding.format;
-  return productCode(x.x, operand, format) | (productCode(x.y, operand, format) << 8u) | (productCode(x.z, operand, format) << 16u) | (productCode(x.w, operand, format) << 24u);
+  return productCode(x.x, operand, least, encoding) | (productCode(x.y, operand, least, encoding) << 8u) | (productCode(x.z, operand, least, encoding) << 16u) | (productCode(x.w, operand, least, encoding) << 24u);
 }

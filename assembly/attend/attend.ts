@@ -10,7 +10,7 @@
  * Order: tiles and cuts begin at fixed keys (multiples of TILE_KEYS and CUT_KEYS), so what a row adds up, and in which
  * order, depends on the row alone: not on its block, batch, chunk or pages.
  */
-import { E4M3FN, E5M2, F32, FourRows, OneRow } from "../types";
+import { E4M3FN, E5M2, F32, FourRows, INT8, OneRow } from "../types";
 import { finishRow, mergeCut } from "./merge";
 import { ROW_BYTES, scratch } from "./memory";
 import { addPanel16, addPanel8, addTwoRows, spreadMask, TWO_ROWS_LANES } from "./panel";
@@ -19,7 +19,7 @@ import { Block, rowAt, rowOf, rowsOf, rowsPerHead, sees, startBlock, sumsOf } fr
 import { softmaxRow, weigh } from "./softmax";
 import { anySpecialKey, anySpecialValue, codeBias, codesOf, decodeTile, elementBytes, entryOf, gatherKeys, gatherScales, gatherValues, isDimMajor, pageAt, valueStride } from "./tile";
 import {
-  AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_F32, SCRATCH_BLOCK, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES,
+  AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_E5M2, FORMAT_F16, FORMAT_F32, SCRATCH_BLOCK, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES,
   SCRATCH_QUERIES, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SCRATCH_WEIGHTS, SideParams, TILE_KEYS, WORK_WORDS,
 } from "../../build/params";
 
@@ -34,10 +34,10 @@ function biasOf(format: i32, rows: i32): i32 {
   return rows < MANY_ROWS ? codeBias(format) : min(TILE_BIAS, codeBias(format));
 }
 
-/** Whether that is what undecoded codes need. */
+/** Whether few enough rows multiply codes as they are. */
 @inline
-function multipliesCodes(format: i32, bias: i32): bool {
-  return bias != 0 && bias == codeBias(format);
+function multipliesCodes(format: i32, rows: i32): bool {
+  return format < FORMAT_F16 && rows < MANY_ROWS;
 }
 
 /** Rows that are multiplied together: fours, and what remains. Three are filled up. */
@@ -107,8 +107,10 @@ function scoreRows(p: AttendParams, blocks: usize, kvHead: i32, first: i32, rows
       scorePanels<F32>(count, queries + at, p.dim, tile + (<usize>from << 2), TILE_KEYS << 2, to - from, scores + at + (<usize>from << 2));
     } else if (format == FORMAT_E4M3FN) {
       scorePages<E4M3FN>(p, blocks, kvHead, count, queries + at, first, from, to, scores + at);
-    } else {
+    } else if (format == FORMAT_E5M2) {
       scorePages<E5M2>(p, blocks, kvHead, count, queries + at, first, from, to, scores + at);
+    } else {
+      scorePages<INT8>(p, blocks, kvHead, count, queries + at, first, from, to, scores + at);
     }
     r += count;
   }
@@ -123,7 +125,8 @@ function addKeys(p: AttendParams, r: i32, count: i32, from: i32, to: i32, tile: 
   const values = tile + <usize>(from * stride) * elementBytes(format);
   if (format == FORMAT_F32) addValues<F32>(count, probabilities, to - from, values, stride, p.dim, sums + at);
   else if (format == FORMAT_E4M3FN) addValues<E4M3FN>(count, probabilities, to - from, values, stride, p.dim, sums + at);
-  else addValues<E5M2>(count, probabilities, to - from, values, stride, p.dim, sums + at);
+  else if (format == FORMAT_E5M2) addValues<E5M2>(count, probabilities, to - from, values, stride, p.dim, sums + at);
+  else addValues<INT8>(count, probabilities, to - from, values, stride, p.dim, sums + at);
 }
 
 /** A row's sums times a power of two, or whatever it is. */
@@ -239,8 +242,8 @@ export function attendCut(p: AttendParams, block: Block, first: i32, end: i32): 
     const from = max(0, block.first - tile);
     const to = min(TILE_KEYS, block.end - tile);
     if (from >= to) continue;
-    const kCodes = isDimMajor(k) && multipliesCodes(k.format, kBias) && !anySpecialKey(p, blocks, kvHead, heads, tile, from, to);
-    const vCodes = multipliesCodes(v.format, vBias) && !anySpecialValue(p, blocks, kvHead, heads, tile, from, to);
+    const kCodes = isDimMajor(k) && multipliesCodes(k.format, n) && !anySpecialKey(p, blocks, kvHead, heads, tile, from, to);
+    const vCodes = multipliesCodes(v.format, n) && !anySpecialValue(p, blocks, kvHead, heads, tile, from, to);
     for (let head = 0; head < heads; head++) {
       const at = <usize>head * step;
       attendTile(p, blocks, kvHead + head, tile, from, to, rowsOf(p, block, head), n, queries + at, sums + at, kBias, vBias, kCodes, vCodes);

@@ -4,13 +4,14 @@
  * scores: factors are a query, i its dims, lanes the tile's keys; values: factors are probabilities, i the keys, lanes dims.
  * Every sum is added up in ascending i, one product at a time, for any number of rows: a row's bits do not depend on what it
  * is computed with. FP8 codes are multiplied as `spread` puts them, without the power of two that it leaves out (the factors
- * carry it): the same bits as from a decoded panel, and decoding costs 5 operations per 8 codes.
+ * carry it), int8 codes as the numbers that they are: the same bits as from a decoded panel, and decoding costs 5 operations per 8 codes.
  *
  * Rows of factors and of sums lie ROW_BYTES apart. 4 rows × 8 lanes: 8 accumulators and what feeds them just fit V8's 15
  * vector registers on x64: unrolled once it spills, and is a third slower.
  */
 import * as e4m3fn from "../formats/e4m3fn";
 import * as e5m2 from "../formats/e5m2";
+import { widenHigh, widenLow } from "../formats/int8";
 import { TwoRows } from "../types";
 import { zipHigh, zipLow } from "../zip";
 import { ROW_BYTES } from "./memory";
@@ -25,13 +26,27 @@ export function spreadMask<F>(count: i32): v128 {
   return i16x8.splat(<i16>((isSigned<F>() ? e5m2.SPREAD_MASK : e4m3fn.SPREAD_MASK) | (count >> 31)));
 }
 
+/** 8 codes, sign-extended to i16, as `high` and `low` take them. */
 @inline
 function spread<F>(codes: v128, mask: v128): v128 {
+  if (sizeof<F>() == 4) return codes;
   return v128.and(i16x8.shl(codes, isSigned<F>() ? e5m2.SPREAD_SHIFT : e4m3fn.SPREAD_SHIFT), mask);
 }
 
+@inline
+function low<F>(bits: v128, zero: v128): v128 {
+  if (sizeof<F>() == 4) return widenLow(bits);
+  return zipLow<u16>(zero, bits);
+}
+
+@inline
+function high<F>(bits: v128, zero: v128): v128 {
+  if (sizeof<F>() == 4) return widenHigh(bits);
+  return zipHigh<u16>(zero, bits);
+}
+
 /**
- * Rows by 8 lanes. F: E4M3FN, E5M2 or F32; Rows: TwoRows or FourRows.
+ * Rows by 8 lanes. F: E4M3FN, E5M2, INT8 or F32; Rows: TwoRows or FourRows.
  * @param n length of the sums
  * @param stride bytes from panel[i] to panel[i + 1]
  * @param fresh sums begin at 0 instead of with what is there
@@ -54,8 +69,8 @@ export function addPanel8<F, Rows>(factors: usize, n: i32, panel: usize, stride:
   }
   for (const end = factors + (<usize>n << 2); factors < end; factors += 4, panel += stride) {
     const bits = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
-    const x = isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, bits);
-    const y = isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, bits);
+    const x = isFloat<F>() ? v128.load(panel) : low<F>(bits, zero);
+    const y = isFloat<F>() ? v128.load(panel, 16) : high<F>(bits, zero);
     const row0 = v128.load32_splat(factors);
     a = addProduct(a, row0, x);
     b = addProduct(b, row0, y);
@@ -103,17 +118,17 @@ export function addPanel16<F, Rows>(factors: usize, n: i32, panel: usize, stride
     const row0 = v128.load32_splat(factors);
     const row1 = sizeof<Rows>() == 2 ? v128.load32_splat(factors, ROW_BYTES) : zero;
     const first = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel), mask);
-    const x = isFloat<F>() ? v128.load(panel) : zipLow<u16>(zero, first);
+    const x = isFloat<F>() ? v128.load(panel) : low<F>(first, zero);
     a = addProduct(a, row0, x);
     if (sizeof<Rows>() == 2) e = addProduct(e, row1, x);
-    const y = isFloat<F>() ? v128.load(panel, 16) : zipHigh<u16>(zero, first);
+    const y = isFloat<F>() ? v128.load(panel, 16) : high<F>(first, zero);
     b = addProduct(b, row0, y);
     if (sizeof<Rows>() == 2) f = addProduct(f, row1, y);
     const second = isFloat<F>() ? zero : spread<F>(v128.load8x8_s(panel, 8), mask);
-    const z = isFloat<F>() ? v128.load(panel, 32) : zipLow<u16>(zero, second);
+    const z = isFloat<F>() ? v128.load(panel, 32) : low<F>(second, zero);
     c = addProduct(c, row0, z);
     if (sizeof<Rows>() == 2) g = addProduct(g, row1, z);
-    const w = isFloat<F>() ? v128.load(panel, 48) : zipHigh<u16>(zero, second);
+    const w = isFloat<F>() ? v128.load(panel, 48) : high<F>(second, zero);
     d = addProduct(d, row0, w);
     if (sizeof<Rows>() == 2) h = addProduct(h, row1, w);
   }

@@ -11,10 +11,10 @@ import { scatterRow } from "../panel";
 import { scratch } from "./memory";
 import { powerOfTwo } from "./query";
 import {
-  AttendParams, DTYPE_F16, FORMAT_E4M3FN, FORMAT_E5M2, FORMAT_F16, FORMAT_F32, SCRATCH_CODES, SCRATCH_TILE, SideParams, TILE_KEYS,
+  AttendParams, DTYPE_F16, FORMAT_E4M3FN, FORMAT_E5M2, FORMAT_F16, FORMAT_F32, FORMAT_INT8, SCRATCH_CODES, SCRATCH_TILE, SideParams, TILE_KEYS,
 } from "../../build/params";
 
-/** By which power of two codes are too small when they are multiplied undecoded; 0: the format is not FP8. */
+/** By which power of two codes are too small when they are multiplied undecoded; 0: by none, as int8's, f16's and f32's. */
 export function codeBias(format: i32): i32 {
   if (format == FORMAT_E4M3FN) return E4M3FN_UNIT_EXPONENT;
   return format == FORMAT_E5M2 ? E5M2_UNIT_EXPONENT : 0;
@@ -159,6 +159,7 @@ function largestOf(codes: usize, bytes: usize, largest: v128): v128 {
  * @param rows `run` codes each: of K the dims, of V none
  */
 function anySpecial(p: AttendParams, side: SideParams, rows: i32, blocks: usize, head: i32, heads: i32, first: i32, from: i32, to: i32): bool {
+  if (side.format == FORMAT_INT8) return false;
   let largest = i8x16.splat(0);
   let place = (first + from) % p.blockSize;
   let entry = entryOf(p, blocks, first + from);

@@ -5,7 +5,7 @@ import { BLOCK } from '../pages.js';
 import { sourceToken, type Tokens } from './cache.js';
 
 /** Deviation that a format may have, relative to the size of the result: its own rounding, on normal keys and values. */
-const bounds: { readonly [F in Format]: number } = { e4m3fn: 0.15, e5m2: 0.3, f16: 0.01, f32: 0.001 };
+const bounds: { readonly [F in Format]: number } = { e4m3fn: 0.15, e5m2: 0.3, int8: 0.05, f16: 0.01, f32: 0.001 };
 /** What f16 products may add. */
 const F16_BOUND = 0.01;
 

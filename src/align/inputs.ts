@@ -97,15 +97,15 @@ function f16Bits(value: number): number {
   return ((bits >>> 16) & 0x8000) | (exponent > 0 ? (exponent << 10) | ((bits >>> 13) & 0x3ff) : 0);
 }
 
-/** NaN, as an unused place may hold it. */
-const NAN_CODES = { e4m3fn: 0x7f, e5m2: 0x7f, f16: 0x7e00, f32: NaN } as const;
+/** NaN, as an unused place may hold it; int8 has none. */
+const NAN_CODES = { e4m3fn: 0x7f, e5m2: 0x7f, int8: -128, f16: 0x7e00, f32: NaN } as const;
 
 /** Random rows as one side holds them: codes, and scales such that values are a few units large. */
 function sideTensors(numbers: Random, { format, granularity }: SideLayout, rows: number, dim: number): { codes: CodeArray; scales?: Float32Array } {
   const values = numbers.normals(rows * dim, formats[format].quantized ? 20 : 1);
   if (format === 'f32') return { codes: values };
   if (format === 'f16') return { codes: Uint16Array.from(values, f16Bits) };
-  const codes = encode(values, format);
+  const codes = format === 'int8' ? Int8Array.from(values, (x) => Math.max(-127, Math.min(127, Math.round(x)))) : encode(values, format);
   return granularity === 'tensor' ? { codes } : { codes, scales: Float32Array.from({ length: rows }, () => 0.02 + 0.08 * numbers.uniform()) };
 }
 

@@ -108,7 +108,9 @@ export class CaseReader {
 
   codes(name: string, tensor: Tensor): CodeArray {
     if (tensor.dtype === 'F32') return this.typed<CodeArray>(name, tensor, float32);
-    return tensor.dtype === 'F16' ? this.typed<CodeArray>(name, tensor, uint16) : this.typed<CodeArray>(name, tensor, uint8);
+    if (tensor.dtype === 'F16') return this.typed<CodeArray>(name, tensor, uint16);
+    const codes = this.typed(name, tensor, uint8);
+    return tensor.dtype === 'I8' ? new Int8Array(codes.buffer, codes.byteOffset, codes.byteLength) : codes;
   }
 
   /** The key under which the metadata says something of a side: its own, or the one for both. */

@@ -5,7 +5,7 @@ import { align16, appendParams, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, ROWS
 import type { Kernels } from './kernels.js';
 import { carve, Scratch, type WasmMemory } from './memory.js';
 import type { PageBytes } from './pages.js';
-import { quantizeRule, type QuantizeRule } from './rule.js';
+import { quantizeRule, type QuantizeRule } from '../rule.js';
 
 const writer = paramWriter(appendParams);
 
@@ -61,6 +61,8 @@ export class Appender {
       scaleFloor: rule.scaleFloor,
       scaleIfZero: rule.scaleIfZero,
       quotient: rule.quotient,
+      scalePrecision: rule.scalePrecision,
+      least: rule.least,
       x: values,
       dtype: floatDtypes[dtype].id,
       dim: headDim,

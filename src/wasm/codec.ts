@@ -1,11 +1,11 @@
 /** The codec as plain functions: values ↔ codes, and rows → codes and scales. Synchronous, exact, no backend needed. */
 import { bytesOf, describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
 import { paramWriter, quantizeParams, ROWS_AT_ONCE } from '../layout.js';
-import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
+import { checkRecipeFormat, quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkScale } from '../scale.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
-import { quantizeRule } from './rule.js';
+import { quantizeRule } from '../rule.js';
 
 const writer = paramWriter(quantizeParams);
 
@@ -139,7 +139,9 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
   if (given === undefined && options.quotient !== undefined) throw new TypeError('"quotient" expected to come from the recipe where no "scale" is given');
   const { quotient = 'divide' } = options;
   if (quotient !== 'divide' && quotient !== 'reciprocal') throw new TypeError(`"quotient" expected divide or reciprocal, got ${describe(quotient)}`);
-  const computed = quantizeRule({ format, granularity: 'token-head' }, resolveRecipe(options.recipe), given ?? 1);
+  const recipe = resolveRecipe(options.recipe);
+  checkRecipeFormat(recipe, format);
+  const computed = quantizeRule({ format, granularity: 'token-head' }, recipe, given ?? 1);
   const rule = given === undefined ? computed : { ...computed, quotient: quotients[quotient] };
   const out = checkOut(options.out, Uint8Array, x.length, 'out');
   const rows = x.length / dim;

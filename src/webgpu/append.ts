@@ -1,8 +1,8 @@
 /** Append on the GPU: one dispatch for keys and values. */
 import type { QuantizePlan } from '../append.js';
 import { floatDtypes, type FloatDtype } from '../formats.js';
-import { gpuAppendParams, paramWriter, type PageLayout, type SideLayout } from '../layout.js';
-import { quotients, type Recipe } from '../recipe.js';
+import { gpuAppendParams, paramWriter, type PageLayout } from '../layout.js';
+import { quantizeRule } from '../rule.js';
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { appendKernel, appendRowsAtOnce, type Kernel } from './kernels.js';
@@ -35,11 +35,11 @@ function bitsOf(value: number): number {
   return word.getUint32(0);
 }
 
-const quotientOf = ({ granularity }: SideLayout, recipe: Recipe): number => (granularity === 'tensor' ? quotients.divide : quotients[recipe.quotient]);
-
 function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number): Region {
   const { layout, kRecipe, vRecipe } = call;
   const { k, v, kvHeads, headDim, blockSize } = layout;
+  const kRule = quantizeRule(k, kRecipe, call.kScale);
+  const vRule = quantizeRule(v, vRecipe, call.vScale);
   writer.write(paramsBlock.view, 0, {
     tokens: call.tokens,
     kvHeads,
@@ -54,21 +54,27 @@ function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number
     kTokenStride: k.tokenStride / 4,
     kScales: k.scales / 4,
     kScaleHeadStride: k.scaleHeadStride / 4,
-    kQuotient: quotientOf(k, kRecipe),
+    kQuotient: kRule.quotient,
     kGivenScale: bitsOf(call.kScale),
-    kAmaxFloor: bitsOf(kRecipe.amaxFloor),
-    kScaleFloor: bitsOf(kRecipe.scaleFloor),
-    kScaleIfZero: bitsOf(kRecipe.scaleIfZero),
+    kAmaxFloor: bitsOf(kRule.amaxFloor),
+    kScaleFloor: bitsOf(kRule.scaleFloor),
+    kScaleIfZero: bitsOf(kRule.scaleIfZero),
+    kMax: bitsOf(kRule.max),
+    kPrecision: kRule.scalePrecision,
+    kLeast: -kRule.least,
     vCodes: v.codes / 4,
     vHeadStride: v.headStride / 4,
     vTokenStride: v.tokenStride / 4,
     vScales: v.scales / 4,
     vScaleHeadStride: v.scaleHeadStride / 4,
-    vQuotient: quotientOf(v, vRecipe),
+    vQuotient: vRule.quotient,
     vGivenScale: bitsOf(call.vScale),
-    vAmaxFloor: bitsOf(vRecipe.amaxFloor),
-    vScaleFloor: bitsOf(vRecipe.scaleFloor),
-    vScaleIfZero: bitsOf(vRecipe.scaleIfZero),
+    vAmaxFloor: bitsOf(vRule.amaxFloor),
+    vScaleFloor: bitsOf(vRule.scaleFloor),
+    vScaleIfZero: bitsOf(vRule.scaleIfZero),
+    vMax: bitsOf(vRule.max),
+    vPrecision: vRule.scalePrecision,
+    vLeast: -vRule.least,
   });
   return arena.write(paramsBlock.words);
 }

@@ -1,8 +1,8 @@
 /** The GPU's kernels: what each is made of, what it binds, and the constants that it is compiled with. */
-import { floatDtypes, formats, type Format, type Fp8Format } from '../formats.js';
+import { floatDtypes, formats, type Format, type Fp8Format, type QuantizedFormat } from '../formats.js';
 import { wgsl } from '../generated/wgsl.js';
 import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
-import { quotients } from '../recipe.js';
+import { quotients, scalePrecisions } from '../recipe.js';
 import { MOST_PREFILL_ROWS, PREFILL_WORKGROUP, productsOf, type MatrixShape, type Products, type Variant } from './variant.js';
 
 /** What a kernel finds at each binding: its parameters or a table, at an offset of their own in each call; or storage that it reads, or writes. */
@@ -52,7 +52,7 @@ function declareParams(name: string, record: ParamRecord): string {
 
 const join = (...parts: readonly string[]): string => parts.join('\n');
 
-const suffixes: { readonly [F in Format]: string } = { e4m3fn: 'E4m3fn', e5m2: 'E5m2', f16: 'F16', f32: 'F32' };
+const suffixes: { readonly [F in Format]: string } = { e4m3fn: 'E4m3fn', e5m2: 'E5m2', int8: 'Int8', f16: 'F16', f32: 'F32' };
 
 /** A side's elements in 16 bytes. */
 function sideConstants(side: SideLayout, name: 'K' | 'V', headDim: number): Constants {
@@ -100,7 +100,7 @@ function dimsFunctions({ k, v }: PageLayout, products: Products): string {
   const halves = products === 'f16';
   const each = (words: readonly string[], call: (word: string) => string, between = ', '): string => words.map(call).join(between);
   return join(
-    halves ? join(wgsl[`formats/${k.format as Fp8Format}-f16`], wgsl['attend/products-f16']) : wgsl['attend/products'],
+    halves ? join(wgsl[`formats/${k.format as QuantizedFormat}-f16`], wgsl['attend/products-f16']) : wgsl['attend/products'],
     `alias KeyWords = array<vec4<u32>, K_EACH>;
 alias ValueWords = array<vec4<u32>, V_EACH>;
 fn nanKey(words: KeyWords) -> u32 {
@@ -164,13 +164,13 @@ export const appendRowsAtOnce = (headDim: number): number => APPEND_WORKGROUP / 
 const dtypeConstants: Constants = { DTYPE_F32: floatDtypes.f32.id, DTYPE_F16: floatDtypes.f16.id, DTYPE_BF16: floatDtypes.bf16.id };
 
 /** Format by number → what quantize.wgsl wants to know of it. */
-function encoders(quantized: readonly Fp8Format[]): string {
-  const encoding = (format: Fp8Format): string => {
+function encoders(quantized: readonly QuantizedFormat[]): string {
+  const encoding = (format: QuantizedFormat): string => {
     const name = suffixes[format].toUpperCase();
-    return `Encoding(${formats[format].id}u, ${name}_MANTISSA_BITS, ${name}_FIRST_EXPONENT, ${name}_LARGEST, ${name}_MAX)`;
+    return `Encoding(${formats[format].id}u, ${name}_MANTISSA_BITS, ${name}_FIRST_EXPONENT, ${name}_LARGEST)`;
   };
   // The last is what remains, also for f16 and f32, which are not quantized.
-  const choice = (result: (format: Fp8Format) => string): string =>
+  const choice = (result: (format: QuantizedFormat) => string): string =>
     quantized.map((format, i) => `  ${i < quantized.length - 1 ? `if (format == ${formats[format].id}u) { return ${result(format)}; }` : `return ${result(format)};`}\n`).join('');
   return join(
     ...quantized.map((format) => wgsl[`formats/${format}`]),
@@ -180,11 +180,11 @@ function encoders(quantized: readonly Fp8Format[]): string {
   );
 }
 
-const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
+const isQuantized = (format: Format): format is QuantizedFormat => formats[format].quantized;
 
 function makeAppendKernel({ headDim, k, v }: PageLayout): Kernel {
   const lanes = appendLanes(headDim);
-  const quantized = [...new Set([k.format, v.format])].filter(isFp8);
+  const quantized = [...new Set([k.format, v.format])].filter(isQuantized);
   return {
     key: `append ${k.format}/${v.format} ${lanes}`,
     entryPoint: 'append',
@@ -196,10 +196,13 @@ function makeAppendKernel({ headDim, k, v }: PageLayout): Kernel {
           LANES: lanes,
           K_FORMAT: formats[k.format].id,
           V_FORMAT: formats[v.format].id,
+          FORMAT_INT8: formats.int8.id,
           FORMAT_F16: formats.f16.id,
           FORMAT_F32: formats.f32.id,
           QUOTIENT_DIVIDE: quotients.divide,
           QUOTIENT_RECIPROCAL: quotients.reciprocal,
+          PRECISION_F32: scalePrecisions.f32,
+          PRECISION_F16: scalePrecisions.f16,
           UNPACKS_F16: false,
           BAD_SLOT: statusBits.BAD_SLOT,
           ...dtypeConstants,
@@ -283,7 +286,7 @@ export function mergeKernel({ headDim }: PageLayout, group: number): Kernel {
 }
 
 /** The largest power of two that a row of q may have, so that 8 products with the largest code, as it is decoded, are f16. */
-const queryUnits: { readonly [F in Fp8Format]: number } = { e4m3fn: 1024, e5m2: 1 / 16 };
+const queryUnits: { readonly [F in QuantizedFormat]: number } = { e4m3fn: 1024, e5m2: 1 / 16, int8: 16 };
 
 const matrixConstants = ({ rows, columns, k, subgroups }: MatrixShape): Constants => ({ MATRIX_M: rows, MATRIX_N: columns, MATRIX_K: k, SUBGROUPS: subgroups, WORKGROUP: PREFILL_WORKGROUP });
 const matrixFeatures = 'enable f16, subgroups, chromium_experimental_subgroup_matrix;\n';
@@ -297,7 +300,7 @@ function prefillParts({ k }: PageLayout, { matrix }: Variant, products: Products
   const body = join(wgsl[rows === 64 ? 'attend/prefill-rows-8' : 'attend/prefill-rows-4'], wgsl['attend/prefill']);
   const constants = declare({ WORKGROUP: PREFILL_WORKGROUP });
   if (products === 'f32') return [constants, join(wgsl['attend/prefill-products'], body)];
-  return [join('enable f16;', constants, `const Q_UNIT: f32 = ${queryUnits[k.format as Fp8Format]};`), join(wgsl['attend/prefill-products-f16'], body)];
+  return [join('enable f16;', constants, `const Q_UNIT: f32 = ${queryUnits[k.format as QuantizedFormat]};`), join(wgsl['attend/prefill-products-f16'], body)];
 }
 
 export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {

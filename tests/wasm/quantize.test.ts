@@ -66,6 +66,8 @@ for (const path of files) {
   }
 }
 
+const fp8Recipes = (Object.keys(recipes) as RecipeName[]).filter((name) => name !== 'ferrum-int8');
+
 test('the named recipes are the golden rules of that name', () => {
   const file = parseSafetensors(golden('quantize/f32_D64.safetensors'), 'f32_D64');
   const { x, rowLength } = inputOf(file);
@@ -80,7 +82,7 @@ for (const path of goldenFiles('recipes')) {
     const file = parseSafetensors(golden(path), path);
     const { x, from, rowLength } = inputOf(file);
     let compared = 0;
-    for (const recipe of Object.keys(recipes) as (keyof typeof recipes)[]) {
+    for (const recipe of fp8Recipes) {
       for (const format of formats) {
         const expected = file.tensors.get(`${recipe}.${format}.codes`);
         if (expected === undefined) continue;
@@ -107,7 +109,7 @@ test('rows do not depend on those beside them: in range, clipped, with NaN, infi
         if (row % 3 === 0) x.fill(0, row * rowLength, (row + 1) * rowLength);
         else x[row * rowLength + numbers.integer(rowLength)] = odd[numbers.integer(4)];
       }
-      const settings: Omit<QuantizeOptions, 'rowLength'>[] = [...(Object.keys(recipes) as RecipeName[]).map((recipe) => ({ recipe })), { scale: 0.004 }, { scale: 1e-41, quotient: 'reciprocal' }];
+      const settings: Omit<QuantizeOptions, 'rowLength'>[] = [...fp8Recipes.map((recipe) => ({ recipe })), { scale: 0.004 }, { scale: 1e-41, quotient: 'reciprocal' }];
       for (const format of formats) {
         for (const setting of settings) {
           const together = quantize(x, { ...setting, format, rowLength, from });

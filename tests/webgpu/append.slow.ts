@@ -26,7 +26,7 @@ for (const [seed, dtype] of (['f32', 'f16', 'bf16'] as const).entries()) {
     const pages = [cpu, backend].map((each) => each.createPages(layout, tokens / blockSize));
     for (let part = 0; part < 5; part++) {
       const x = mixedRows(numbers, dtype, tokens * kvHeads, headDim);
-      const recipe = Object.keys(recipes)[part] as RecipeName;
+      const recipe = Object.keys(recipes).filter((name) => name !== 'ferrum-int8')[part] as RecipeName;
       cpu.append({ pages: pages[0], key: x, value: x, dtype, slotMapping, recipe });
       await backend.append({ pages: pages[1], key: x, value: x, dtype, slotMapping, recipe });
       const [expected, actual] = await Promise.all(pages.map((each) => each.export()));

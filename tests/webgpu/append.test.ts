@@ -10,6 +10,7 @@ import { poison } from '../fixture.js';
 import { golden, goldenFiles } from '../golden.js';
 import { adapterName, noAdapter } from '../gpu/adapter.js';
 import { openVariant } from '../gpu/variants.js';
+import { testGoldenRecipes } from '../golden-recipes.js';
 import { random } from '../random.js';
 import { mixedRows } from '../rows.js';
 import { suite } from '../suite.js';
@@ -60,12 +61,18 @@ const guards: { readonly [guard: string]: Omit<Recipe, 'name' | 'quotient'> } = 
   one: { amaxFloor: 0, scaleFloor: 0, scaleIfZero: 1 },
   'eps1e-12': { amaxFloor: 1e-12, scaleFloor: 0, scaleIfZero: 0 },
 };
+const named: readonly Recipe[] = Object.values(recipes);
+/** For int8; also with scales that are f16 when values are divided by them. */
+const integerRules: readonly Recipe[] = [...named.filter(({ int8 }) => int8), { ...recipes.amax, name: 'f16', scalePrecision: 'f16' }];
 const rules: readonly Recipe[] = [
-  ...Object.values(recipes),
+  ...named.filter(({ int8Only }) => !int8Only),
+  { ...recipes['vllm-token-head'], name: 'f16', scalePrecision: 'f16' },
   ...Object.entries(guards).flatMap(([name, bounds]) => (['divide', 'reciprocal', 'max-over-amax'] as const).map((quotient) => ({ name, ...bounds, quotient }))),
 ];
 const quantized = { k: { dtype: 'e4m3fn' }, v: { dtype: 'e5m2' } } as const;
 const givenScale = { k: { dtype: 'e4m3fn', granularity: 'tensor' }, v: { dtype: 'e5m2', granularity: 'tensor' } } as const;
+
+testGoldenRecipes(test, () => backend);
 
 for (const path of goldenFiles('quantize')) {
   test(`${path}: every rule, and given scales`, async () => {
@@ -80,6 +87,8 @@ for (const dtype of ['f32', 'f16', 'bf16'] as const) {
     for (const headDim of [8, 24, 64, 80, 128, 256]) {
       const x = mixedRows(random(headDim), dtype, 240, headDim);
       for (const recipe of rules) await assertSameBytes(x, dtype, headDim, { ...quantized, recipe }, `${headDim}, ${recipe.name} ${recipe.quotient}`);
+      for (const recipe of integerRules) await assertSameBytes(x, dtype, headDim, { k: { dtype: 'int8' }, v: { dtype: 'int8' }, recipe }, `${headDim}, int8, ${recipe.name} ${recipe.quotient}`);
+      await assertSameBytes(x, dtype, headDim, { k: { dtype: 'int8', granularity: 'tensor' }, v: { dtype: 'int8' }, kScale: 0.037 }, `${headDim}, int8, given scale`);
       await assertSameBytes(x, dtype, headDim, { k: { dtype: 'f32' }, v: { dtype: 'f16' } }, `${headDim}, unquantized`);
       await assertSameBytes(x, dtype, headDim, { k: { dtype: 'f16' }, v: { dtype: 'e4m3fn' } }, `${headDim}, f16 keys`);
     }

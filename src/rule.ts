@@ -1,6 +1,7 @@
-import { formats, type Format } from '../formats.js';
-import type { Granularity } from '../layout.js';
-import { quotients, type Recipe } from '../recipe.js';
+/** A recipe in one format, as numbers: what kernels of both backends are told of it. */
+import { formats, type Format } from './formats.js';
+import type { Granularity } from './layout.js';
+import { quotients, scalePrecisions, type Recipe } from './recipe.js';
 
 /** The fields of the kernels' quantizeParams that say how, not where. */
 export type QuantizeRule = ReturnType<typeof quantizeRule>;
@@ -10,10 +11,13 @@ export function quantizeRule(side: { readonly format: Format; readonly granulari
   return {
     format: formats[side.format].id,
     givenScale,
-    max: formats[side.format].max,
+    max: side.format === 'int8' ? (recipe.int8?.divisor ?? formats.int8.max) : formats[side.format].max,
     amaxFloor: recipe.amaxFloor,
     scaleFloor: recipe.scaleFloor,
     scaleIfZero: recipe.scaleIfZero,
     quotient: side.granularity === 'tensor' ? quotients.divide : quotients[recipe.quotient],
+    scalePrecision: scalePrecisions[recipe.scalePrecision ?? 'f32'],
+    // Given scales are no recipe's: there int8 goes from -127 to 127.
+    least: side.granularity === 'tensor' ? -127 : (recipe.int8?.least ?? -127),
   };
 }
