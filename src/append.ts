@@ -61,6 +61,20 @@ export class SlotMarks {
   }
 }
 
+/** NaN among the tokens that are not skipped, of `floats` elements each. */
+function countNaN(values: FloatArray, dtype: FloatDtype, slotMapping: Int32Array, floats: number): number {
+  const infinity = dtype === 'bf16' ? 0x7f80 : 0x7c00;
+  let nan = 0;
+  for (let token = 0; token < slotMapping.length; token++) {
+    if (slotMapping[token] < 0) continue;
+    for (let i = token * floats; i < (token + 1) * floats; i++) {
+      const x = values[i];
+      if (dtype === 'f32' ? Number.isNaN(x) : (x & 0x7fff) > infinity) nan++;
+    }
+  }
+  return nan;
+}
+
 /** f16 and f32 are stored as they come: a scale would be lost. */
 export function checkUnscaled({ format }: SideLayout, scale: number, argument: string): void {
   if (!formats[format].quantized && scale !== 1) throw new RangeError(`"${argument}" expected 1 for ${format}, which is stored unscaled, got ${scale}`);
@@ -114,5 +128,9 @@ export function planAppend<T = never>(
   }
   const { kRecipe, vRecipe, kScale, vScale } = planQuantize(call, layout);
   const skipped = marks.check(slotMapping);
-  return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status: { written: tokens - skipped, skipped } };
+  const integers = ([['k', 'key'], ['v', 'value']] as const).filter(([side]) => layout[side].format === 'int8').map(([, argument]) => call[argument]);
+  const status: AppendStatus = { written: tokens - skipped, skipped };
+  if (integers.length === 0 || integers.some((input) => elsewhere(input))) return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status };
+  const nan = integers.reduce<number>((sum, input) => sum + countNaN(input as FloatArray, dtype, slotMapping, layout.kvHeads * layout.headDim), 0);
+  return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status: { ...status, nan } };
 }

@@ -105,6 +105,8 @@ export interface AppendStatus {
   readonly written: number;
   /** Tokens whose slot was negative. */
   readonly skipped: number;
+  /** NaN among the elements that were stored as int8, which has none: they are 0. Absent where nothing is int8, or keys or values lie in GPU buffers. */
+  readonly nan?: number;
 }
 
 /** What shapes attention beside q, keys and values. The defaults are plain causal attention. */

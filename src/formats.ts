@@ -61,7 +61,7 @@ export function resolveFormat(name: string, argument = 'format'): Format {
   throw new TypeError(`"${argument}" expected one of ${known}, got ${String(name)}`);
 }
 
-export const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
+const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
 
 /** As {@link resolveFormat}, for calls that encode to or decode from FP8 only. */
 export function resolveFp8Format(name: string, argument = 'format'): Fp8Format {

@@ -184,3 +184,21 @@ test('shapes that no page can have are refused by name', () => {
   throws(() => backend.createPages(layout, 0), /"count"/);
   throws(() => backend.createPages(layout, 2 ** 21), /"pages" expected to fit into WebAssembly memory, got \d+ bytes: \d+ bytes are left of 4 GiB/);
 });
+
+test('int8: NaN becomes 0 and is counted, ties go to even, and what recipes do not say is refused', () => {
+  const layout = pageLayout({ kvHeads: 1, headDim: 8, blockSize: 8, k: { dtype: 'int8', granularity: 'tensor' }, v: { dtype: 'int8' } });
+  const pages = backend.createPages(layout, 1);
+  const key = Float32Array.of(-127, -2.6, -2.4, -1.6, -1.4, -0.6, -0.4, 127, 0.5, 1.5, 2.5, -0.5, -1.5, 300, -300, NaN);
+  const value = new Float32Array(16).fill(1);
+  value[3] = NaN;
+  equal(backend.append({ pages, key, value, slotMapping: Int32Array.of(0, 1) }), { written: 2, skipped: 0, nan: 2 });
+  equal(backend.append({ pages, key, value, slotMapping: Int32Array.of(-1, 1) }), { written: 1, skipped: 1, nan: 1 });
+  const { keyCache, valueCache } = pages.export();
+  equal([...(keyCache as Int8Array)].slice(0, 16), [-127, -3, -2, -2, -1, -1, 0, 127, 0, 2, 2, 0, -2, 127, -127, 0]);
+  equal([...(valueCache as Int8Array)].slice(0, 8), [127, 127, 127, 0, 127, 127, 127, 127]);
+  const call = { pages, key, value, slotMapping: Int32Array.of(0, 1) };
+  throws(() => backend.append({ ...call, recipe: 'mila-activation' }), /"recipe" expected amax, vllm-token-head, compressed-tensors, ferrum-int8 for int8, got mila-activation/);
+  throws(() => quantize(key, { rowLength: 8, recipe: 'ferrum-int8' }), /"recipe" expected .*max-over-amax for e4m3fn, got ferrum-int8/);
+  throws(() => pages.import({ keyCache: new Uint8Array(64), valueCache: new Int8Array(64) }), /"keyCache" expected a Int8Array \(int8\), got Uint8Array/);
+  pages.dispose();
+});
