@@ -94,7 +94,7 @@ const attendRefusals: Readonly<Record<string, Refusals>> = {
   'missing tensors': ['q', 'k_cache', 'v_cache', 'block_table', 'cu_seqlens_q', 'seqused_k'].map(absent),
   'wrong dtypes': [
     withTensor('q', zeros('I32', 4, 3, 4, 8), /tensor "q" expected F32, F16 or BF16, got I32/),
-    withTensor('k_cache', zeros('I8', 1, 4, 2, 2, 8), /tensor "k_cache" expected a cache of F8_E4M3, F8_E5M2, F16, F32, got I8/),
+    withTensor('k_cache', zeros('U8', 1, 4, 2, 2, 8), /tensor "k_cache" expected a cache of F8_E4M3, F8_E5M2, I8, F16, F32, got U8/),
     withTensor('v_cache', zeros('BF16', 2, 4, 2, 2, 8), /tensor "v_cache" expected a cache of .*, got BF16/),
     withTensor('block_table', zeros('F32', 4, 2, 2), /"block_table" expected I32, got F32/),
     withTensor('cu_seqlens_q', zeros('I64', 8, 3), /"cu_seqlens_q" expected I32, got I64/),
@@ -200,7 +200,7 @@ const appendRefusals: Readonly<Record<string, Refusals>> = {
     withTensor('key', zeros('I8', 1, 3, 2, 8), /tensor "key" expected F32, F16 or BF16, got I8/),
     withTensor('value', zeros('F16', 2, 3, 2, 8), /tensor "value" expected the dtype of "key", got F16/),
     withTensor('slot_mapping', zeros('I64', 8, 3), /"slot_mapping" expected I32, got I64/),
-    [{ tensors: { ...start, k_cache: zeros('I8', 1, 2, 4, 2, 8) } }, FormatError, /tensor "k_cache" expected a cache of/],
+    [{ tensors: { ...start, k_cache: zeros('U8', 1, 2, 4, 2, 8) } }, FormatError, /tensor "k_cache" expected a cache of/],
     [{ tensors: { ...start, k_cache: zeros('F8_E5M2', 1, 2, 4, 2, 8) } }, FormatError, /metadata states e4m3fn for k, tensor "k_cache" is F8_E5M2/],
   ],
   'wrong ranks and shapes': [
