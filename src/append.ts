@@ -2,9 +2,9 @@
 import { int32 } from './attention.js';
 import type { AppendCall, AppendStatus, PerSide } from './backend.js';
 import { floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
-import type { PageLayout, SideLayout } from './layout.js';
+import { isGiven, type PageLayout, type SideLayout } from './layout.js';
 import { checkRecipeFormat, resolveRecipe, type Recipe } from './recipe.js';
-import { checkGivenScale } from './scale.js';
+import { checkGivenScale, type GivenScales } from './scale.js';
 
 /** Whether a setting is one for each side, not one for both. */
 export function isPerSide<T>(setting: PerSide<T>): setting is { readonly k: T; readonly v: T } {
@@ -21,8 +21,8 @@ export interface AppendPlan {
   readonly dtype: FloatDtype;
   readonly kRecipe: Recipe;
   readonly vRecipe: Recipe;
-  readonly kScale: number;
-  readonly vScale: number;
+  readonly kScale: GivenScales;
+  readonly vScale: GivenScales;
   readonly slotMapping: Int32Array;
   readonly status: AppendStatus;
 }
@@ -76,8 +76,8 @@ function countNaN(values: FloatArray, dtype: FloatDtype, slotMapping: Int32Array
 }
 
 /** f16 and f32 are stored as they come: a scale would be lost. */
-export function checkUnscaled({ format }: SideLayout, scale: number, argument: string): void {
-  if (!formats[format].quantized && scale !== 1) throw new RangeError(`"${argument}" expected 1 for ${format}, which is stored unscaled, got ${scale}`);
+export function checkUnscaled({ format }: SideLayout, { values }: GivenScales, argument: string): void {
+  if (!formats[format].quantized && values[0] !== 1) throw new RangeError(`"${argument}" expected 1 for ${format}, which is stored unscaled, got ${values[0]}`);
 }
 
 /** Keys or values that lie where their number of elements does not show. */
@@ -89,17 +89,19 @@ interface Elsewhere {
 export type QuantizePlan = Pick<AppendPlan, 'kRecipe' | 'vRecipe' | 'kScale' | 'vScale'>;
 
 /** @throws TypeError or RangeError naming the argument that does not fit */
-export function planQuantize(call: Pick<AppendCall, 'recipe' | 'kScale' | 'vScale'>, layout: PageLayout): QuantizePlan {
+export function planQuantize(call: Pick<AppendCall, 'recipe' | 'scalePrecision' | 'kScale' | 'vScale'>, layout: PageLayout): QuantizePlan {
   const recipeOf = (side: 'k' | 'v'): Recipe => {
     const recipe = resolveRecipe(call.recipe && sideOf(call.recipe, side));
     // Where no scale is computed, a recipe has nothing to say.
-    if (layout[side].granularity !== 'tensor') checkRecipeFormat(recipe, layout[side].format);
-    return recipe;
+    if (isGiven(layout[side].granularity)) return recipe;
+    checkRecipeFormat(recipe, layout[side].format);
+    const scalePrecision = call.scalePrecision && sideOf(call.scalePrecision, side);
+    return scalePrecision === undefined ? recipe : resolveRecipe({ ...recipe, scalePrecision });
   };
   const kRecipe = recipeOf('k');
   const vRecipe = recipeOf('v');
-  const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
-  const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
+  const kScale = checkGivenScale(call.kScale, layout.k, layout, 'kScale');
+  const vScale = checkGivenScale(call.vScale, layout.v, layout, 'vScale');
   checkUnscaled(layout.k, kScale, 'kScale');
   checkUnscaled(layout.v, vScale, 'vScale');
   return { kRecipe, vRecipe, kScale, vScale };

@@ -1,8 +1,8 @@
 /** Attention's parameters, checked once for every backend, and the plan: which rows are computed with which keys. */
-import type { AttendCall, AttentionOptions, Pages } from './backend.js';
+import type { AttendCall, AttentionOptions, OutDtype, Pages } from './backend.js';
 import { describe, floatDtypeOf, type FloatDtype } from './formats.js';
 import { checkInteger, WORK_WORDS, type PageLayout } from './layout.js';
-import { checkGivenScale } from './scale.js';
+import { checkDescale, type GivenScales } from './scale.js';
 
 /** A checked call. */
 export interface AttendPlan {
@@ -11,14 +11,16 @@ export interface AttendPlan {
   readonly queryHeads: number;
   readonly maxBlocks: number;
   readonly blockTable: Int32Array;
-  readonly kScale: number;
-  readonly vScale: number;
+  readonly kScale: GivenScales;
+  readonly vScale: GivenScales;
   readonly softmaxScale: number;
   readonly softcap: number;
   readonly causal: boolean;
   readonly windowLeft: number;
   readonly windowRight: number;
   readonly sinks: Float32Array | undefined;
+  readonly alibiSlopes: Float32Array | undefined;
+  readonly outDtype: OutDtype;
   /** Work items of {@link WORK_WORDS} words, in the order of the rows in q. */
   readonly work: Int32Array;
 }
@@ -37,24 +39,29 @@ function checkNumber(value: unknown, argument: string): void {
   if (typeof value !== 'number') throw new TypeError(`"${argument}" expected a number, got ${describe(value)}`);
 }
 
-type CheckedOptions = Pick<AttendPlan, 'causal' | 'windowLeft' | 'windowRight' | 'softcap' | 'sinks' | 'softmaxScale'>;
+type CheckedOptions = Pick<AttendPlan, 'causal' | 'windowLeft' | 'windowRight' | 'softcap' | 'sinks' | 'alibiSlopes' | 'softmaxScale'>;
+
+/** @throws TypeError or RangeError unless the array, where given, has an f32 for each query head */
+function checkPerHead(values: Float32Array | undefined, queryHeads: number, argument: string): void {
+  if (values === undefined) return;
+  if (!(values instanceof Float32Array)) throw new TypeError(`"${argument}" expected a Float32Array, got ${describe(values)}`);
+  if (values.length !== queryHeads) throw new RangeError(`"${argument}" expected one number per query head (${queryHeads}), got ${values.length}`);
+}
 
 /** @throws TypeError or RangeError for an option out of its range */
 export function checkAttentionOptions(options: AttentionOptions, queryHeads: number, headDim: number): CheckedOptions {
-  const { causal = true, softcap = 0, sinks, softmaxScale = 1 / Math.sqrt(headDim) } = options;
+  const { causal = true, softcap = 0, sinks, alibiSlopes, softmaxScale = 1 / Math.sqrt(headDim) } = options;
   checkNumber(softcap, 'softcap');
   checkNumber(softmaxScale, 'softmaxScale');
   if (typeof causal !== 'boolean') throw new TypeError(`"causal" expected true or false, got ${describe(causal)}`);
   const cap = Math.fround(softcap);
   if (!(softcap === 0 || (cap > 0 && cap < Infinity))) throw new RangeError(`"softcap" expected 0, or a finite f32 greater than 0, got ${describe(softcap)}`);
   if (!Number.isFinite(Math.fround(softmaxScale))) throw new RangeError(`"softmaxScale" expected a finite number, got ${describe(softmaxScale)}`);
-  if (sinks !== undefined) {
-    if (!(sinks instanceof Float32Array)) throw new TypeError(`"sinks" expected a Float32Array, got ${describe(sinks)}`);
-    if (sinks.length !== queryHeads) throw new RangeError(`"sinks" expected one number per query head (${queryHeads}), got ${sinks.length}`);
-  }
+  checkPerHead(sinks, queryHeads, 'sinks');
+  checkPerHead(alibiSlopes, queryHeads, 'alibiSlopes');
   const windowLeft = checkWindow(options.windowLeft, 'windowLeft');
   const windowRight = checkWindow(options.windowRight, 'windowRight');
-  return { causal, softcap, sinks, softmaxScale, windowLeft, windowRight };
+  return { causal, softcap, sinks, alibiSlopes, softmaxScale, windowLeft, windowRight };
 }
 
 /** Rows of each sequence; the last entry of `cuSeqlensQ` is the number of all. */
@@ -86,11 +93,11 @@ function checkBlocks({ layout, count }: Pages, blockTable: Int32Array, firstBloc
   }
 }
 
-/** Without rows q does not tell; then the sinks may. */
-function queryHeadsOf({ q, sinks }: AttendCall, totalQ: number, { headDim, kvHeads }: PageLayout): number {
+/** Without rows q does not tell; then what there is for each head may. */
+function queryHeadsOf({ q, sinks, alibiSlopes }: AttendCall<OutDtype>, totalQ: number, { headDim, kvHeads }: PageLayout): number {
   if (totalQ === 0) {
     if (q.length !== 0) throw new RangeError(`"q" expected no rows, as "cuSeqlensQ" says, got length ${q.length}`);
-    return sinks?.length ?? kvHeads;
+    return sinks?.length ?? alibiSlopes?.length ?? kvHeads;
   }
   const heads = q.length / (totalQ * headDim);
   if (!Number.isInteger(heads) || heads < 1 || heads % kvHeads !== 0) {
@@ -99,10 +106,22 @@ function queryHeadsOf({ q, sinks }: AttendCall, totalQ: number, { headDim, kvHea
   return heads;
 }
 
-/** @throws TypeError or RangeError unless the array, where given, is f32 and of this length */
-function checkResult(array: Float32Array | undefined, length: number, argument: string): void {
+const outArrays = { f32: Float32Array, f16: Uint16Array } as const;
+
+/** @throws TypeError unless it is one */
+export function checkOutDtype(dtype: OutDtype = 'f32'): OutDtype {
+  if (!Object.hasOwn(outArrays, dtype)) throw new TypeError(`"outDtype" expected f32 or f16, got ${describe(dtype)}`);
+  return dtype;
+}
+
+/** A place for results of a dtype. */
+export const newResult = (dtype: OutDtype, length: number): Float32Array | Uint16Array => new outArrays[dtype](length);
+
+/** @throws TypeError or RangeError unless the array, where given, is of this dtype and length */
+function checkResult(array: Float32Array | Uint16Array | undefined, dtype: OutDtype, length: number, argument: string): void {
   if (array === undefined) return;
-  if (!(array instanceof Float32Array)) throw new TypeError(`"${argument}" expected a Float32Array, got ${describe(array)}`);
+  const kind = outArrays[dtype];
+  if (!(array instanceof kind)) throw new TypeError(`"${argument}" expected a ${kind.name}${dtype === 'f16' ? ' (f16)' : ''}, got ${describe(array)}`);
   if (array.length !== length) throw new RangeError(`"${argument}" expected length ${length}, got ${array.length}`);
 }
 
@@ -116,6 +135,9 @@ interface CheckedTables {
   readonly seqUsedK: Int32Array;
 }
 
+/** The table of a contiguous cache: a sequence's keys are in the page of its own number. */
+export const pageEach = (sequences: number): Int32Array => Int32Array.from({ length: sequences }, (_, page) => page);
+
 /** @throws TypeError or RangeError naming the table that does not fit */
 export function checkTables(pages: Pages, call: Pick<AttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK'>, windowLeft: number): CheckedTables {
   const cuSeqlensQ = int32(call.cuSeqlensQ, 'cuSeqlensQ');
@@ -123,7 +145,7 @@ export function checkTables(pages: Pages, call: Pick<AttendCall, 'blockTable' | 
   const totalQ = checkRows(cuSeqlensQ);
   const sequences = cuSeqlensQ.length - 1;
   if (seqUsedK.length !== sequences) throw new RangeError(`"seqUsedK" expected one number per sequence (${sequences}), got ${seqUsedK.length}`);
-  const blockTable = int32(call.blockTable, 'blockTable');
+  const blockTable = call.blockTable === undefined ? pageEach(sequences) : int32(call.blockTable, 'blockTable');
   const maxBlocks = sequences === 0 ? 0 : blockTable.length / sequences;
   if (!Number.isInteger(maxBlocks)) throw new RangeError(`"blockTable" expected ${sequences} rows of equal length, got length ${blockTable.length}`);
   for (let s = 0; s < sequences; s++) {
@@ -139,23 +161,24 @@ export function checkTables(pages: Pages, call: Pick<AttendCall, 'blockTable' | 
  * @param rowsAtOnce how many rows of q one work item may have at most; changes no bit of the result
  * @throws TypeError or RangeError naming the argument that does not fit
  */
-export function planAttention(call: AttendCall, rowsAtOnce: (queryHeads: number) => number): AttendPlan {
+export function planAttention(call: AttendCall<OutDtype>, rowsAtOnce: (queryHeads: number) => number): AttendPlan {
   const { layout } = call.pages;
   const dtype = floatDtypeOf(call.q, call.dtype, 'q');
   const windowLeft = checkWindow(call.windowLeft, 'windowLeft');
   const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(call.pages, call, windowLeft);
   const queryHeads = queryHeadsOf(call, totalQ, layout);
-  const { causal, windowRight, softcap, sinks, softmaxScale } = checkAttentionOptions(call, queryHeads, layout.headDim);
-  checkResult(call.out, totalQ * queryHeads * layout.headDim, 'out');
-  checkResult(call.lse, totalQ * queryHeads, 'lse');
+  const { causal, windowRight, softcap, sinks, alibiSlopes, softmaxScale } = checkAttentionOptions(call, queryHeads, layout.headDim);
+  const outDtype = checkOutDtype(call.outDtype);
+  checkResult(call.out, outDtype, totalQ * queryHeads * layout.headDim, 'out');
+  checkResult(call.lse, 'f32', totalQ * queryHeads, 'lse');
   const step = rowsAtOnce(queryHeads);
   let items = 0;
   for (let s = 0; s < sequences; s++) items += Math.ceil((cuSeqlensQ[s + 1] - cuSeqlensQ[s]) / step);
-  const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
-  const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
+  const kScale = checkDescale({ scale: call.kScale, descale: call.kDescale }, layout.k, layout, sequences, 'k');
+  const vScale = checkDescale({ scale: call.vScale, descale: call.vDescale }, layout.v, layout, sequences, 'v');
   const work = layOutWork(cuSeqlensQ, seqUsedK, step, items);
   // Each field by its name: with a spread V8 makes 4 KB of garbage in every call.
-  return { dtype, totalQ, queryHeads, maxBlocks, blockTable, kScale, vScale, causal, windowLeft, windowRight, softcap, sinks, softmaxScale, work };
+  return { dtype, totalQ, queryHeads, maxBlocks, blockTable, kScale, vScale, causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale, outDtype, work };
 }
 
 function layOutWork(cuSeqlensQ: Int32Array, seqUsedK: Int32Array, step: number, items: number): Int32Array {

@@ -7,7 +7,8 @@
  */
 import type { FloatArray, FloatDtype } from './formats.js';
 import type { PageLayout } from './layout.js';
-import type { Recipe, RecipeName } from './recipe.js';
+import type { Recipe, RecipeName, ScalePrecision } from './recipe.js';
+import type { GivenScale } from './scale.js';
 
 type Awaitable<T> = T | Promise<T>;
 
@@ -35,7 +36,7 @@ export interface Backend {
    * Attention of query rows over the pages of their sequences. Where it gives a promise, the arrays of the call must stay
    * as they are until that settles.
    */
-  attend(call: AttendCall): Awaitable<AttendResult>;
+  attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): Awaitable<AttendResult<D>>;
 
   /** Ends the backend and all pages created from it: later calls throw. WebAssembly memory goes back once nothing refers to them. */
   dispose(): void;
@@ -77,9 +78,9 @@ export interface NhdTensors {
   readonly keyCache: CodeArray;
   /** [blocks, blockSize, kvHeads, headDim] */
   readonly valueCache: CodeArray;
-  /** [blocks, blockSize, kvHeads]; only with granularity token-head */
+  /** [blocks, blockSize, kvHeads] with granularity token-head, [blocks, blockSize, kvHeads, groups] with group, else absent */
   readonly keyScale?: Float32Array;
-  /** [blocks, blockSize, kvHeads]; only with granularity token-head */
+  /** The same. */
   readonly valueScale?: Float32Array;
 }
 
@@ -93,11 +94,13 @@ export interface AppendCall {
   readonly dtype?: FloatDtype;
   /** [tokens]: page · blockSize + place in the page. Negative = skip this token; no slot twice. */
   readonly slotMapping: Int32Array;
-  /** How computed scales come about (granularity token-head). Default `amax`. */
+  /** How computed scales come about (granularities token-head, group). Default `amax`. */
   readonly recipe?: PerSide<RecipeName | Recipe>;
-  /** The given scale (granularity tensor). Default 1. */
-  readonly kScale?: number;
-  readonly vScale?: number;
+  /** In place of the recipe's: `f16` rounds computed scales to f16, kept as f32 words. Default: what the recipe says. */
+  readonly scalePrecision?: PerSide<ScalePrecision | undefined>;
+  /** Given scales: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
+  readonly kScale?: GivenScale;
+  readonly vScale?: GivenScale;
 }
 
 export interface AppendStatus {
@@ -121,34 +124,47 @@ export interface AttentionOptions {
   readonly softcap?: number;
   /** [queryHeads]: one more logit per head, not scaled, that joins the denominator only. */
   readonly sinks?: Float32Array;
+  /** [queryHeads]: slope · (j − pos) is added to the score of key j, before softcap (ALiBi). */
+  readonly alibiSlopes?: Float32Array;
   /** Default 1/√headDim. */
   readonly softmaxScale?: number;
 }
 
-export interface AttendCall extends AttentionOptions {
+/** What attention's output is rounded to. */
+export type OutDtype = 'f32' | 'f16';
+
+/** Output of a dtype: f16 as bits in a Uint16Array. */
+export type OutArray<D extends OutDtype> = D extends 'f16' ? Uint16Array : Float32Array;
+
+export interface AttendCall<D extends OutDtype = 'f32'> extends AttentionOptions {
   readonly pages: Pages;
   /** [totalQ, queryHeads, headDim]; queryHeads is any multiple of kvHeads. */
   readonly q: FloatArray;
   /** Dtype of `q`; needed for Uint16Array. */
   readonly dtype?: FloatDtype;
-  /** [sequences, maxBlocks]: page of each block; unused entries are negative. */
-  readonly blockTable: Int32Array;
+  /** [sequences, maxBlocks]: page of each block; unused entries are negative. Default, for contiguous caches: sequence s has page s. */
+  readonly blockTable?: Int32Array;
   /** [sequences + 1]: rows of sequence s are cuSeqlensQ[s] … cuSeqlensQ[s + 1] − 1. */
   readonly cuSeqlensQ: Int32Array;
   /** [sequences]: keys of each sequence, the new ones included. */
   readonly seqUsedK: Int32Array;
-  /** The given scale (granularity tensor), of any format. Default 1. */
-  readonly kScale?: number;
-  readonly vScale?: number;
-  /** [totalQ, queryHeads, headDim]: where to put the result; made when absent. May be q itself, or overlap it. */
-  readonly out?: Float32Array;
+  /** Given scales, of any format: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
+  readonly kScale?: GivenScale;
+  readonly vScale?: GivenScale;
+  /** In place of given scales (tensor, head), this call's own: one number for all, or [sequences, kvHeads]. vLLM's k_descale and v_descale. */
+  readonly kDescale?: GivenScale;
+  readonly vDescale?: GivenScale;
+  /** Default f32. f16 is rounded to the nearest, ties to even. */
+  readonly outDtype?: D;
+  /** [totalQ, queryHeads, headDim] of `outDtype`: where to put the result; made when absent. May be q itself, or overlap it. */
+  readonly out?: OutArray<D>;
   /** [totalQ, queryHeads]: natural log of the softmax denominator; made when absent. */
   readonly lse?: Float32Array;
 }
 
-export interface AttendResult {
+export interface AttendResult<D extends OutDtype = 'f32'> {
   /** [totalQ, queryHeads, headDim] */
-  readonly out: Float32Array;
+  readonly out: OutArray<D>;
   /** [totalQ, queryHeads]; −∞ for a row that sees nothing (the sink where there is one) */
   readonly lse: Float32Array;
 }

@@ -35,7 +35,8 @@ export type { KvCacheOptions, LayerConfig } from './cache/config.js';
 export type { Sequence } from './cache/sequence.js';
 export type { Step, StepAppendOptions, StepAttendOptions, StepEntry, StepRecordOptions } from './cache/step.js';
 export { pageLayout, type Granularity, type PageLayout, type PageShape, type SideLayout, type SideOptions } from './layout.js';
-export { recipes, type Quotient, type Recipe, type RecipeName } from './recipe.js';
+export { recipes, type Quotient, type Recipe, type RecipeName, type ScalePrecision } from './recipe.js';
+export type { GivenScale } from './scale.js';
 export type { FloatArray, FloatDtype, Format, FormatName, Fp8Format } from './formats.js';
 export { DeviceLostError, FormatError, OutOfPagesError, UnsupportedDeviceError, WorkerLostError, type Unmet } from './errors.js';
 export type {
@@ -47,6 +48,8 @@ export type {
   Backend,
   CodeArray,
   NhdTensors,
+  OutArray,
+  OutDtype,
   Pages,
   PerSide,
 } from './backend.js';

@@ -6,8 +6,8 @@
  * ```
  * K codes   (head, dim, token)   on WebAssembly, where blockSize is a multiple of 8; else (head, token, dim), as V
  * V codes   (head, token, dim)   each token's row padded to 16 bytes
- * K scales  (head, token)  f32   each head's run padded to 16 bytes; only with granularity token-head
- * V scales  (head, token)  f32   the same
+ * K scales  (head, group, token)  f32   each group's run padded to 16 bytes; with granularity token-head a head is one group,
+ * V scales  (head, group, token)  f32   and with given scales there are none
  * ```
  *
  * On WebAssembly keys lie dim-major so that attention multiplies one element of q by several keys at a time: their codes are
@@ -18,6 +18,8 @@ import { describe, formats, resolveFormat, type Format, type FormatName } from '
 
 /** Largest head dimension the kernels have room for. */
 const MAX_HEAD_DIM = 256;
+/** Largest page, in tokens: a whole sequence where a cache is contiguous. */
+export const MAX_BLOCK_SIZE = 2 ** 20;
 /** Rows whose scales are computed before any is encoded: 3 to 9 % faster than one row after the other. */
 export const ROWS_AT_ONCE = 8;
 /** Tokens of a dim-major side that append writes together, where their places are one after the other and the first is a multiple of this. */
@@ -25,8 +27,11 @@ export const PANEL_TOKENS = 8;
 /** From one row to the next of those that append turns into a panel: constant, so that loads of 8 rows differ in their offset only. */
 export const PANEL_ROW_BYTES = 4 * MAX_HEAD_DIM + 16;
 
-/** Where scales come from: `tensor` is one given number per call, `token-head` is computed on write and lies in the page. */
-export type Granularity = 'tensor' | 'token-head';
+/**
+ * What shares a scale. Given to each call: `tensor` one number, `head` [kvHeads], `channel` [kvHeads, headDim].
+ * Computed on write, and kept in the page: `token-head` one per token and KV head, `group` one per `groupSize` dims of these.
+ */
+export type Granularity = 'tensor' | 'head' | 'channel' | 'token-head' | 'group';
 
 /** How keys or values are stored. */
 export interface SideOptions {
@@ -34,6 +39,8 @@ export interface SideOptions {
   readonly dtype?: FormatName;
   /** Default token-head for 8-bit formats; f16 and f32 carry no scales and take `tensor` only. */
   readonly granularity?: Granularity;
+  /** Dims that share a scale with granularity `group`, and only there: a multiple of 8 that divides headDim. */
+  readonly groupSize?: number;
 }
 
 /** How the keys of a page lie, for each head: as (dim, token) or as (token, dim). */
@@ -43,7 +50,7 @@ export interface PageShape {
   readonly kvHeads: number;
   /** A multiple of 8, at most 256; the same for K and V. */
   readonly headDim: number;
-  /** Tokens per page. Any positive integer; multiples of 16 are fastest, and those of 8 next. */
+  /** Tokens per page. Any positive integer; multiples of 16 are fastest, and those of 8 next. A contiguous cache is one of pages that hold a sequence each. */
   readonly blockSize: number;
   readonly k?: SideOptions;
   readonly v?: SideOptions;
@@ -58,9 +65,12 @@ export interface SideLayout {
   readonly headStride: number;
   readonly tokenStride: number;
   readonly dimStride: number;
-  /** The scale of head h, token t is at `scales + h · scaleHeadStride + 4 · t`. Both are 0 where the page holds no scales. */
+  /** Dims that share a scale of the page: headDim with granularity token-head, 0 where the page holds no scales. */
+  readonly groupSize: number;
+  /** The scale of head h, token t, dim d is at `scales + h · scaleHeadStride + ⌊d / groupSize⌋ · scaleGroupStride + 4 · t`. All are 0 where the page holds no scales. */
   readonly scales: number;
   readonly scaleHeadStride: number;
+  readonly scaleGroupStride: number;
 }
 
 export interface PageLayout {
@@ -101,17 +111,33 @@ function checkHeadDim(headDim: number): number {
   return headDim;
 }
 
-function resolveSide(options: SideOptions | undefined, side: 'k' | 'v'): { format: Format; granularity: Granularity } {
+const granularities: readonly Granularity[] = ['tensor', 'head', 'channel', 'token-head', 'group'];
+
+/** Whether scales are given to each call, and not computed on write. */
+export const isGiven = (granularity: Granularity): boolean => granularity !== 'token-head' && granularity !== 'group';
+
+function checkGroupSize(groupSize: number | undefined, granularity: Granularity, headDim: number, argument: string): number {
+  if (granularity !== 'group') {
+    if (groupSize !== undefined) throw new TypeError(`"${argument}" expected to be absent with granularity ${granularity}, got ${describe(groupSize)}`);
+    return isGiven(granularity) ? 0 : headDim;
+  }
+  if (groupSize === undefined || !Number.isSafeInteger(groupSize) || groupSize < 8 || groupSize % 8 !== 0 || headDim % groupSize !== 0) {
+    throw new RangeError(`"${argument}" expected a multiple of 8 that divides headDim (${headDim}), got ${describe(groupSize)}`);
+  }
+  return groupSize;
+}
+
+function resolveSide(options: SideOptions | undefined, side: 'k' | 'v', headDim: number): Pick<SideLayout, 'format' | 'granularity' | 'groupSize'> {
   const format = resolveFormat(options?.dtype ?? 'e4m3fn', `${side}.dtype`);
   const quantized = formats[format].quantized;
   const granularity = options?.granularity ?? (quantized ? 'token-head' : 'tensor');
-  if (granularity !== 'tensor' && granularity !== 'token-head') {
-    throw new TypeError(`"${side}.granularity" expected tensor or token-head, got ${describe(granularity)}`);
+  if (!granularities.includes(granularity)) {
+    throw new TypeError(`"${side}.granularity" expected one of ${granularities.join(', ')}, got ${describe(granularity)}`);
   }
   if (!quantized && granularity !== 'tensor') {
     throw new TypeError(`"${side}.granularity" expected tensor for ${format}, which carries no scales, got ${granularity}`);
   }
-  return { format, granularity };
+  return { format, granularity, groupSize: checkGroupSize(options?.groupSize, granularity, headDim, `${side}.groupSize`) };
 }
 
 /**
@@ -122,7 +148,7 @@ function resolveSide(options: SideOptions | undefined, side: 'k' | 'v'): { forma
 export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): PageLayout {
   const kvHeads = checkInteger(shape.kvHeads, 'kvHeads', 1, 65536);
   const headDim = checkHeadDim(shape.headDim);
-  const blockSize = checkInteger(shape.blockSize, 'blockSize', 1, 65536);
+  const blockSize = checkInteger(shape.blockSize, 'blockSize', 1, MAX_BLOCK_SIZE);
   let end = 0;
   const place = (bytes: number): number => (end += bytes) - bytes;
   const codes = (side: { format: Format }, dimMajor: boolean): Pick<SideLayout, 'codes' | 'headStride' | 'tokenStride' | 'dimStride'> => {
@@ -132,23 +158,27 @@ export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): Page
     const headStride = dimMajor ? headDim * dimStride : blockSize * tokenStride;
     return { codes: place(headStride * kvHeads), headStride, tokenStride, dimStride };
   };
-  const scales = (side: { granularity: Granularity }): Pick<SideLayout, 'scales' | 'scaleHeadStride'> => {
-    if (side.granularity === 'tensor') return { scales: 0, scaleHeadStride: 0 };
-    const scaleHeadStride = align16(blockSize * 4);
-    return { scales: place(scaleHeadStride * kvHeads), scaleHeadStride };
+  const scales = ({ groupSize }: { groupSize: number }): Pick<SideLayout, 'scales' | 'scaleHeadStride' | 'scaleGroupStride'> => {
+    if (groupSize === 0) return { scales: 0, scaleHeadStride: 0, scaleGroupStride: 0 };
+    const scaleGroupStride = align16(blockSize * 4);
+    const scaleHeadStride = (headDim / groupSize) * scaleGroupStride;
+    return { scales: place(scaleHeadStride * kvHeads), scaleHeadStride, scaleGroupStride };
   };
-  const k = resolveSide(shape.k, 'k');
-  const v = resolveSide(shape.v, 'v');
+  const k = resolveSide(shape.k, 'k', headDim);
+  const v = resolveSide(shape.v, 'v', headDim);
   const kCodes = codes(k, keys === 'dim-major' && blockSize % PANEL_TOKENS === 0);
   const vCodes = codes(v, false);
   const kScales = scales(k);
   const vScales = scales(v);
+  // Kernels address a page in 31 bits.
+  if (end > 0x7fffffff) throw new RangeError(`"blockSize" expected pages of at most 2 GiB, got ${end} bytes for ${blockSize} tokens`);
   return { kvHeads, headDim, blockSize, k: { ...k, ...kCodes, ...kScales }, v: { ...v, ...vCodes, ...vScales }, bytes: end };
 }
 
 /** The same page with its keys in another order. */
 export function arrangeKeys({ kvHeads, headDim, blockSize, k, v }: PageLayout, keys: KeyOrder): PageLayout {
-  const side = ({ format, granularity }: SideLayout): SideOptions => ({ dtype: format, granularity });
+  const side = ({ format, granularity, groupSize }: SideLayout): SideOptions =>
+    granularity === 'group' ? { dtype: format, granularity, groupSize } : { dtype: format, granularity };
   return pageLayout({ kvHeads, headDim, blockSize, k: side(k), v: side(v) }, keys);
 }
 

@@ -1,7 +1,7 @@
 /** Pages ↔ the ecosystem's plain tensors: separate K and V, [blocks, blockSize, kvHeads, headDim]. Bits are moved, never changed. */
 import type { CodeArray, NhdTensors } from './backend.js';
 import { describe, formats, type Format } from './formats.js';
-import type { PageLayout, SideLayout } from './layout.js';
+import { isGiven, type PageLayout, type SideLayout } from './layout.js';
 
 const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, int8: Int8Array, f16: Uint16Array, f32: Float32Array } as const;
 
@@ -13,9 +13,12 @@ function checkCodes(codes: CodeArray, format: Format, argument: string): CodeArr
   return codes;
 }
 
+/** Scales of a token and head in the page. */
+const groupsOf = ({ headDim }: PageLayout, { groupSize }: SideLayout): number => (groupSize === 0 ? 0 : headDim / groupSize);
+
 function checkScales(scales: Float32Array | undefined, side: SideLayout, length: number, argument: string): void {
-  if (side.granularity === 'tensor') {
-    if (scales !== undefined) throw new TypeError(`"${argument}" expected to be absent: with granularity tensor the scale is given to each call`);
+  if (isGiven(side.granularity)) {
+    if (scales !== undefined) throw new TypeError(`"${argument}" expected to be absent: with granularity ${side.granularity} scales are given to each call`);
     return;
   }
   if (!(scales instanceof Float32Array)) throw new TypeError(`"${argument}" expected a Float32Array, got ${describe(scales)}`);
@@ -34,8 +37,8 @@ export function checkNhd(layout: PageLayout, tensors: NhdTensors): number {
   if (checkCodes(tensors.valueCache, layout.v.format, 'valueCache').length !== length) {
     throw new RangeError(`"valueCache" expected length ${length}, as keyCache, got ${tensors.valueCache.length}`);
   }
-  checkScales(tensors.keyScale, layout.k, blocks * rows, 'keyScale');
-  checkScales(tensors.valueScale, layout.v, blocks * rows, 'valueScale');
+  checkScales(tensors.keyScale, layout.k, blocks * rows * groupsOf(layout, layout.k), 'keyScale');
+  checkScales(tensors.valueScale, layout.v, blocks * rows * groupsOf(layout, layout.v), 'valueScale');
   return blocks;
 }
 
@@ -45,8 +48,8 @@ export function wordsOf({ buffer, byteOffset, byteLength }: ArrayBufferView, byt
   return bytes === 2 ? new Uint16Array(buffer, byteOffset, byteLength / 2) : new Uint32Array(buffer, byteOffset, byteLength / 4);
 }
 
-/** Calls `move` for every row of a side: its first element in the plain tensor and in the pages, and the index of its scale in each. */
-function eachRow(layout: PageLayout, side: SideLayout, blocks: number, move: (plain: number, paged: number, plainScale: number, pagedScale: number) => void): void {
+/** Calls `move` for every row of a side: its first element in the plain tensor and in the pages, its number, and the index of its first scale in the pages. */
+function eachRow(layout: PageLayout, side: SideLayout, blocks: number, move: (plain: number, paged: number, row: number, pagedScale: number) => void): void {
   const { bytes } = formats[side.format];
   let row = 0;
   for (let block = 0; block < blocks; block++) {
@@ -68,9 +71,11 @@ function packSide(layout: PageLayout, side: SideLayout, blocks: number, codes: C
   const plainScales = scales && wordsOf(scales, 4);
   const pagedScales = wordsOf(pages, 4);
   const step = side.dimStride / bytes;
-  eachRow(layout, side, blocks, (from, to, fromScale, toScale) => {
+  const groups = groupsOf(layout, side);
+  const groupStep = side.scaleGroupStride / 4;
+  eachRow(layout, side, blocks, (from, to, row, toScale) => {
     for (let d = 0; d < layout.headDim; d++) paged[to + d * step] = plain[from + d];
-    if (plainScales) pagedScales[toScale] = plainScales[fromScale];
+    if (plainScales) for (let g = 0; g < groups; g++) pagedScales[toScale + g * groupStep] = plainScales[row * groups + g];
   });
 }
 
@@ -78,15 +83,17 @@ function unpackSide(layout: PageLayout, side: SideLayout, blocks: number, pages:
   const { bytes } = formats[side.format];
   const rows = blocks * layout.blockSize * layout.kvHeads;
   const codes = newCodes(side.format, rows * layout.headDim);
-  const scales = side.granularity === 'token-head' ? new Float32Array(rows) : undefined;
+  const groups = groupsOf(layout, side);
+  const groupStep = side.scaleGroupStride / 4;
+  const scales = groups > 0 ? new Float32Array(rows * groups) : undefined;
   const plain = wordsOf(codes, bytes);
   const paged = wordsOf(pages, bytes);
   const plainScales = scales && wordsOf(scales, 4);
   const pagedScales = wordsOf(pages, 4);
   const step = side.dimStride / bytes;
-  eachRow(layout, side, blocks, (to, from, toScale, fromScale) => {
+  eachRow(layout, side, blocks, (to, from, row, fromScale) => {
     for (let d = 0; d < layout.headDim; d++) plain[to + d] = paged[from + d * step];
-    if (plainScales) plainScales[toScale] = pagedScales[fromScale];
+    if (plainScales) for (let g = 0; g < groups; g++) plainScales[row * groups + g] = pagedScales[fromScale + g * groupStep];
   });
   return { codes, scales };
 }

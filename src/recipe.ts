@@ -43,7 +43,8 @@ export interface Recipe {
   readonly scalePrecision?: ScalePrecision;
 }
 
-type ScalePrecision = 'f32' | 'f16' | 'f16-stored';
+/** See {@link Recipe.scalePrecision}. */
+export type ScalePrecision = 'f32' | 'f16' | 'f16-stored';
 
 /** Their numbers in the kernels. */
 export const scalePrecisions: { readonly [P in ScalePrecision]: number } = { f32: 0, f16: 1, 'f16-stored': 2 };

@@ -1,6 +1,6 @@
 /** A recipe in one format, as numbers: what kernels of both backends are told of it. */
 import { formats, type Format } from './formats.js';
-import type { Granularity } from './layout.js';
+import { isGiven, type Granularity } from './layout.js';
 import { quotients, scalePrecisions, type Recipe } from './recipe.js';
 
 /** The fields of the kernels' quantizeParams that say how, not where. */
@@ -15,9 +15,9 @@ export function quantizeRule(side: { readonly format: Format; readonly granulari
     amaxFloor: recipe.amaxFloor,
     scaleFloor: recipe.scaleFloor,
     scaleIfZero: recipe.scaleIfZero,
-    quotient: side.granularity === 'tensor' ? quotients.divide : quotients[recipe.quotient],
+    quotient: isGiven(side.granularity) ? quotients.divide : quotients[recipe.quotient],
     scalePrecision: scalePrecisions[recipe.scalePrecision ?? 'f32'],
     // Given scales are no recipe's: there int8 goes from -127 to 127.
-    least: side.granularity === 'tensor' ? -127 : (recipe.int8?.least ?? -127),
+    least: isGiven(side.granularity) ? -127 : (recipe.int8?.least ?? -127),
   };
 }

@@ -5,7 +5,7 @@ import type { AttentionOptions, PerSide } from '../backend.js';
 import { describe, formats, resolveFormat, type FormatName } from '../formats.js';
 import { checkInteger, pageLayout, type Granularity, type PageLayout } from '../layout.js';
 import { resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
-import { checkGivenScale } from '../scale.js';
+import { checkGivenScale, type GivenScale } from '../scale.js';
 
 /** One layer. What is absent is taken from the cache's options. */
 export interface LayerConfig extends AttentionOptions {
@@ -20,8 +20,8 @@ export interface LayerConfig extends AttentionOptions {
   readonly granularity?: PerSide<Granularity | undefined>;
   /** How computed scales come about. Default `amax`. */
   readonly recipe?: PerSide<RecipeName | Recipe>;
-  /** The given scale of granularity `tensor`. Default 1. */
-  readonly scale?: PerSide<number | undefined>;
+  /** Given scales (granularities tensor, head, channel): one number, or as many as the granularity has. Default 1. */
+  readonly scale?: PerSide<GivenScale | undefined>;
 }
 
 export interface KvCacheOptions extends LayerConfig {
@@ -39,8 +39,8 @@ export interface Layer {
   readonly queryHeads: number;
   readonly recipe: { readonly k: Recipe; readonly v: Recipe };
   /** Absent where the pages hold the scales. */
-  readonly kScale: number | undefined;
-  readonly vScale: number | undefined;
+  readonly kScale: GivenScale | undefined;
+  readonly vScale: GivenScale | undefined;
   readonly attention: AttentionOptions;
 }
 
@@ -77,9 +77,9 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number):
   const { causal, windowLeft, windowRight, softcap, sinks, softmaxScale } = config;
   const attention = { causal, windowLeft, windowRight, softcap, sinks, softmaxScale };
   checkAttentionOptions(attention, queryHeads, headDim);
-  const given = (name: 'k' | 'v'): number | undefined => {
+  const given = (name: 'k' | 'v'): GivenScale | undefined => {
     const value = scaleSetting(scale, own.scale, name, dtype);
-    checkUnscaled(layout[name], checkGivenScale(value, layout[name], 'scale'), 'scale');
+    checkUnscaled(layout[name], checkGivenScale(value, layout[name], layout, 'scale'), 'scale');
     return value;
   };
   const kScale = given('k');

@@ -1,9 +1,10 @@
 /** `append/1` case files: everything one append needs, perhaps the cache it starts from and the one it must give. */
 import type { AppendCall, AppendStatus, Backend, NhdTensors } from '../backend.js';
-import { bytesOf, formats, type Format } from '../formats.js';
-import { pageLayout, type Granularity, type PageLayout } from '../layout.js';
+import { bytesOf, formats } from '../formats.js';
+import { isGiven, pageLayout, type PageLayout } from '../layout.js';
 import type { RecipeName } from '../recipe.js';
-import { CaseReader, type CaseSide } from './case.js';
+import type { GivenScale } from '../scale.js';
+import { CaseReader, scaleShape, type CaseSide } from './case.js';
 import { parseSafetensors, serializeSafetensors } from './safetensors.js';
 import { int32, type Tensor } from './tensor.js';
 
@@ -20,22 +21,11 @@ export interface AppendCase {
 /** The tensors that an append results in. */
 export type CacheTensors = ReadonlyMap<string, Tensor>;
 
-/** One side as the metadata states it, for a case without a start state. */
-function statedSide(reader: CaseReader, side: 'k' | 'v', shape: readonly number[]): CaseSide {
-  const format = reader.statedFormat(side) ?? reader.fail(`metadata "kv_cache_dtype" expected a cache dtype, got none`);
-  if (!formats[format].quantized) return { format, ...reader.scales(side, shape, format) };
-  const granularity = reader.statedGranularity(side, shape[2]) ?? 'token-head';
-  if (granularity === 'token-head' && !reader.has(`${side}_scale`)) return { format, granularity, scale: undefined, scales: undefined };
-  const scales = reader.scales(side, shape, format);
-  if (scales.scales) reader.fail(`tensor "${side}_scale" expected "${side}_cache" beside it, got none`);
-  return { format, ...scales };
-}
-
 /** What the file says one side's tensors must be afterwards; a dtype or shape that they cannot have is refused. */
-function expectedSide(reader: CaseReader, side: 'k' | 'v', { format, granularity }: CaseSide, shape: readonly number[]): [string, Tensor][] {
+function expectedSide(reader: CaseReader, side: 'k' | 'v', { dtype, granularity, groupSize }: CaseSide, shape: readonly number[]): [string, Tensor][] {
   const results = [
-    { name: `${side}_cache`, dtype: formats[format].safetensors, shape },
-    { name: `${side}_scale`, dtype: 'F32', shape: granularity === 'tensor' ? [1] : shape.slice(0, 3) },
+    { name: `${side}_cache`, dtype: formats[dtype].safetensors, shape },
+    { name: `${side}_scale`, dtype: 'F32', shape: scaleShape(granularity, groupSize, shape) },
   ];
   return results.flatMap((result): [string, Tensor][] => {
     const tensor = reader.content.tensors.get(`expected.${result.name}`);
@@ -63,20 +53,16 @@ export function readAppendCase(bytes: Uint8Array, file: string): AppendCase {
   const shape = [blocks, blockSize, kvHeads, headDim];
   if (kCache) reader.expectShape('k_cache', kCache.shape, shape);
   if (vCache) reader.expectShape('v_cache', vCache.shape, shape);
-  const k = kCache ? reader.side('k', kCache) : statedSide(reader, 'k', shape);
-  const v = vCache ? reader.side('v', vCache) : statedSide(reader, 'v', shape);
+  const k = kCache ? reader.side('k', kCache) : reader.startless('k', shape);
+  const v = vCache ? reader.side('v', vCache) : reader.startless('v', shape);
   const { values, dtype } = reader.floats('key', key);
   const valueFloats = reader.floats('value', value);
   if (valueFloats.dtype !== dtype) reader.fail(`tensor "value" expected the dtype of "key", got ${value.dtype}`);
   return {
-    layout: pageLayout({
-      kvHeads, headDim, blockSize,
-      k: { dtype: k.format, granularity: k.granularity },
-      v: { dtype: v.format, granularity: v.granularity },
-    }),
+    layout: pageLayout({ kvHeads, headDim, blockSize, k, v }),
     blocks,
     start: kCache && vCache && {
-      keyCache: reader.codes('k_cache', kCache), valueCache: reader.codes('v_cache', vCache), keyScale: k.scales, valueScale: v.scales,
+      keyCache: reader.codes('k_cache', kCache), valueCache: reader.codes('v_cache', vCache), keyScale: k.computed, valueScale: v.computed,
     },
     call: {
       key: values,
@@ -84,21 +70,21 @@ export function readAppendCase(bytes: Uint8Array, file: string): AppendCase {
       dtype,
       slotMapping: reader.typed('slot_mapping', slots, int32),
       // Given scales are divided by, whatever the recipe is called.
-      recipe: k.granularity === 'tensor' && v.granularity === 'tensor' ? undefined : (reader.text('recipe') as RecipeName | undefined),
-      kScale: k.scale,
-      vScale: v.scale,
+      recipe: isGiven(k.granularity) && isGiven(v.granularity) ? undefined : (reader.text('recipe') as RecipeName | undefined),
+      kScale: k.given,
+      vScale: v.given,
     },
     expected: new Map([...expectedSide(reader, 'k', k, shape), ...expectedSide(reader, 'v', v, shape)]),
   };
 }
 
-function sideTensors(layout: PageLayout, blocks: number, side: 'k' | 'v', codes: ArrayBufferView, scales: Float32Array | undefined, given: number | undefined): [string, Tensor][] {
-  const { format, granularity }: { format: Format; granularity: Granularity } = layout[side];
-  const rows = [blocks, layout.blockSize, layout.kvHeads];
-  const cache: [string, Tensor] = [`${side}_cache`, { dtype: formats[format].safetensors, shape: [...rows, layout.headDim], data: bytesOf(codes) }];
+function sideTensors(layout: PageLayout, blocks: number, side: 'k' | 'v', codes: ArrayBufferView, scales: Float32Array | undefined, given: GivenScale | undefined): [string, Tensor][] {
+  const { format, granularity, groupSize } = layout[side];
+  const shape = [blocks, layout.blockSize, layout.kvHeads, layout.headDim];
+  const cache: [string, Tensor] = [`${side}_cache`, { dtype: formats[format].safetensors, shape, data: bytesOf(codes) }];
   if (!formats[format].quantized) return [cache];
-  const values = granularity === 'tensor' ? Float32Array.of(given ?? 1) : scales!;
-  return [cache, [`${side}_scale`, { dtype: 'F32', shape: granularity === 'tensor' ? [1] : rows, data: bytesOf(values) }]];
+  const values = scales ?? (given instanceof Float32Array ? given : Float32Array.of(given ?? 1));
+  return [cache, [`${side}_scale`, { dtype: 'F32', shape: scaleShape(granularity, groupSize, shape), data: bytesOf(values) }]];
 }
 
 /** Runs a case on a backend: the status, and the whole cache afterwards. */

@@ -34,7 +34,6 @@ export function readAttendCase(bytes: Uint8Array, file: string): AttendCase {
   reader.expectShape('cu_seqlens_q', cuSeqlensQ.shape, [sequences + 1]);
   const seqUsedK = reader.tensor('seqused_k', 1);
   reader.expectShape('seqused_k', seqUsedK.shape, [sequences]);
-  if (reader.has('alibi_slopes')) reader.fail('tensor "alibi_slopes" expected to be absent: ALiBi is not supported');
   const optional = (name: string, shape: readonly number[]): Float32Array | undefined => {
     if (!reader.has(name)) return undefined;
     const tensor = reader.tensor(name, shape.length);
@@ -45,13 +44,9 @@ export function readAttendCase(bytes: Uint8Array, file: string): AttendCase {
   const cuSeqlens = reader.typed('cu_seqlens_q', cuSeqlensQ, int32);
   if (cuSeqlens[sequences] !== rows) reader.fail(`tensor "cu_seqlens_q" expected to end with the ${rows} rows of "q", got ${cuSeqlens[sequences]}`);
   return {
-    layout: pageLayout({
-      kvHeads, headDim, blockSize,
-      k: { dtype: k.format, granularity: k.granularity },
-      v: { dtype: v.format, granularity: v.granularity },
-    }),
+    layout: pageLayout({ kvHeads, headDim, blockSize, k, v }),
     blocks,
-    cache: { keyCache: reader.codes('k_cache', kCache), valueCache: reader.codes('v_cache', vCache), keyScale: k.scales, valueScale: v.scales },
+    cache: { keyCache: reader.codes('k_cache', kCache), valueCache: reader.codes('v_cache', vCache), keyScale: k.computed, valueScale: v.computed },
     call: {
       q: values,
       dtype,
@@ -64,8 +59,9 @@ export function readAttendCase(bytes: Uint8Array, file: string): AttendCase {
       softcap: reader.number('softcap', 0),
       softmaxScale: reader.number('softmax_scale', 1 / Math.sqrt(headDim)),
       sinks: optional('sinks', [queryHeads]),
-      kScale: k.scale,
-      vScale: v.scale,
+      alibiSlopes: optional('alibi_slopes', [queryHeads]),
+      kScale: k.given,
+      vScale: v.given,
     },
     qShape: q.shape,
     expected: { out: optional('expected.out', q.shape), lse: optional('expected.lse', [rows, queryHeads]) },

@@ -2,19 +2,30 @@
 import type { CodeArray } from '../backend.js';
 import { FormatError } from '../errors.js';
 import { formats, resolveFormat, type FloatArray, type FloatDtype, type Format } from '../formats.js';
-import type { Granularity } from '../layout.js';
+import { isGiven, type Granularity, type SideOptions } from '../layout.js';
+import type { GivenScale } from '../scale.js';
 import type { SafetensorsFile } from './safetensors.js';
 import { float32, quote, showShape, uint16, uint8, type Tensor } from './tensor.js';
 
 /** One side of a cache as a case file gives it. */
-export interface CaseSide {
-  readonly format: Format;
-  readonly granularity: Granularity;
-  /** The one number of granularity `tensor`. */
-  readonly scale: number | undefined;
-  /** [blocks, block, kvHeads] of granularity `token-head`. */
-  readonly scales: Float32Array | undefined;
+export interface CaseSide extends Required<Pick<SideOptions, 'granularity'>>, Pick<SideOptions, 'groupSize'> {
+  readonly dtype: Format;
+  /** Given scales: [1], [kvHeads] or [kvHeads, dim]. */
+  readonly given: GivenScale | undefined;
+  /** Computed ones: [blocks, block, kvHeads], or [blocks, block, kvHeads, groups]. */
+  readonly computed: Float32Array | undefined;
 }
+
+/** What shape scales of a granularity have, where the cache has the shape [blocks, block, heads, dim]. */
+export function scaleShape(granularity: Granularity, groupSize: number | undefined, [blocks, block, heads, dim]: readonly number[]): readonly number[] {
+  if (granularity === 'tensor') return [1];
+  if (granularity === 'head') return [heads];
+  if (granularity === 'channel') return [heads, dim];
+  const rows = [blocks, block, heads];
+  return granularity === 'group' ? [...rows, dim / groupSize!] : rows;
+}
+
+const granularities: readonly Granularity[] = ['tensor', 'head', 'channel', 'token-head', 'group'];
 
 const floatDtypes: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 const HEADER = 8;
@@ -132,46 +143,75 @@ export class CaseReader {
   }
 
   /** The granularity that the metadata states for a side, where it states one. */
-  statedGranularity(side: 'k' | 'v', heads: number): Granularity | undefined {
+  statedGranularity(side: 'k' | 'v'): Granularity | undefined {
     const key = this.#keyOf(side, 'granularity', 'granularity');
     const stated = this.text(key);
-    if (stated === undefined || stated === 'tensor' || stated === 'token-head') return stated;
-    // One head's scale per head is one number: the same as per tensor.
-    if (stated === 'head' && heads === 1) return 'tensor';
-    return this.fail(`metadata "${key}" expected tensor or token-head, got ${quote(stated)}`);
+    if (stated === undefined || (granularities as readonly string[]).includes(stated)) return stated as Granularity | undefined;
+    return this.fail(`metadata "${key}" expected one of ${granularities.join(', ')}, got ${quote(stated)}`);
+  }
+
+  /** The group size that the metadata states for a side. */
+  #statedGroupSize(side: 'k' | 'v'): number | undefined {
+    const key = this.#keyOf(side, 'group_size', 'group_size');
+    return this.text(key) === undefined ? undefined : this.size(key, undefined);
   }
 
   /** Format, granularity and scales of one side, from its tensors; what the metadata states must agree. */
   side(side: 'k' | 'v', cache: Tensor): CaseSide {
-    const format = this.cacheFormat(`${side}_cache`, cache);
+    const dtype = this.cacheFormat(`${side}_cache`, cache);
     const stated = this.statedFormat(side);
-    if (stated !== undefined && stated !== format) this.fail(`metadata states ${stated} for ${side}, tensor "${side}_cache" is ${cache.dtype}`);
-    return { format, ...this.scales(side, cache.shape, format) };
+    if (stated !== undefined && stated !== dtype) this.fail(`metadata states ${stated} for ${side}, tensor "${side}_cache" is ${cache.dtype}`);
+    return { dtype, ...this.scales(side, cache.shape, dtype) };
+  }
+
+  /** The granularity that scales of this shape have. One number may be each head's, where there is one head. */
+  #granularityOf(name: string, tensor: Tensor, stated: Granularity | undefined): Granularity {
+    const { shape } = tensor;
+    if (shape.length === 1) return shape[0] === 1 && stated !== 'head' ? 'tensor' : 'head';
+    if (shape.length === 2) return 'channel';
+    if (shape.length === 3) return 'token-head';
+    if (shape.length === 4) return 'group';
+    return this.fail(`tensor "${name}" expected scales [1], [heads], [heads, dim], [blocks, block, heads] or [blocks, block, heads, groups], got ${showShape(shape)}`);
+  }
+
+  /** Of which size groups are, by the metadata or by how many scales a head has. */
+  #groupSizeOf(side: 'k' | 'v', dim: number, groups: number | undefined): number {
+    const size = this.#statedGroupSize(side) ?? (groups ? dim / groups : undefined);
+    return size ?? this.fail(`metadata "group_size" expected a number, as granularity group is stated for ${side}, got none`);
   }
 
   /** Granularity and scales of one side whose cache has this shape; absent scales are those of granularity tensor. */
-  scales(side: 'k' | 'v', shape: readonly number[], format: Format): Omit<CaseSide, 'format'> {
+  scales(side: 'k' | 'v', shape: readonly number[], dtype: Format): Omit<CaseSide, 'dtype'> {
     const name = `${side}_scale`;
-    const [blocks, block, heads] = shape;
     // f16 and f32 carry no scales, whatever granularity is stated for the whole cache.
-    if (!formats[format].quantized && !this.has(name)) return { granularity: 'tensor', scale: undefined, scales: undefined };
-    const stated = this.statedGranularity(side, heads);
+    if (!formats[dtype].quantized && !this.has(name)) return { granularity: 'tensor', given: undefined, computed: undefined };
+    const stated = this.statedGranularity(side);
     const tensor = this.content.tensors.get(name);
     if (tensor === undefined) {
-      if (stated === 'token-head') this.fail(`tensor "${name}" expected scales of granularity token-head, got none`);
-      return { granularity: 'tensor', scale: undefined, scales: undefined };
+      if (stated !== undefined && stated !== 'tensor') this.fail(`tensor "${name}" expected scales of granularity ${stated}, got none`);
+      return { granularity: 'tensor', given: undefined, computed: undefined };
     }
     const values = this.typed(name, tensor, float32);
-    const single = tensor.shape.length === 1 && tensor.shape[0] === 1;
-    if (!single && tensor.shape.length !== 3) {
-      this.fail(`tensor "${name}" expected scales per tensor [1] or per token and head [blocks, block, heads], got ${showShape(tensor.shape)}`);
-    }
-    const granularity = single ? 'tensor' : 'token-head';
+    const granularity = this.#granularityOf(name, tensor, stated);
     if (stated !== undefined && stated !== granularity) {
       this.fail(`metadata states granularity ${stated} for ${side}, tensor "${name}" has shape ${showShape(tensor.shape)}`);
     }
-    if (granularity === 'tensor') return { granularity, scale: values[0], scales: undefined };
-    this.expectShape(name, tensor.shape, [blocks, block, heads]);
-    return { granularity, scale: undefined, scales: values };
+    const groupSize = granularity === 'group' ? this.#groupSizeOf(side, shape[3], tensor.shape[3]) : undefined;
+    this.expectShape(name, tensor.shape, scaleShape(granularity, groupSize, shape));
+    return isGiven(granularity) ? { granularity, groupSize, given: values, computed: undefined } : { granularity, groupSize, given: undefined, computed: values };
+  }
+
+  /** A side whose scales are computed by the call that the case is of; or as {@link scales}. */
+  startless(side: 'k' | 'v', shape: readonly number[]): CaseSide {
+    const dtype = this.statedFormat(side) ?? this.fail(`metadata "kv_cache_dtype" expected a cache dtype, got none`);
+    if (!formats[dtype].quantized) return { dtype, ...this.scales(side, shape, dtype) };
+    const granularity = this.statedGranularity(side) ?? (this.has(`${side}_scale`) ? undefined : 'token-head');
+    if (granularity !== undefined && !isGiven(granularity) && !this.has(`${side}_scale`)) {
+      const groupSize = granularity === 'group' ? this.#groupSizeOf(side, shape[3], undefined) : undefined;
+      return { dtype, granularity, groupSize, given: undefined, computed: undefined };
+    }
+    const scales = this.scales(side, shape, dtype);
+    if (scales.computed) this.fail(`tensor "${side}_scale" expected "${side}_cache" beside it, got none`);
+    return { dtype, ...scales };
   }
 }

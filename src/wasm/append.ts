@@ -34,8 +34,8 @@ export class Appender {
     const atOnce = Math.min(plan.slotMapping.length, Math.max(PANEL_TOKENS, Math.floor(CHUNK_BYTES / tokenBytes)));
     this.#scratch.reserve(writer.bytes + ROWS_AT_ONCE * 4 + PANEL_TOKENS * PANEL_ROW_BYTES + align16(atOnce * tokenBytes) + atOnce * 4);
     return () => {
-      this.#write(pages, k, key, plan, atOnce, quantizeRule(k, plan.kRecipe, plan.kScale));
-      this.#write(pages, v, value, plan, atOnce, quantizeRule(v, plan.vRecipe, plan.vScale));
+      this.#write(pages, k, key, plan, atOnce, quantizeRule(k, plan.kRecipe, plan.kScale.values[0]));
+      this.#write(pages, v, value, plan, atOnce, quantizeRule(v, plan.vRecipe, plan.vScale.values[0]));
     };
   }
 

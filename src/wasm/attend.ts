@@ -1,6 +1,6 @@
 /** Attention on WebAssembly: a call's rows go through working memory, in parts where there are many. */
-import { partsOf, planAttention, type AttendPlan, type WorkPart } from '../attention.js';
-import type { AttendCall, AttendResult } from '../backend.js';
+import { newResult, partsOf, planAttention, type AttendPlan, type WorkPart } from '../attention.js';
+import type { AttendCall, AttendResult, OutArray, OutDtype } from '../backend.js';
 import { bytesOf, floatDtypes, formats } from '../formats.js';
 import { align16, attendParams, attendScratch, paramWriter, sideParams, WORK_WORDS, type SideLayout } from '../layout.js';
 import type { Kernels } from './kernels.js';
@@ -33,15 +33,15 @@ export interface Part extends WorkPart {
 }
 
 /** A checked call whose results have a place, and whose parts fit into memory. */
-export interface OpenCall {
-  readonly call: AttendCall;
+export interface OpenCall<D extends OutDtype = OutDtype> {
+  readonly call: AttendCall<D>;
   readonly pages: PageBytes;
   readonly plan: AttendPlan;
   readonly parts: readonly Part[];
   /** Where results are put. Not where they belong, if a later part must still find its q there. */
-  readonly out: Float32Array;
+  readonly out: OutArray<D>;
   readonly lse: Float32Array;
-  readonly result: AttendResult;
+  readonly result: AttendResult<D>;
 }
 
 /** A part in working memory. */
@@ -76,7 +76,7 @@ export class AttendMemory {
    * @param leastCost a part of less is not divided among threads
    * @throws TypeError or RangeError naming what does not fit
    */
-  open(call: AttendCall, pages: PageBytes, leastCost = 0): OpenCall {
+  open<D extends OutDtype>(call: AttendCall<D>, pages: PageBytes, leastCost = 0): OpenCall<D> {
     const { headDim } = pages.layout;
     const rowsAtOnce = (queryHeads: number): number => Math.max(1, Math.floor(PART_BYTES / (queryHeads * headDim * 4)));
     const plan = planAttention(call, rowsAtOnce);
@@ -86,13 +86,13 @@ export class AttendMemory {
       return { ...part, units: units.cost < leastCost ? undefined : units };
     });
     this.#scratch.reserve(Math.max(0, ...parts.map((part) => sum(this.#sizes(plan, headDim, part)))));
-    const result = {
-      out: call.out ?? new Float32Array(plan.totalQ * plan.queryHeads * headDim),
+    const result: AttendResult<D> = {
+      out: call.out ?? (newResult(plan.outDtype, plan.totalQ * plan.queryHeads * headDim) as OutArray<D>),
       lse: call.lse ?? new Float32Array(plan.totalQ * plan.queryHeads),
     };
     const inputs = [call.q, plan.blockTable, plan.sinks].map((input) => input?.buffer);
     const apart = parts.length > 1 && (inputs.includes(result.out.buffer) || inputs.includes(result.lse.buffer));
-    const { out, lse } = apart ? { out: new Float32Array(result.out.length), lse: new Float32Array(result.lse.length) } : result;
+    const { out, lse } = apart ? { out: newResult(plan.outDtype, result.out.length) as OutArray<D>, lse: new Float32Array(result.lse.length) } : result;
     return { call, pages, plan, parts, out, lse, result };
   }
 
@@ -132,8 +132,8 @@ export class AttendMemory {
       i32.set(units.units, unitsAt >>> 2);
       i32.set(units.splits, splits >>> 2);
     }
-    writeSide(view, kAt, k, plan.kScale);
-    writeSide(view, vAt, v, plan.vScale);
+    writeSide(view, kAt, k, plan.kScale.values[0]);
+    writeSide(view, vAt, v, plan.vScale.values[0]);
     const values = {
       work,
       items: part.items,
@@ -177,7 +177,7 @@ export class AttendMemory {
   }
 
   /** All parts are collected: the results go where they belong. */
-  close({ out, lse, result }: OpenCall): AttendResult {
+  close<D extends OutDtype>({ out, lse, result }: OpenCall<D>): AttendResult<D> {
     if (out !== result.out) {
       result.out.set(out);
       result.lse.set(lse);

@@ -1,5 +1,5 @@
 import { planAppend } from '../append.js';
-import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages } from '../backend.js';
 import type { PageLayout } from '../layout.js';
 import { Appender } from './append.js';
 import { AttendMemory } from './attend.js';
@@ -45,7 +45,7 @@ export class WasmBackend implements Backend {
     throw new TypeError('"pages" expected pages that this backend created');
   }
 
-  attend(call: AttendCall): AttendResult {
+  attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): AttendResult<D> {
     const open = this.#attention.open(call, this.#own(call.pages));
     for (const part of open.parts) this.#attention.attendPart(open, part);
     return this.#attention.close(open);

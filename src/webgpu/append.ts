@@ -38,8 +38,8 @@ function bitsOf(value: number): number {
 function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number): Region {
   const { layout, kRecipe, vRecipe } = call;
   const { k, v, kvHeads, headDim, blockSize } = layout;
-  const kRule = quantizeRule(k, kRecipe, call.kScale);
-  const vRule = quantizeRule(v, vRecipe, call.vScale);
+  const kRule = quantizeRule(k, kRecipe, call.kScale.values[0]);
+  const vRule = quantizeRule(v, vRecipe, call.vScale.values[0]);
   writer.write(paramsBlock.view, 0, {
     tokens: call.tokens,
     kvHeads,
@@ -55,7 +55,7 @@ function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number
     kScales: k.scales / 4,
     kScaleHeadStride: k.scaleHeadStride / 4,
     kQuotient: kRule.quotient,
-    kGivenScale: bitsOf(call.kScale),
+    kGivenScale: bitsOf(call.kScale.values[0]),
     kAmaxFloor: bitsOf(kRule.amaxFloor),
     kScaleFloor: bitsOf(kRule.scaleFloor),
     kScaleIfZero: bitsOf(kRule.scaleIfZero),
@@ -68,7 +68,7 @@ function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number
     vScales: v.scales / 4,
     vScaleHeadStride: v.scaleHeadStride / 4,
     vQuotient: vRule.quotient,
-    vGivenScale: bitsOf(call.vScale),
+    vGivenScale: bitsOf(call.vScale.values[0]),
     vAmaxFloor: bitsOf(vRule.amaxFloor),
     vScaleFloor: bitsOf(vRule.scaleFloor),
     vScaleIfZero: bitsOf(vRule.scaleIfZero),

@@ -1,11 +1,12 @@
 /** Attention on the GPU: which kernels a call takes, with which parameters, in which passes. */
-import type { AttentionOptions } from '../backend.js';
+import type { AttentionOptions, OutDtype } from '../backend.js';
 import { floatDtypes, type FloatDtype } from '../formats.js';
 import { GPU_CUT_KEYS, gpuAttendParams, paramWriter, type PageLayout } from '../layout.js';
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { attentionKernels, checkKernel, DECODE_TOKENS, decodeRows, prefillRows, type Kernel } from './kernels.js';
 import { paramBlock, type Region } from './memory.js';
+import type { GivenScales } from '../scale.js';
 
 const writer = paramWriter(gpuAttendParams);
 const paramsBlock = paramBlock(writer.bytes);
@@ -17,7 +18,7 @@ const PARTIAL_BYTES = 2 ** 26;
 const FAR = 2 ** 30 - 1;
 
 /** A checked call, with all its data in buffers. */
-export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks'>> {
+export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks' | 'alibiSlopes'>> {
   readonly layout: PageLayout;
   readonly pageCount: number;
   readonly pages: Region;
@@ -38,8 +39,9 @@ export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks'>>
   /** New tokens and keys of the sequence that has most, at least. */
   readonly maxSeqlenQ: number;
   readonly maxSeqlenK: number;
-  readonly kScale: number;
-  readonly vScale: number;
+  readonly kScale: GivenScales;
+  readonly vScale: GivenScales;
+  readonly outDtype: OutDtype;
   /** Whether some sequence has few, and some many new tokens. */
   readonly decodes: boolean;
   readonly prefills: boolean;
@@ -118,10 +120,10 @@ function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
     causal: call.causal ? 1 : 0,
     windowLeft: Math.min(windowLeft, FAR),
     windowRight: Math.min(windowRight, FAR),
-    scoreScale: softmaxScale * Math.LOG2E * kScale,
+    scoreScale: softmaxScale * Math.LOG2E * kScale.values[0],
     // Neither denormal, which many devices take for 0, nor so large that scores divided by it are.
     softcap: softcap === 0 ? 0 : Math.min(Math.max(softcap * Math.LOG2E, 2 ** -100), 2 ** 100),
-    valueScale: vScale,
+    valueScale: vScale.values[0],
     hasSinks: call.sinks ? 1 : 0,
     nan: NAN_BITS,
   });

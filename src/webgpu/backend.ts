@@ -1,6 +1,6 @@
 import { planAppend } from '../append.js';
-import { planAttention } from '../attention.js';
-import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../backend.js';
+import { newResult, planAttention } from '../attention.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutArray, OutDtype, Pages } from '../backend.js';
 import type { FloatArray } from '../formats.js';
 import { checkInteger, type PageLayout } from '../layout.js';
 import { Queue } from '../queue.js';
@@ -170,7 +170,7 @@ export class WebgpuBackend implements Backend {
     }, kernels);
   }
 
-  async attend(call: AttendCall): Promise<AttendResult> {
+  async attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): Promise<AttendResult<D>> {
     this.#assertUsable();
     const pages = this.#own(call.pages);
     const { layout } = pages;
@@ -179,7 +179,7 @@ export class WebgpuBackend implements Backend {
     const { totalQ, queryHeads, dtype } = plan;
     const { cuSeqlensQ, seqUsedK } = call;
     const rows = totalQ * queryHeads;
-    const result = { out: call.out ?? new Float32Array(rows * layout.headDim), lse: call.lse ?? new Float32Array(rows) };
+    const result: AttendResult<D> = { out: call.out ?? (newResult(plan.outDtype, rows * layout.headDim) as OutArray<D>), lse: call.lse ?? new Float32Array(rows) };
     if (rows === 0) return result;
     const bytes = { q: tensorBytes(rows, layout.headDim, dtype), out: result.out.byteLength, lse: result.lse.byteLength };
     for (const [name, size] of Object.entries(bytes)) this.#gpu.reserve(name as 'q' | 'out' | 'lse', size, name);

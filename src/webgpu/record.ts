@@ -1,11 +1,11 @@
 /** Calls that are recorded into a caller's encoder: everything lies in GPU buffers, but for tables that the host knows. */
 import { planQuantize } from '../append.js';
-import { checkAttentionOptions, checkTables, int32 } from '../attention.js';
-import type { AttentionOptions, Pages, PerSide } from '../backend.js';
+import { checkAttentionOptions, checkOutDtype, checkTables, int32 } from '../attention.js';
+import type { AttentionOptions, OutDtype, Pages, PerSide } from '../backend.js';
 import { describe, type FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
-import type { Recipe, RecipeName } from '../recipe.js';
-import { checkGivenScale } from '../scale.js';
+import type { Recipe, RecipeName, ScalePrecision } from '../recipe.js';
+import { checkDescale, type GivenScale } from '../scale.js';
 import type { GpuAppendCall } from './append.js';
 import { measureTables, type GpuAttendCall } from './attend.js';
 import type { Gpu } from './gpu.js';
@@ -29,11 +29,13 @@ export interface RecordAppendCall {
   readonly slotMapping: Int32Array | GpuTensor;
   /** How many; needed where the slots lie in a GPU buffer. */
   readonly tokens?: number;
-  /** How computed scales come about (granularity token-head). Default `amax`. */
+  /** How computed scales come about (granularities token-head, group). Default `amax`. */
   readonly recipe?: PerSide<RecipeName | Recipe>;
-  /** The given scale (granularity tensor). Default 1. */
-  readonly kScale?: number;
-  readonly vScale?: number;
+  /** In place of the recipe's: `f16` rounds computed scales to f16, kept as f32 words. Default: what the recipe says. */
+  readonly scalePrecision?: PerSide<ScalePrecision | undefined>;
+  /** Given scales: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
+  readonly kScale?: GivenScale;
+  readonly vScale?: GivenScale;
 }
 
 interface RecordedTables {
@@ -68,9 +70,15 @@ export interface RecordAttendCall extends Omit<AttentionOptions, 'sinks'>, Recor
   readonly maxSeqlenK?: number;
   /** [queryHeads] of f32 */
   readonly sinks?: Float32Array | GpuTensor;
-  readonly kScale?: number;
-  readonly vScale?: number;
-  /** [totalQ, queryHeads, headDim] of f32: written for all rows of the sequences; never q itself. */
+  /** Given scales: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
+  readonly kScale?: GivenScale;
+  readonly vScale?: GivenScale;
+  /** In place of given scales (tensor, head), this call's own: one number for all, or [sequences, kvHeads]. */
+  readonly kDescale?: GivenScale;
+  readonly vDescale?: GivenScale;
+  /** Of out. Default f32. */
+  readonly outDtype?: OutDtype;
+  /** [totalQ, queryHeads, headDim] of `outDtype`: written for all rows of the sequences; never q itself. */
   readonly out: GpuTensor;
   /** [totalQ, queryHeads] of f32. Default: not kept. */
   readonly lse?: GpuTensor;
@@ -150,9 +158,10 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   const sinksOnHost = isGpuTensor(call.sinks) ? undefined : call.sinks;
   const given = { sinks: sinksOnHost, causal: call.causal, windowLeft: call.windowLeft, windowRight: call.windowRight, softcap: call.softcap, softmaxScale: call.softmaxScale };
   const { causal, windowLeft, windowRight, softcap, softmaxScale } = checkAttentionOptions(given, queryHeads, layout.headDim);
-  const kScale = checkGivenScale(call.kScale, layout.k, 'kScale');
-  const vScale = checkGivenScale(call.vScale, layout.v, 'vScale');
+  const outDtype = checkOutDtype(call.outDtype);
   const { blockTable, cuSeqlensQ, seqUsedK, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked } = tablesOf(gpu, pages, call);
+  const kScale = checkDescale({ scale: call.kScale, descale: call.kDescale }, layout.k, layout, sequences, 'k');
+  const vScale = checkDescale({ scale: call.vScale, descale: call.vDescale }, layout.v, layout, sequences, 'v');
   const rows = totalQ * queryHeads;
   const q = regionOf(call.q, tensorBytes(rows, layout.headDim, dtype), 'q', gpu.limits);
   const out = regionOf(call.out, rows * layout.headDim * 4, 'out', gpu.limits);
@@ -163,7 +172,7 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   checkNotRead(lse, read, 'lse');
   // Each field by its name: spreads made 16 KB of garbage in every call.
   return {
-    layout, pageCount: count, pages: region, groups, dtype, q, out, lse, sinks, queryHeads, kScale, vScale,
+    layout, pageCount: count, pages: region, groups, dtype, q, out, lse, sinks, queryHeads, kScale, vScale, outDtype,
     causal, windowLeft, windowRight, softcap, softmaxScale,
     blockTable, cuSeqlensQ, seqUsedK, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked,
   };

@@ -1,5 +1,5 @@
 import { equal, is } from 'uvu/assert';
-import { KvCache, wasmBackend, type AttendCall, type Backend, type Sequence } from '../../src/index.js';
+import { KvCache, wasmBackend, type AttendCall, type Backend, type OutDtype, type Sequence } from '../../src/index.js';
 import { suite } from '../suite.js';
 
 const test = suite('cache, index arrays');
@@ -8,7 +8,7 @@ const shape = { layers: 1, queryHeads: 1, kvHeads: 1, headDim: 8, blockSize: 2 }
 
 /** A cache, what its backend was asked, and a way to take a sequence a step further. */
 function watched(synchronous: boolean) {
-  const calls: AttendCall[] = [];
+  const calls: AttendCall<OutDtype>[] = [];
   const watching: Backend = {
     kind: 'wasm', synchronous,
     createPages: (layout, count) => backend.createPages(layout, count), append: (call) => backend.append(call),
@@ -31,11 +31,11 @@ test('a step takes over the arrays of the one before, and nothing of what stood 
   const sequence = cache.createSequence();
   begin(sequence, 12).commit();
   begin(sequence, 1).commit();
-  equal([...calls[1].blockTable], [0, 1, 2, 3, 4, 5, 6, -1]);
+  equal([...calls[1].blockTable!], [0, 1, 2, 3, 4, 5, 6, -1]);
   sequence.truncate(8);
   begin(sequence, 1).abort();
   is(calls[2].blockTable, calls[1].blockTable);
-  equal([...calls[2].blockTable], [...sequence.blocks, 6, -1, -1, -1]);
+  equal([...calls[2].blockTable!], [...sequence.blocks, 6, -1, -1, -1]);
   equal([...calls[2].seqUsedK], [9]);
   cache.dispose();
 });
@@ -47,7 +47,7 @@ test('steps that are open at the same time have arrays of their own', () => {
   const steps = [begin(a, 1), begin(b, 1)];
   is(calls[1].blockTable, calls[0].blockTable);
   is.not(calls[2].blockTable, calls[1].blockTable);
-  equal(calls.map(({ blockTable, seqUsedK }) => [...blockTable, ...seqUsedK]), [[0, 2], [0, 2], [1, 1]]);
+  equal(calls.map(({ blockTable, seqUsedK }) => [...blockTable!, ...seqUsedK]), [[0, 2], [0, 2], [1, 1]]);
   for (const step of steps) step.commit();
   cache.dispose();
 });

@@ -1,6 +1,6 @@
 import { equal, is, match, ok } from 'uvu/assert';
 import { hardRows, randomCache } from '../../src/align/inputs.js';
-import { alignAppend, alignAttend, alignBattery, alignEncode, pageLayout, requestWebgpuBackend, wasmBackend, webgpuBackend, type AlignAppendCall, type AlignAttendCall, type AttendResult, type Backend, type NhdTensors, type OptionalFeature } from '../../src/index.js';
+import { alignAppend, alignAttend, alignBattery, alignEncode, pageLayout, requestWebgpuBackend, wasmBackend, webgpuBackend, type AlignAppendCall, type AlignAttendCall, type AttendResult, type OutDtype, type Backend, type NhdTensors, type OptionalFeature } from '../../src/index.js';
 import { adapterName, gpu, noAdapter } from '../gpu/adapter.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
@@ -25,7 +25,7 @@ function withCaches(change: (cache: NhdTensors) => void): Backend {
 }
 
 /** A backend whose attention is not what it should be. */
-function withResults(change: (result: AttendResult) => void): Backend {
+function withResults(change: (result: AttendResult<OutDtype>) => void): Backend {
   const backend = wasmBackend();
   const attend = backend.attend.bind(backend);
   backend.attend = (call) => {
@@ -97,7 +97,7 @@ test('attention: within the bound is well, beyond it is named', async () => {
   const index = (3 * 6 + 5) * 16 + 9; // row 3, head 5, dim 9
   const off = (error: number) => withResults(({ out }) => {
     const row = out.subarray(index - 9, index + 7);
-    out[index] += error * row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    out[index] += error * Math.max(...row.map(Math.abs));
   });
   const near = await alignAttend(wasmBackend(), off(9e-5), attendCall());
   ok(near.ok && near.error.out > 8e-5 && near.error.lse === 0, near.summary);

@@ -1,5 +1,5 @@
 import { planAppend } from '../../append.js';
-import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, Pages } from '../../backend.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages } from '../../backend.js';
 import type { PageLayout } from '../../layout.js';
 import { Appender } from '../append.js';
 import { AttendMemory, PARAMS_STRIDE, type OpenCall } from '../attend.js';
@@ -83,19 +83,19 @@ export class ThreadedBackend implements Backend {
    * As the synchronous one; errors come through the promise.
    * @throws WorkerLostError when a worker ended on the way: `out` and `lse` may be there in part, pages are as they were
    */
-  async attend(call: AttendCall): Promise<AttendResult> {
+  async attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): Promise<AttendResult<D>> {
     const pages = this.#bytes(this.#own(call.pages));
     return this.#queue.run(() => this.#attend(call, pages));
   }
 
-  #attend(call: AttendCall, pages: PageBytes): AttendResult | Promise<AttendResult> {
+  #attend<D extends OutDtype>(call: AttendCall<D>, pages: PageBytes): AttendResult<D> | Promise<AttendResult<D>> {
     const open = this.#attention.open(call, pages, this.#leastCost);
     if (open.parts.some(({ units }) => units)) return this.#attendTogether(open);
     for (const part of open.parts) this.#attention.attendPart(open, part);
     return this.#attention.close(open);
   }
 
-  async #attendTogether(open: OpenCall): Promise<AttendResult> {
+  async #attendTogether<D extends OutDtype>(open: OpenCall<D>): Promise<AttendResult<D>> {
     for (const part of open.parts) {
       if (!part.units) {
         this.#attention.attendPart(open, part);
