@@ -29,6 +29,8 @@ export {
 export { alignEncode, type AlignEncodeOptions, type CodeMismatch, type EncodeAlignment } from './align/encode.js';
 export { alignBattery, type AlignedCase, type BatteryOptions, type BatteryResult } from './align/battery.js';
 export type { AttentionError } from './files/compare.js';
+export { mergeStates, type MergeStatesOptions } from './merge-states.js';
+export { attendCascade, type CascadeCall } from './cascade.js';
 export { KvCache, type MemoryReport } from './cache/cache.js';
 export type { Checkpoint, RestoredSequence, RestoreReport } from './cache/checkpoint.js';
 export type { KvCacheOptions, LayerConfig } from './cache/config.js';

@@ -159,17 +159,21 @@ const attendRefusals: Readonly<Record<string, Refusals>> = {
       /tensor "v_scale" expected scales of granularity token-head, got none/],
     [{ tensors: { v_cache: zeros('F16', 2, 4, 2, 2, 8) } }, TypeError, /"v.granularity" expected tensor for f16/],
   ],
-  'granularities that are not supported': [
-    ...['head', 'channel', 'group', 'page'].map((name) =>
-      withText('k_granularity', name, new RegExp(`metadata "k_granularity" expected tensor or token-head, got "${name}"`))),
-    withTensor('k_scale', f32(2), /tensor "k_scale" expected scales per tensor \[1\] or per token and head \[blocks, block, heads\], got \[2\]/),
-    withTensor('k_scale', f32(2, 8), /tensor "k_scale" expected scales per tensor .* got \[2, 8\]/),
-    withTensor('v_scale', f32(4, 2, 2, 1), /tensor "v_scale" expected scales per tensor .* got \[4, 2, 2, 1\]/),
-    withTensor('k_scale', f32(), /tensor "k_scale" expected scales per tensor .* got \[\]/),
-    withTensor('alibi_slopes', f32(4), /tensor "alibi_slopes" expected to be absent: ALiBi is not supported/),
+  'granularities and scales that do not fit': [
+    withText('k_granularity', 'page', /metadata "k_granularity" expected one of tensor, head, channel, token-head, group, got "page"/),
+    withText('k_granularity', 'head', /tensor "k_scale" expected shape \[2\], got \[1\]/),
+    ...['channel', 'group'].map((name) => withText('k_granularity', name, new RegExp(`metadata states granularity ${name} for k, tensor "k_scale" has shape \\[1\\]`))),
+    withTensor('k_scale', f32(3), /tensor "k_scale" expected shape \[2\], got \[3\]/),
+    withTensor('k_scale', f32(2, 7), /tensor "k_scale" expected shape \[2, 8\], got \[2, 7\]/),
+    withTensor('v_scale', f32(4, 2, 3), /tensor "v_scale" expected shape \[4, 2, 2\], got \[4, 2, 3\]/),
+    withTensor('v_scale', f32(4, 2, 2, 2), /"v.groupSize" expected a multiple of 8 that divides headDim \(8\), got number 4/, RangeError),
+    withTensor('v_scale', f32(4, 2, 2, 0), /metadata "group_size" expected a number, as granularity group is stated for v, got none/),
+    [{ tensors: { v_scale: f32(4, 2, 2, 1) }, metadata: { group_size: '4' } }, FormatError, /tensor "v_scale" expected shape \[4, 2, 2, 2\], got \[4, 2, 2, 1\]/],
+    withTensor('k_scale', f32(), /tensor "k_scale" expected scales \[1\], .* got \[\]/),
+    withTensor('alibi_slopes', f32(3), /tensor "alibi_slopes" expected shape \[4\], got \[3\]/),
   ],
   'given scales that are none': [NaN, 0, -0, -1, Infinity, 1e-46].map((value) =>
-    withTensor('k_scale', scalar(value), /"kScale" expected a finite scale greater than 0/, RangeError)),
+    withTensor('k_scale', scalar(value), /"kScale\[0\]" expected a finite scale greater than 0/, RangeError)),
   'tables out of range': [
     withTensor('block_table', i32([2, 2], 3, 4, 0, -1), /"blockTable" expected a page from 0 to 3 for sequence 0, block 1, got 4/, RangeError),
     withTensor('block_table', i32([2, 2], 3, -1, 0, -1), /"blockTable" expected a page .* got -1/, RangeError),
@@ -186,7 +190,7 @@ const attendRefusals: Readonly<Record<string, Refusals>> = {
 
 const givenScale = (name: string, value: number): Refusals[number] =>
   [{ tensors: { [name]: scalar(value) }, metadata: { granularity: 'tensor' } }, RangeError,
-    new RegExp(`"${name[0]}Scale" expected a finite scale greater than 0`)];
+    new RegExp(`"${name[0]}Scale\\[0\\]" expected a finite scale greater than 0`)];
 const start = { k_cache: codes(2, 4, 2, 8), v_cache: codes(2, 4, 2, 8), k_scale: f32(2, 4, 2), v_scale: f32(2, 4, 2) };
 
 const appendRefusals: Readonly<Record<string, Refusals>> = {
@@ -221,8 +225,10 @@ const appendRefusals: Readonly<Record<string, Refusals>> = {
     withText('kv_cache_dtype', 'int4', /metadata "kv_cache_dtype" expected one of .* got "int4"/),
     withText('recipe', 'amin', /"recipe" expected one of amax, .* got "amin"/, TypeError),
     withText('recipe', 'toString', /"recipe" expected one of/, TypeError),
-    ...['head', 'channel', 'group', ''].map((name) =>
-      withText('granularity', name, new RegExp(`metadata "granularity" expected tensor or token-head, got "${name}"`))),
+    withText('granularity', '', /metadata "granularity" expected one of tensor, .* got ""/),
+    ...['head', 'channel'].map((name) => withText('granularity', name, new RegExp(`tensor "k_scale" expected scales of granularity ${name}, got none`))),
+    withText('granularity', 'group', /metadata "group_size" expected a number, as granularity group is stated for k, got none/),
+    [{ metadata: { granularity: 'group', group_size: '3' } }, RangeError, /"k.groupSize" expected a multiple of 8 that divides headDim \(8\), got number 3/],
     [{ tensors: { k_scale: scalar(1) } }, FormatError, /metadata states granularity token-head for k, tensor "k_scale" has shape \[1\]/],
   ],
   'sizes that are none, or too much': [
@@ -234,8 +240,8 @@ const appendRefusals: Readonly<Record<string, Refusals>> = {
     withText('blocks', '0', /"count" expected an integer from 1/, RangeError),
     withText('blocks', '1000000000000', /"count" expected an integer from 1 to \d+, got number 1000000000000/, RangeError),
     withText('blocks', '100000000', /"pages" expected to fit into WebAssembly memory, got 32000000000 bytes/, RangeError),
-    withText('block_size', '0', /"blockSize" expected an integer from 1 to 65536/, RangeError),
-    withText('block_size', '1000000000', /"blockSize" expected an integer from 1 to 65536/, RangeError),
+    withText('block_size', '0', /"blockSize" expected an integer from 1 to 1048576/, RangeError),
+    withText('block_size', '1000000000', /"blockSize" expected an integer from 1 to 1048576/, RangeError),
     [{ metadata: { blocks: '30000', block_size: '65536' } }, RangeError, /"pages" expected to fit into WebAssembly memory/],
   ],
   'given scales that are none': [
@@ -305,7 +311,7 @@ test('what metadata leaves out is plain causal attention, and numbers may be wri
   assertSameBits((await attend({ metadata: same })).out, plain.out);
   is(readAttendCase(fileOf(attendBase, { metadata: { softmax_scale: undefined } }), 'case').call.softmaxScale, 1 / Math.sqrt(8));
   const oneHead = { q: f32(3, 4, 8), k_cache: codes(4, 2, 1, 8), v_cache: codes(4, 2, 1, 8), v_scale: undefined };
-  is(readAttendCase(fileOf(attendBase, { tensors: oneHead, metadata: { k_granularity: 'head' } }), 'case').layout.k.granularity, 'tensor', 'one head');
+  is(readAttendCase(fileOf(attendBase, { tensors: oneHead, metadata: { k_granularity: 'head' } }), 'case').layout.k.granularity, 'head', 'one head');
 });
 
 test('rows that see nothing give out 0 and lse −∞, or the sink', async () => {
