@@ -8,7 +8,7 @@ import { packaged } from '../gpu/unpack.js';
 import { Run, summary } from './loop.js';
 
 const { values: options, positionals: parts } = parseArgs({
-  options: { kind: { type: 'string', default: 'test' }, 'no-browser': { type: 'boolean', default: false } },
+  options: { kind: { type: 'string', default: 'test' }, 'no-browser': { type: 'boolean', default: false }, only: { type: 'string' } },
   allowPositionals: true,
 });
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -30,19 +30,20 @@ process.on('exit', () => {
   console.log(summary(run.totals));
 });
 
-const gpuFiles: string[] = [];
-let gpuTests = 0;
-for (const file of files) {
-  console.log(`\n${file}`);
-  const tests = await run.file(file, () => import(pathToFileURL(root + file).href));
-  if (!/(^|\/)webgpu\//.test(file)) continue;
-  gpuFiles.push(file);
-  gpuTests += tests;
-}
+/** Whether a file's tests use a GPU here, and whether they are for pages, too. */
+const usesGpu = (file: string): boolean => /(^|\/)(webgpu\/|gpu\.)/.test(file);
+const isForPages = (file: string): boolean => /(^|\/)webgpu\//.test(file);
+
 if (files.length === 0) run.fail(1, `no test file matches ${parts.join(' ') || suffix}`);
-if (gpuFiles.length > 0 && !options['no-browser']) {
-  if (packaged) await runInChromium(gpuFiles, run, requireGpu).catch((error: Error) => run.fail(1, `Chromium could not run the tests: ${error.stack}`));
-  else run.skip(gpuTests, `Chromium comes with the package @sparticuz/chromium, for linux-x64 only; this is ${process.platform}-${process.arch}`);
+for (const file of files) {
+  if (options.only === 'browser' || (options.only !== undefined && usesGpu(file) !== (options.only === 'gpu'))) continue;
+  console.log(`\n${file}`);
+  await run.file(file, () => import(pathToFileURL(root + file).href));
+}
+const pageFiles = files.filter(isForPages);
+if (pageFiles.length > 0 && !options['no-browser'] && (options.only ?? 'browser') === 'browser') {
+  if (packaged) await runInChromium(pageFiles, run, requireGpu).catch((error: Error) => run.fail(1, `Chromium could not run the tests: ${error.stack}`));
+  else run.skip(pageFiles.length, `files for Chromium, which comes with the package @sparticuz/chromium for linux-x64 only; this is ${process.platform}-${process.arch}`);
 }
 finished = true;
 console.log(summary(run.totals));

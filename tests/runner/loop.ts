@@ -20,6 +20,14 @@ export function summary({ passed, failed, skipped }: Totals): string {
   return `\n${passed} passed, ${failed} failed, ${skipped} skipped`;
 }
 
+/** What a run's last line says, if it is one. */
+export function totalsOf(output: string): Totals | undefined {
+  const counts = /(\d+) passed, (\d+) failed, (\d+) skipped\n$/.exec(output);
+  return counts ? { passed: Number(counts[1]), failed: Number(counts[2]), skipped: Number(counts[3]) } : undefined;
+}
+
+export const sum = (a: Totals, b: Totals): Totals => ({ passed: a.passed + b.passed, failed: a.failed + b.failed, skipped: a.skipped + b.skipped });
+
 export interface RunOptions {
   /** Whether a suite that says it must be skipped has failed. */
   readonly requireGpu: boolean;
@@ -43,14 +51,12 @@ export class Run {
   }
 
   /** What was counted elsewhere, and reported there. */
-  add({ passed, failed, skipped }: Totals): void {
-    this.totals.passed += passed;
-    this.totals.failed += failed;
-    this.totals.skipped += skipped;
+  add(totals: Totals): void {
+    Object.assign(this.totals, sum(this.totals, totals));
   }
 
-  /** Loads one file, which makes its suites, and runs them. Gives the number of its tests. */
-  async file(name: string, load: () => Promise<unknown>): Promise<number> {
+  /** Loads one file, which makes its suites, and runs them. */
+  async file(name: string, load: () => Promise<unknown>): Promise<void> {
     try {
       await load();
     } catch (error) {
@@ -59,7 +65,6 @@ export class Run {
     const suites = registered.splice(0);
     if (suites.length === 0) this.fail(1, `${name} has no suite`);
     for (const suite of suites) await this.suite(suite);
-    return suites.reduce((sum, { tests }) => sum + tests, 0);
   }
 
   private async suite(suite: RegisteredSuite): Promise<void> {
