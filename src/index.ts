@@ -12,6 +12,7 @@ export { tuneWebgpu, type TunedCandidate, type TuneOptions } from './webgpu/tune
 export type { Tuning } from './webgpu/tuning.js';
 export type { WarmOptions, WebgpuAppendCall, WebgpuBackend, WebgpuStatus } from './webgpu/backend.js';
 export type { WebgpuPages } from './webgpu/pages.js';
+export type { RecordMergeStatesCall } from './webgpu/merge-states.js';
 export type { RecordAppendCall, RecordAttendCall } from './webgpu/record.js';
 export type { GpuTensor } from './webgpu/tensor.js';
 export type { Variant } from './webgpu/variant.js';

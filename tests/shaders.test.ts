@@ -2,7 +2,7 @@
 import { equal, is, ok } from 'uvu/assert';
 import { readdirSync, readFileSync } from 'node:fs';
 import { pageLayout, type Format } from '../src/index.js';
-import { appendKernel, checkKernel, decodeKernel, encodeKernel, matrixProbe, mergeKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
+import { appendKernel, checkKernel, decodeKernel, encodeKernel, matrixProbe, mergeKernel, mergeStatesKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
 import { tuningChoices } from '../src/webgpu/tuning.js';
 import { PREFILL_WORKGROUP, variantOf } from '../src/webgpu/variant.js';
 import { tuningOf } from './gpu/tunings.js';
@@ -85,6 +85,7 @@ test('append, merge, check and encode', async () => {
   }
   is(keys.size, allFormats.length ** 2 * 6, 'a kernel for each pair of formats and power of two of head dimensions');
   await assertCompiles(checkKernel);
+  await assertCompiles(mergeStatesKernel);
   for (const format of ['e4m3fn', 'e5m2'] as const) await assertCompiles(encodeKernel(format));
 });
 

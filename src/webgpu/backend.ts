@@ -7,9 +7,10 @@ import { Queue } from '../queue.js';
 import { appendKernels, recordQuantize } from './append.js';
 import { attendKernels, measureTables, recordAttention, type GpuAttendCall } from './attend.js';
 import { Gpu } from './gpu.js';
-import { DECODE_TOKENS, statusBits, type Kernel } from './kernels.js';
+import { DECODE_TOKENS, mergeStatesKernel, statusBits, type Kernel } from './kernels.js';
 import { Loss } from './loss.js';
 import { wordsOf, type Region } from './memory.js';
+import { planMergeStates, recordMerge, type RecordMergeStatesCall } from './merge-states.js';
 import { WebgpuPages } from './pages.js';
 import { planRecordedAppend, planRecordedAttend, type RecordAppendCall, type RecordAttendCall } from './record.js';
 import { checkDtype, isGpuTensor, regionOf, tensorBytes, type GpuTensor } from './tensor.js';
@@ -27,6 +28,8 @@ export interface WarmOptions {
   readonly queryHeads?: number;
   /** New tokens per sequence, at most. Default: any number, which is two kernels more than a decode step needs. */
   readonly maxSeqlenQ?: number;
+  /** Whether states will be merged. Default false. */
+  readonly mergeStates?: boolean;
 }
 
 /** What kernels found wrong in tables that lay in GPU buffers since the last look. Each such entry was left out. */
@@ -230,6 +233,17 @@ export class WebgpuBackend implements Backend {
     recordAttention(this.#gpu, encoder, planned);
   }
 
+  /**
+   * Adds to the caller's encoder what joins attention over two parts of the keys: `mergeStates` with all in GPU buffers.
+   * @throws Error unless {@link warm} has compiled the kernel; TypeError or RangeError naming what does not fit: nothing is recorded then
+   */
+  recordMergeStates(encoder: GPUCommandEncoder, call: RecordMergeStatesCall): void {
+    this.#assertUsable();
+    const planned = planMergeStates(this.#gpu, call);
+    this.#assertReady([mergeStatesKernel]);
+    recordMerge(this.#gpu, encoder, planned);
+  }
+
   #assertReady(kernels: readonly Kernel[]): void {
     if (this.#queue.busy) throw new Error('calls that submit by themselves are still waiting for their kernels: await them before others are recorded');
     const missing = kernels.find((kernel) => !this.#gpu.pipelines.find(kernel));
@@ -237,12 +251,13 @@ export class WebgpuBackend implements Backend {
   }
 
   /** Compiles the kernels that calls on pages of this layout need, so that none is compiled in a decode loop. */
-  async warm(layout: PageLayout, { queryHeads = layout.kvHeads, maxSeqlenQ = Infinity }: WarmOptions = {}): Promise<void> {
+  async warm(layout: PageLayout, { queryHeads = layout.kvHeads, maxSeqlenQ = Infinity, mergeStates = false }: WarmOptions = {}): Promise<void> {
     this.#assertUsable();
     checkInteger(queryHeads / layout.kvHeads, 'queryHeads / kvHeads', 1);
     await this.#compile([
       ...appendKernels(layout),
       ...attendKernels({ layout, queryHeads, decodes: true, prefills: maxSeqlenQ > DECODE_TOKENS, unchecked: true }, this.#gpu),
+      ...(mergeStates ? [mergeStatesKernel] : []),
     ]);
   }
 

@@ -29,6 +29,7 @@ const MERGE_WORKGROUP = 128;
 const CHECK_WORKGROUP = 64;
 const APPEND_WORKGROUP = 64;
 export const ENCODE_WORKGROUP = 64;
+export const MERGE_STATES_WORKGROUP = 64;
 
 /** Bits of the status word. */
 export const statusBits = { BAD_SLOT: 1, BAD_PAGE: 2, BAD_LENGTH: 4 } as const;
@@ -340,6 +341,14 @@ export function attentionKernels(layout: PageLayout, group: number, variant: Var
   }
   return made;
 }
+
+/** Joins what attention over two parts of the keys gave. */
+export const mergeStatesKernel: Kernel = {
+  key: 'merge states',
+  entryPoint: 'mergeStates',
+  bindings: ['params', 'read', 'read', 'read', 'read', 'write', 'write'],
+  source: () => join(declare({ WORKGROUP: MERGE_STATES_WORKGROUP }), units, wgsl['attend/merge-states']),
+};
 
 /** Looks through tables that lie in GPU buffers. */
 export const checkKernel: Kernel = {

@@ -143,9 +143,10 @@ function tablesOf(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall): Tables 
   throw new TypeError(`"${onGpu[0]}" expected to lie where the other tables do: all in GPU buffers, or none; got ${describe(call[onGpu[0]])}`);
 }
 
-function checkNotRead(result: Region, read: readonly (Region | undefined)[], argument: string): void {
+/** @internal @throws RangeError where a result lies in a buffer that is read */
+export function checkNotRead(result: Region, read: readonly (Region | undefined)[], argument: string): void {
   for (const region of read) {
-    if (region?.buffer === result.buffer) throw new RangeError(`"${argument}" expected a buffer that attention does not read: WebGPU lets a kernel write no part of one that it reads`);
+    if (region?.buffer === result.buffer) throw new RangeError(`"${argument}" expected a buffer that is not read: WebGPU lets a kernel write no part of one that it reads`);
   }
 }
 

@@ -399,7 +399,7 @@ test('what does not fit is refused by name before anything is recorded', async (
   throws(() => backend.recordAppend(encoder, { pages: wasmBackend().createPages(layout, 1), key: q, value: q, slotMapping: Int32Array.of(0) }), /"pages" expected pages that this backend created/);
   throws(() => backend.recordAttend(encoder, { ...call, q: device.createBuffer({ size: 256, usage: usage.copyDst }) }), /"q" expected a buffer with the usage STORAGE, got usage 8/);
   const both = emptyBuffer(device, 2 * 64);
-  throws(() => backend.recordAttend(encoder, { ...call, q: both, out: { ...both, offset: 256 } }), /"out" expected a buffer that attention does not read/);
+  throws(() => backend.recordAttend(encoder, { ...call, q: both, out: { ...both, offset: 256 } }), /"out" expected a buffer that is not read/);
   device.pushErrorScope('validation');
   device.queue.submit([encoder.finish()]);
   is(await device.popErrorScope(), null);
