@@ -4,6 +4,7 @@ import type { AppendCall, AttentionOptions, Backend } from '../backend.js';
 import type { FloatDtype } from '../formats.js';
 import { pageLayout, type PageLayout, type PageShape, type SideOptions } from '../layout.js';
 import { recipes, type Recipe, type RecipeName } from '../recipe.js';
+import type { GivenScale } from '../scale.js';
 import { hardRows, randomCache, type RandomCache } from './inputs.js';
 import { random, type Random } from './random.js';
 
@@ -14,9 +15,9 @@ export interface Case {
   readonly run: (reference: Backend, other: Backend, bound?: number) => Promise<Alignment>;
 }
 
-const sideName = ({ dtype, granularity }: SideOptions): string => (granularity === undefined ? `${dtype}` : `${dtype} ${granularity}`);
+const sideName = ({ dtype, granularity, groupSize }: SideOptions): string => [dtype, granularity, groupSize].filter((part) => part !== undefined).join(' ');
 
-type AppendOptions = Pick<AppendCall, 'recipe' | 'kScale' | 'vScale'>;
+type AppendOptions = Pick<AppendCall, 'recipe' | 'scalePrecision' | 'kScale' | 'vScale'>;
 
 function appendCase(seed: number, dtype: FloatDtype, shape: PageShape & { k: SideOptions; v: SideOptions }, options: AppendOptions, title: string): Case {
   const { kvHeads, headDim, blockSize } = shape;
@@ -38,7 +39,9 @@ function appendCase(seed: number, dtype: FloatDtype, shape: PageShape & { k: Sid
   };
 }
 
-const fp8Recipes = (Object.keys(recipes) as RecipeName[]).filter((name) => !(recipes[name] as Recipe).int8Only);
+const all = Object.keys(recipes) as RecipeName[];
+const fp8Recipes = all.filter((name) => !(recipes[name] as Recipe).int8Only);
+const int8Recipes = all.filter((name) => (recipes[name] as Recipe).int8);
 
 /** No rule of the well-known ones has all of its bounds. */
 const own: Recipe = { name: 'own', amaxFloor: 2 ** -20, scaleFloor: 2 ** -30, scaleIfZero: 1, quotient: 'max-over-amax' };
@@ -47,6 +50,9 @@ export function appendCases(): Case[] {
   const shape = { kvHeads: 3, headDim: 24, blockSize: 5 };
   const computed = { ...shape, k: { dtype: 'e4m3fn', granularity: 'token-head' }, v: { dtype: 'e5m2', granularity: 'token-head' } } as const;
   const given = { ...shape, k: { dtype: 'e5m2', granularity: 'tensor' }, v: { dtype: 'e4m3fn', granularity: 'tensor' } } as const;
+  const integers = { ...shape, k: { dtype: 'int8', granularity: 'token-head' }, v: { dtype: 'int8', granularity: 'group', groupSize: 8 } } as const;
+  const channels = { ...shape, k: { dtype: 'e4m3fn', granularity: 'channel' }, v: { dtype: 'int8', granularity: 'head' } } as const;
+  const groups = { ...shape, k: { dtype: 'e4m3fn', granularity: 'group', groupSize: 8 }, v: { dtype: 'e5m2', granularity: 'group', groupSize: 24 } } as const;
   const unquantized = { ...shape, k: { dtype: 'f16' }, v: { dtype: 'f32' } } as const;
   const cases = (['f32', 'f16', 'bf16'] as const).flatMap((dtype, d) => [
     ...fp8Recipes.map((recipe, i) => appendCase(100 * d + i, dtype, computed, { recipe }, recipe)),
@@ -55,9 +61,14 @@ export function appendCases(): Case[] {
     appendCase(100 * d + 21, dtype, given, { kScale: 2 ** -140, vScale: 2 ** 120 }, 'scales 2^-140 and 2^120'),
     appendCase(100 * d + 30, dtype, unquantized, {}, ''),
   ]);
+  const scales = (seed: number, length: number): Float32Array => Float32Array.from(random(seed).normals(length), (x) => Math.abs(x) + 0.001);
   const oneFormat = (dtype: 'e4m3fn' | 'e5m2'): { k: SideOptions; v: SideOptions } => ({ k: { dtype, granularity: 'token-head' }, v: { dtype, granularity: 'token-head' } });
   return [
     ...cases,
+    ...int8Recipes.map((recipe, i) => appendCase(50 + i, 'f32', integers, { recipe }, recipe)),
+    appendCase(60, 'bf16', integers, { recipe: 'vllm-token-head', scalePrecision: 'f16' }, 'scales in f16'),
+    appendCase(61, 'f16', channels, { kScale: scales(61, 3 * 24), vScale: scales(62, 3) }, 'scales of their own'),
+    appendCase(63, 'f32', groups, {}, ''),
     appendCase(40, 'f32', { kvHeads: 1, headDim: 8, blockSize: 1, ...oneFormat('e4m3fn') }, {}, ''),
     appendCase(41, 'f16', { kvHeads: 2, headDim: 256, blockSize: 16, ...oneFormat('e5m2') }, {}, ''),
     appendCase(42, 'bf16', { kvHeads: 4, headDim: 128, blockSize: 3, ...oneFormat('e4m3fn') }, {}, ''),
@@ -67,13 +78,18 @@ export function appendCases(): Case[] {
 /** What attention is tried on: shapes are few, since each has kernels of its own. */
 interface AttendShape extends PageShape {
   readonly queryHeads: number;
-  readonly kScale?: number;
-  readonly vScale?: number;
+  readonly kScale?: GivenScale;
+  readonly vScale?: GivenScale;
 }
 
 const usual: AttendShape = { kvHeads: 2, headDim: 64, blockSize: 16, queryHeads: 8 };
 const mixed: AttendShape = { kvHeads: 3, headDim: 40, blockSize: 5, k: { dtype: 'e5m2' }, v: { dtype: 'e4m3fn', granularity: 'tensor' }, queryHeads: 3, vScale: 0.05 };
 const wide: AttendShape = { kvHeads: 1, headDim: 256, blockSize: 7, k: { granularity: 'tensor' }, v: { dtype: 'e5m2' }, queryHeads: 3, kScale: 0.05 };
+const channels: AttendShape = {
+  kvHeads: 2, headDim: 64, blockSize: 16, queryHeads: 8,
+  k: { dtype: 'int8', granularity: 'channel' }, v: { dtype: 'e4m3fn', granularity: 'head' }, kScale: Float32Array.from({ length: 128 }, (_, i) => 0.01 + (i % 7) / 100), vScale: Float32Array.of(0.03, 0.07),
+};
+const groups: AttendShape = { kvHeads: 2, headDim: 64, blockSize: 16, queryHeads: 8, k: { dtype: 'e4m3fn', granularity: 'group', groupSize: 16 }, v: { dtype: 'int8', granularity: 'group', groupSize: 32 } };
 const multiQuery: AttendShape = { kvHeads: 1, headDim: 8, blockSize: 1, k: { dtype: 'f32' }, v: { dtype: 'f16' }, queryHeads: 71 };
 
 interface AttendOptions extends AttentionOptions {
@@ -148,6 +164,9 @@ export function attendCases(): Case[] {
     attendCase(918, 'bf16 queries', usual, ragged, { dtype: 'bf16' }),
     attendCase(919, 'e5m2 and e4m3fn', mixed, ragged),
     attendCase(920, 'f32 and f16, one KV head', multiQuery, [[1, 20], [3, 30]]),
+    attendCase(922, 'ALiBi', usual, ragged, { alibiSlopes: Float32Array.from({ length: 8 }, (_, h) => 2 ** -h / 2), softcap: 20, windowLeft: 30 }),
+    attendCase(923, 'int8 with scales per channel, and per head', channels, ragged),
+    attendCase(924, 'scales per group', groups, ragged, { sinks }),
     attendCase(921, 'e4m3fn and e5m2', wide, [[1, 100], [3, 20]]),
   ];
 }

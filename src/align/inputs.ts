@@ -101,12 +101,13 @@ function f16Bits(value: number): number {
 const NAN_CODES = { e4m3fn: 0x7f, e5m2: 0x7f, int8: -128, f16: 0x7e00, f32: NaN } as const;
 
 /** Random rows as one side holds them: codes, and scales such that values are a few units large. */
-function sideTensors(numbers: Random, { format, granularity }: SideLayout, rows: number, dim: number): { codes: CodeArray; scales?: Float32Array } {
+function sideTensors(numbers: Random, { format, groupSize }: SideLayout, rows: number, dim: number): { codes: CodeArray; scales?: Float32Array } {
   const values = numbers.normals(rows * dim, formats[format].quantized ? 20 : 1);
   if (format === 'f32') return { codes: values };
   if (format === 'f16') return { codes: Uint16Array.from(values, f16Bits) };
   const codes = format === 'int8' ? Int8Array.from(values, (x) => Math.max(-127, Math.min(127, Math.round(x)))) : encode(values, format);
-  return granularity === 'tensor' ? { codes } : { codes, scales: Float32Array.from({ length: rows }, () => 0.02 + 0.08 * numbers.uniform()) };
+  if (groupSize === 0) return { codes };
+  return { codes, scales: Float32Array.from({ length: (rows * dim) / groupSize }, () => 0.02 + 0.08 * numbers.uniform()) };
 }
 
 export interface RandomCache {
@@ -139,7 +140,8 @@ export function randomCache(numbers: Random, layout: PageLayout, kvLens: readonl
     for (let row = 0; row < rows; row++) {
       if (used.has(Math.floor(row / kvHeads))) continue;
       tensors.codes.fill(NAN_CODES[each.format], row * headDim, (row + 1) * headDim);
-      tensors.scales?.fill(NaN, row, row + 1);
+      const groups = tensors.scales ? tensors.scales.length / rows : 0;
+      tensors.scales?.fill(NaN, row * groups, (row + 1) * groups);
     }
     return tensors;
   };

@@ -7,7 +7,7 @@ import type { Suite } from '../suite.js';
 import { World, type WorldOptions } from './world.js';
 
 /** 2^(-8/n), and its powers; for a number of heads that is no power of two, every other slope of twice as many fills up. */
-export function alibiSlopes(heads: number): Float32Array {
+function alibiSlopes(heads: number): Float32Array {
   const powers = (n: number): number[] => Array.from({ length: n }, (_, i) => 2 ** ((-8 / n) * (i + 1)));
   const most = 2 ** Math.floor(Math.log2(heads));
   const more = powers(2 * most).filter((_, i) => i % 2 === 0);

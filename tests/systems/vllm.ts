@@ -18,7 +18,10 @@ const largestOf = (values: Float32Array): number => values.reduce((most, x) => M
 /** Codes of rows and, where rows have scales of their own, those, in their slots; elsewhere what was there. */
 function scattered<T extends NhdTensors['keyCache']>(before: T, rows: ArrayLike<number>, slots: Int32Array, floats: number): T {
   const after = before.slice() as T;
-  for (const [token, slot] of slots.entries()) for (let i = 0; slot >= 0 && i < floats; i++) after[slot * floats + i] = rows[token * floats + i];
+  for (const [token, slot] of slots.entries()) {
+    if (slot < 0) continue;
+    for (let i = 0; i < floats; i++) after[slot * floats + i] = rows[token * floats + i];
+  }
   return after;
 }
 
