@@ -5,7 +5,7 @@
 import type { AppendCall, AttendCall, AttendResult, Backend, CodeArray, NhdTensors, Pages } from './backend.js';
 import { ATTENTION_BOUND, attentionError, firstBeyond, type AttentionError } from './files/compare.js';
 import type { PageLayout } from './layout.js';
-import { wordsOf } from './nhd.js';
+import { wordsOf } from './tensors.js';
 
 /** A code, or a scale, that is not the same in both caches. */
 export interface CacheMismatch {

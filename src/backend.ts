@@ -56,11 +56,23 @@ export interface Pages {
    */
   copyPages(from: ArrayLike<number>, to: ArrayLike<number>): void;
 
-  /** Takes in foreign tensors (separate K and V, NHD), beginning at page `firstPage` (default 0). */
-  import(tensors: NhdTensors, firstPage?: number): Awaitable<void>;
+  /**
+   * Takes in the tensors of another system, bit for bit, beginning at page `firstPage` (default 0). Pages are written whole:
+   * where the tensors end within one, the rest of it becomes 0.
+   * @throws TypeError or RangeError naming the tensor, or the part of its layout, that does not fit; nothing was written
+   */
+  import(tensors: CacheTensors, firstPage?: number): Awaitable<void>;
 
   /** Gives out `count` pages from `firstPage` (default: all) as plain NHD tensors. */
   export(firstPage?: number, count?: number): Awaitable<NhdTensors>;
+
+  /**
+   * The reverse of `import`: fills the tensors of another system from the pages, beginning at page `firstPage` (default 0).
+   * What the layout does not name stays as it is: other layers, for instance, and what comes after the last token. Where this
+   * gives a promise, the arrays must be left alone until it settles.
+   * @throws as `import`; RangeError also where keys and values would be written over each other
+   */
+  exportInto(tensors: CacheTensors, firstPage?: number): Awaitable<void>;
 
   dispose(): void;
   [Symbol.dispose](): void;
@@ -82,6 +94,56 @@ export interface NhdTensors {
   readonly keyScale?: Float32Array;
   /** The same. */
   readonly valueScale?: Float32Array;
+}
+
+/** Where rows (the dims of one token and head, one after the other) lie in an array, in its elements: that of block b, token t of the block, head h begins at `offset + b · block + t · token + h · head`. */
+export interface TensorStrides {
+  readonly offset: number;
+  readonly block: number;
+  readonly token: number;
+  readonly head: number;
+}
+
+/** The same for scales, in f32: that of group g (0 with granularity token-head) is `g · group` further on. */
+export interface ScaleStrides extends TensorStrides {
+  readonly group: number;
+}
+
+/** Keys or values of another system. */
+export interface SideTensor {
+  readonly codes: TensorStrides;
+  /** Absent where pages hold no scales. */
+  readonly scales?: ScaleStrides;
+}
+
+/**
+ * How the tensors of another system lie. `vllmLayout`, `flashinferLayout`, `milaLayout` and `ferrumLayout` make those of the
+ * systems of these names; blocks are as large as pages, and others can be written down by hand:
+ *
+ * ```ts
+ * // keys [tokens, kvHeads, 2, headDim] of which values are the second half, 100 tokens, no scales in the pages
+ * const codes = { offset: 0, block: 2 * blockSize * kvHeads * headDim, token: 2 * kvHeads * headDim, head: 2 * headDim };
+ * const layout = { tokens: 100, k: { codes }, v: { codes: { ...codes, offset: headDim } } };
+ * pages.import({ keyCache: kv, valueCache: kv, layout });
+ * ```
+ */
+export interface TensorLayout {
+  /** Tokens that there are: the last block may be partial. */
+  readonly tokens: number;
+  readonly k: SideTensor;
+  readonly v: SideTensor;
+}
+
+/** The cache of another system. Keys and values may be parts of one array; so may codes and scales be of one buffer. */
+export interface CacheTensors {
+  readonly keyCache: CodeArray;
+  readonly valueCache: CodeArray;
+  /** Scales of the keys, with granularity token-head or group; else absent. */
+  readonly keyScale?: Float32Array;
+  /** The same of the values. */
+  readonly valueScale?: Float32Array;
+  /** Default: as {@link NhdTensors} says, of as many blocks as there are. */
+  readonly layout?: TensorLayout;
 }
 
 export interface AppendCall {
@@ -142,7 +204,17 @@ export interface AttendCall<D extends OutDtype = 'f32'> extends AttentionOptions
   readonly q: FloatArray;
   /** Dtype of `q`; needed for Uint16Array. */
   readonly dtype?: FloatDtype;
-  /** [sequences, maxBlocks]: page of each block; unused entries are negative. Default, for contiguous caches: sequence s has page s. */
+  /**
+   * [sequences, maxBlocks]: page of each block; unused entries are negative. Default, for contiguous caches: sequence s has
+   * page s, all of it.
+   *
+   * ```ts
+   * const layout = pageLayout({ kvHeads, headDim, blockSize: capacity }); // a page holds a sequence
+   * const pages = backend.createPages(layout, sequences);
+   * backend.append({ pages, key, value, slotMapping }); // s * capacity + position, for each token
+   * backend.attend({ pages, q, cuSeqlensQ, seqUsedK });
+   * ```
+   */
   readonly blockTable?: Int32Array;
   /** [sequences + 1]: rows of sequence s are cuSeqlensQ[s] … cuSeqlensQ[s + 1] − 1. */
   readonly cuSeqlensQ: Int32Array;

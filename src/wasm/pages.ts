@@ -1,7 +1,7 @@
 import { SlotMarks } from '../append.js';
-import type { NhdTensors, Pages } from '../backend.js';
+import type { CacheTensors, NhdTensors, Pages } from '../backend.js';
 import { checkInteger, checkPageCopies, type PageLayout } from '../layout.js';
-import { checkNhd, packNhd, unpackNhd } from '../nhd.js';
+import { checkTargets, checkTensors, newTensors, packPages, unpackPages } from '../tensors.js';
 import type { WasmMemory } from './memory.js';
 
 /** Pages as the kernels see them. */
@@ -66,16 +66,15 @@ export class WasmPages implements Pages {
     };
   }
 
-  import(tensors: NhdTensors, firstPage = 0): void {
+  import(tensors: CacheTensors, firstPage = 0): void {
     this.prepareImport(tensors, firstPage)();
   }
 
   /** @internal */
-  prepareImport(tensors: NhdTensors, firstPage: number): () => void {
-    const blocks = checkNhd(this.layout, tensors);
-    checkInteger(firstPage, 'firstPage', 0, this.count - blocks);
-    const bytes = this.#bytes(firstPage, blocks);
-    return () => packNhd(this.layout, tensors, blocks, bytes());
+  prepareImport(tensors: CacheTensors, firstPage = 0): () => void {
+    const checked = checkTensors(this.layout, tensors, firstPage, this.count);
+    const bytes = this.#bytes(firstPage, checked.pages);
+    return () => packPages(this.layout, checked, bytes());
   }
 
   export(firstPage = 0, count = this.count - firstPage): NhdTensors {
@@ -87,7 +86,22 @@ export class WasmPages implements Pages {
     checkInteger(firstPage, 'firstPage', 0, this.count);
     checkInteger(count, 'count', 0, this.count - firstPage);
     const bytes = this.#bytes(firstPage, count);
-    return () => unpackNhd(this.layout, count, bytes());
+    return () => {
+      const made = newTensors(this.layout, count);
+      unpackPages(this.layout, made, bytes());
+      return made.tensors;
+    };
+  }
+
+  exportInto(tensors: CacheTensors, firstPage = 0): void {
+    this.prepareExportInto(tensors, firstPage)();
+  }
+
+  /** @internal */
+  prepareExportInto(tensors: CacheTensors, firstPage = 0): () => void {
+    const checked = checkTargets(this.layout, tensors, firstPage, this.count);
+    const bytes = this.#bytes(firstPage, checked.pages);
+    return () => unpackPages(this.layout, checked, bytes());
   }
 
   /** Some pages, in the view of the moment. */

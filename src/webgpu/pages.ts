@@ -1,7 +1,7 @@
 import { SlotMarks } from '../append.js';
-import type { NhdTensors, Pages } from '../backend.js';
+import type { CacheTensors, NhdTensors, Pages } from '../backend.js';
 import { arrangeKeys, checkInteger, checkPageCopies, type PageLayout } from '../layout.js';
-import { checkNhd, packNhd, unpackNhd } from '../nhd.js';
+import { checkTargets, checkTensors, newTensors, packPages, unpackPages, type CheckedTensors } from '../tensors.js';
 import { BindGroups } from './bindings.js';
 import { usage } from './constants.js';
 import type { WebgpuBackend } from './backend.js';
@@ -91,11 +91,10 @@ export class WebgpuPages implements Pages {
     });
   }
 
-  async import(tensors: NhdTensors, firstPage = 0): Promise<void> {
-    const blocks = checkNhd(this.layout, tensors);
-    checkInteger(firstPage, 'firstPage', 0, this.count - blocks);
-    const bytes = new Uint8Array(blocks * this.layout.bytes);
-    packNhd(this.layout, tensors, blocks, bytes);
+  async import(tensors: CacheTensors, firstPage = 0): Promise<void> {
+    const checked = checkTensors(this.layout, tensors, firstPage, this.count);
+    const bytes = new Uint8Array(checked.pages * this.layout.bytes);
+    packPages(this.layout, checked, bytes);
     const { buffer } = this;
     return this.backend.run((gpu) => gpu.checked(() => gpu.device.queue.writeBuffer(buffer, firstPage * this.layout.bytes, bytes)));
   }
@@ -103,11 +102,21 @@ export class WebgpuPages implements Pages {
   async export(firstPage = 0, count = this.count - firstPage): Promise<NhdTensors> {
     checkInteger(firstPage, 'firstPage', 0, this.count);
     checkInteger(count, 'count', 0, this.count - firstPage);
+    const made = newTensors(this.layout, count);
+    await this.#read(made, firstPage);
+    return made.tensors;
+  }
+
+  async exportInto(tensors: CacheTensors, firstPage = 0): Promise<void> {
+    await this.#read(checkTargets(this.layout, tensors, firstPage, this.count), firstPage);
+  }
+
+  async #read(checked: CheckedTensors, firstPage: number): Promise<void> {
     const { buffer, layout } = this;
-    const size = count * layout.bytes;
-    if (size === 0) return unpackNhd(layout, 0, new Uint8Array(0));
+    const size = checked.pages * layout.bytes;
+    if (size === 0) return;
     const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => encoder.copyBufferToBuffer(buffer, firstPage * layout.bytes, results, 0, size);
-    return this.backend.run((gpu) => gpu.readBack('export', size, record, (bytes) => unpackNhd(layout, count, new Uint8Array(bytes))));
+    return this.backend.run((gpu) => gpu.readBack('export', size, record, (bytes) => unpackPages(layout, checked, new Uint8Array(bytes))));
   }
 
   dispose(): void {

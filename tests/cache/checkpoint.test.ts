@@ -31,6 +31,7 @@ function backendWith(change: (pages: Pages) => Partial<Pages>, onCreate: () => v
         copyPages: (from, to) => pages.copyPages(from, to),
         import: (tensors, at) => pages.import(tensors, at),
         export: (at, some) => pages.export(at, some),
+        exportInto: (tensors, at) => pages.exportInto(tensors, at),
         dispose: () => pages.dispose(),
         [Symbol.dispose]: () => pages.dispose(),
         ...change(pages),
@@ -238,7 +239,7 @@ test('pages are read in pieces of at most 64 MiB', async () => {
     ...slowReader(),
     createPages: (layout, count) => ({
       layout, count, byteLength: 0,
-      copyPages: () => {}, import: () => {}, dispose: () => {}, [Symbol.dispose]: () => {},
+      copyPages: () => {}, import: () => {}, exportInto: () => {}, dispose: () => {}, [Symbol.dispose]: () => {},
       export: (at, some) => (read.push([at!, some!]), { keyCache: none, valueCache: none }),
     }),
     append: async () => ({ written: 19 * 64, skipped: 0 }),

@@ -1,4 +1,4 @@
-import type { NhdTensors, Pages } from '../../backend.js';
+import type { CacheTensors, NhdTensors, Pages } from '../../backend.js';
 import type { PageLayout } from '../../layout.js';
 import type { WasmPages } from '../pages.js';
 import type { Queue } from '../../queue.js';
@@ -33,12 +33,17 @@ export class ThreadedPages implements Pages {
   }
 
   /** The tensors must stay as they are until the promise settles. */
-  async import(tensors: NhdTensors, firstPage = 0): Promise<void> {
+  async import(tensors: CacheTensors, firstPage?: number): Promise<void> {
     return this.#queue.run(this.pages.prepareImport(tensors, firstPage));
   }
 
   async export(firstPage?: number, count?: number): Promise<NhdTensors> {
     return this.#queue.run(this.pages.prepareExport(firstPage, count));
+  }
+
+  /** The tensors must be left alone until the promise settles. */
+  async exportInto(tensors: CacheTensors, firstPage?: number): Promise<void> {
+    return this.#queue.run(this.pages.prepareExportInto(tensors, firstPage));
   }
 
   /** Later calls are refused; those before are still carried out. */
