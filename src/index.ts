@@ -40,6 +40,18 @@ export type { Step, StepAppendOptions, StepAttendOptions, StepEntry, StepRecordO
 export { pageLayout, type Granularity, type PageLayout, type PageShape, type SideLayout, type SideOptions } from './layout.js';
 export { recipes, type Quotient, type Recipe, type RecipeName, type ScalePrecision } from './recipe.js';
 export type { GivenScale } from './scale.js';
+export { vllmLayout, type VllmLayoutOptions } from './layouts/vllm.js';
+export {
+  flashinferLayout,
+  fromFlashinferTables,
+  toFlashinferTables,
+  type BlockTables,
+  type FlashinferLayoutOptions,
+  type FlashinferTables,
+} from './layouts/flashinfer.js';
+export { ferrumLayout, milaLayout, type FerrumLayoutOptions, type MilaLayoutOptions } from './layouts/contiguous.js';
+export { ferrumScaleBits, ferrumScales } from './layouts/half-scales.js';
+export type { LayerOf } from './layouts/row-major.js';
 export type { FloatArray, FloatDtype, Format, FormatName, Fp8Format } from './formats.js';
 export { DeviceLostError, FormatError, OutOfPagesError, UnsupportedDeviceError, WorkerLostError, type Unmet } from './errors.js';
 export type {
@@ -49,12 +61,17 @@ export type {
   AttendResult,
   AttentionOptions,
   Backend,
+  CacheTensors,
   CodeArray,
   NhdTensors,
   OutArray,
   OutDtype,
   Pages,
   PerSide,
+  ScaleStrides,
+  SideTensor,
+  TensorLayout,
+  TensorStrides,
 } from './backend.js';
 
 /**

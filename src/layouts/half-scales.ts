@@ -1,0 +1,51 @@
+/** Scales that are kept as f16, as the f32 words of pages: every bit of one is found again in the other, NaN's too. */
+import { describe } from '../formats.js';
+
+const f32 = new Float32Array(1);
+const f32Bits = new Uint32Array(f32.buffer);
+
+/** The bits of f16 as those of f32. */
+function widenBits(half: number): number {
+  const sign = (half & 0x8000) << 16;
+  const exponent = (half >>> 10) & 31;
+  if (exponent === 0) {
+    f32[0] = (half & 0x3ff) * 2 ** -24;
+    return (sign | f32Bits[0]) >>> 0;
+  }
+  const wide = exponent === 31 ? 255 : exponent + 112;
+  return (sign | (wide << 23) | ((half & 0x3ff) << 13)) >>> 0;
+}
+
+/** The bits of f32 as those of f16 where it has that number: the caller looks whether it has. */
+function narrowBits(bits: number): number {
+  const exponent = (bits >>> 23) & 255;
+  const mantissa = (bits >>> 13) & 0x3ff;
+  const sign = (bits >>> 16) & 0x8000;
+  if (exponent === 255) return sign | 0x7c00 | mantissa;
+  if (exponent > 112) return sign | (((exponent - 112) & 31) << 10) | mantissa;
+  f32Bits[0] = bits & 0x7fffffff;
+  return sign | (f32[0] * 2 ** 24);
+}
+
+/** Scales of ferrum's `KvCacheQuant`, f16 bits, as f32. */
+export function ferrumScales(bits: Uint16Array): Float32Array {
+  if (!(bits instanceof Uint16Array)) throw new TypeError(`"bits" expected a Uint16Array (f16), got ${describe(bits)}`);
+  const scales = new Float32Array(bits.length);
+  new Uint32Array(scales.buffer).set(Uint32Array.from(bits, widenBits));
+  return scales;
+}
+
+/**
+ * The reverse, of scales that are f16 already: as the recipe `ferrum-int8` and `scalePrecision: 'f16'` leave them.
+ * @throws RangeError naming the first scale that f16 does not have
+ */
+export function ferrumScaleBits(scales: Float32Array): Uint16Array {
+  if (!(scales instanceof Float32Array)) throw new TypeError(`"scales" expected a Float32Array, got ${describe(scales)}`);
+  const words = new Uint32Array(scales.buffer, scales.byteOffset, scales.length);
+  const bits = new Uint16Array(scales.length);
+  for (const [i, word] of words.entries()) {
+    bits[i] = narrowBits(word);
+    if (widenBits(bits[i]) !== word) throw new RangeError(`"scales[${i}]" expected a number of f16, got ${scales[i]}`);
+  }
+  return bits;
+}
