@@ -23,7 +23,7 @@ export function widen(x: usize, dtype: i32, n: i32, values: usize): void {
   widenRun(x, dtype, n, values);
 }
 
-/** The first `rows` contiguous rows at p.x, without pages. */
+/** The first `rows` contiguous rows at p.x, without pages. A given scale is that of all. */
 export function quantizeRows(p: QuantizeParams, rows: i32): void {
-  quantize.quantizeRows(p, rows, p.x, quantize.rowBytes(p), p.codes, p.codesStride, p.scales, 4);
+  quantize.quantizeRows(p, rows, p.x, quantize.inputBytes(p, p.dim), p.codes, p.codesStride, p.scales, p.given != 0 ? 0 : 4);
 }

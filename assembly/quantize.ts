@@ -5,6 +5,7 @@
  * scale = amax / max, bounded and replaced as the recipe says
  * code  = encode(x / scale), or by a factor: encode(x · factor)
  */
+import { load4 } from "./codec";
 import { encodeQuotients } from "./encode";
 import { F16_UNIT, narrowF16, widenF16 } from "./formats/half";
 import { BF16, Divide, F16, F32, Multiply } from "./types";
@@ -14,10 +15,10 @@ const INFINITY_BITS: i32 = 0x7f800000;
 /** 2^100: far below where encoding without tests goes wrong. */
 const ORDINARY_BITS: u32 = 0x71800000;
 
-/** Bytes of a row of the input. */
+/** Bytes of n values of the input. */
 @inline
-export function rowBytes(p: QuantizeParams): usize {
-  return (<usize>p.dim) << (p.dtype == DTYPE_F32 ? 2 : 1);
+export function inputBytes(p: QuantizeParams, n: i32): usize {
+  return (<usize>n) << (p.dtype == DTYPE_F32 ? 2 : 1);
 }
 
 /** Bits of an infinity of dtype T. */
@@ -90,7 +91,7 @@ function toF16(x: f32): f32 {
 }
 
 /**
- * What each row is divided by or multiplied with → p.operands, and its scale, where it has one of its own, → `scales`.
+ * What each row is divided by or multiplied with → p.operands, and its scale, unless that is given, → `scales`.
  * @returns whether all quotients are numbers below 2^100
  */
 @inline
@@ -98,12 +99,13 @@ function measureRows<T>(p: QuantizeParams, x: usize, xStride: usize, rows: i32, 
   const divides = p.quotient == QUOTIENT_DIVIDE;
   let ordinary = true;
   for (let row = 0; row < rows; row++) {
-    const largest = largestBits<T>(x, p.dim, false);
+    const largest = largestBits<T>(x, p.groupSize, false);
     let operand: f32;
-    if (scales == 0) {
-      operand = divides ? p.givenScale : 1 / p.givenScale;
+    if (p.given != 0) {
+      const scale = load<f32>(scales);
+      operand = divides ? scale : 1 / scale;
     } else {
-      let amax = reinterpret<f32>(largest <= INFINITY_BITS ? largest : largestBits<T>(x, p.dim, true));
+      let amax = reinterpret<f32>(largest <= INFINITY_BITS ? largest : largestBits<T>(x, p.groupSize, true));
       if (amax < p.amaxFloor) amax = p.amaxFloor;
       let scale = amax / p.max;
       if (scale < p.scaleFloor) scale = p.scaleFloor;
@@ -112,7 +114,6 @@ function measureRows<T>(p: QuantizeParams, x: usize, xStride: usize, rows: i32, 
       if (replaced) scale = p.scaleIfZero;
       // What is stored as f16, and as f16 only, does not change what values are divided by.
       store<f32>(scales, p.scalePrecision == PRECISION_F32 ? scale : toF16(scale));
-      scales += scaleStride;
       if (divides) operand = scale;
       else if (p.quotient == QUOTIENT_RECIPROCAL) operand = 1 / scale;
       else operand = replaced ? 1 : p.max / amax;
@@ -122,6 +123,7 @@ function measureRows<T>(p: QuantizeParams, x: usize, xStride: usize, rows: i32, 
     // As bits, NaN of either sign is above all numbers.
     ordinary = ordinary && reinterpret<u32>(quotient) < ORDINARY_BITS;
     x += xStride;
+    scales += scaleStride;
   }
   return ordinary;
 }
@@ -129,11 +131,11 @@ function measureRows<T>(p: QuantizeParams, x: usize, xStride: usize, rows: i32, 
 /** Up to ROWS_AT_ONCE rows: all are measured, then encoded, so that what a row's scale waits for overlaps with other rows. */
 function quantizeFew<T>(p: QuantizeParams, rows: i32, x: usize, xStride: usize, codes: usize, codesStride: usize, scales: usize, scaleStride: usize): void {
   const ordinary = measureRows<T>(p, x, xStride, rows, scales, scaleStride);
-  if (p.quotient == QUOTIENT_DIVIDE) encodeQuotients<T, Divide>(x, xStride, rows, p.dim, codes, codesStride, p.operands, ordinary, p.format, p.least);
-  else encodeQuotients<T, Multiply>(x, xStride, rows, p.dim, codes, codesStride, p.operands, ordinary, p.format, p.least);
+  if (p.quotient == QUOTIENT_DIVIDE) encodeQuotients<T, Divide>(x, xStride, rows, p.groupSize, codes, codesStride, p.operands, ordinary, p.format, p.least);
+  else encodeQuotients<T, Multiply>(x, xStride, rows, p.groupSize, codes, codesStride, p.operands, ordinary, p.format, p.least);
 }
 
-/** `rows` rows at x, their codes, and their scales, each so many bytes apart. scales = 0: the given scale is used. */
+/** `rows` rows of one group each at x, their codes, and their scales, each so many bytes apart. */
 export function quantizeRows(p: QuantizeParams, rows: i32, x: usize, xStride: usize, codes: usize, codesStride: usize, scales: usize, scaleStride: usize): void {
   for (; rows > 0; rows -= ROWS_AT_ONCE) {
     const n = min(rows, ROWS_AT_ONCE);
@@ -142,6 +144,28 @@ export function quantizeRows(p: QuantizeParams, rows: i32, x: usize, xStride: us
     else quantizeFew<BF16>(p, n, x, xStride, codes, codesStride, scales, scaleStride);
     x += <usize>ROWS_AT_ONCE * xStride;
     codes += <usize>ROWS_AT_ONCE * codesStride;
-    if (scales != 0) scales += <usize>ROWS_AT_ONCE * scaleStride;
+    scales += <usize>ROWS_AT_ONCE * scaleStride;
+  }
+}
+
+/** A row divided element by element. */
+function divideRow<T>(x: usize, n: i32, scales: usize, quotients: usize): void {
+  const end = quotients + (<usize>n << 2);
+  for (; quotients < end; quotients += 16, scales += 16, x += sizeof<T>() * 4) v128.store(quotients, f32x4.div(load4<T>(x), v128.load(scales)));
+}
+
+/**
+ * `rows` rows whose dims have a given scale each, at `scales`. What is encoded are the quotients, each rounded once as any
+ * other, times 1.
+ * @param quotients working memory: (p.dim) f32
+ */
+export function quantizeChannels(p: QuantizeParams, rows: i32, x: usize, xStride: usize, codes: usize, codesStride: usize, scales: usize, quotients: usize): void {
+  store<f32>(p.operands, 1);
+  for (let row = 0; row < rows; row++, x += xStride, codes += codesStride) {
+    if (p.dtype == DTYPE_F32) divideRow<F32>(x, p.dim, scales, quotients);
+    else if (p.dtype == DTYPE_F16) divideRow<F16>(x, p.dim, scales, quotients);
+    else divideRow<BF16>(x, p.dim, scales, quotients);
+    const ordinary = <u32>largestWord(quotients, p.dim) < ORDINARY_BITS;
+    encodeQuotients<F32, Multiply>(quotients, 0, 1, p.dim, codes, codesStride, p.operands, ordinary, p.format, p.least);
   }
 }

@@ -191,13 +191,16 @@ export const quantizeParams = {
   x: 'pointer',
   dtype: 'i32',
   dim: 'i32',
+  /** Dims that share a scale: dim, or with granularity group a part of it. */
+  groupSize: 'i32',
   format: 'i32',
   /** codes: (rows, dim), rows `codesStride` bytes apart. */
   codes: 'pointer',
   codesStride: 'i32',
-  /** scales: (rows) f32, written; 0 when the scale is given. */
+  /** scales: (rows) f32, written; where they are given, read. */
   scales: 'pointer',
-  givenScale: 'f32',
+  /** 1: scales are given. */
+  given: 'i32',
   max: 'f32',
   amaxFloor: 'f32',
   scaleFloor: 'f32',
@@ -212,8 +215,9 @@ export const quantizeParams = {
 } as const satisfies ParamRecord;
 
 /**
- * What the append kernel needs beside {@link quantizeParams}: assembly/append.ts. There x is (tokens, kvHeads, dim), and
- * `codes` is where rows lie before they are written into a dim-major side: (PANEL_TOKENS) rows, PANEL_ROW_BYTES apart.
+ * What the append kernel needs beside {@link quantizeParams}: assembly/append.ts. There x is (tokens, kvHeads, dim),
+ * `codes` is where rows lie that cannot be written where they belong, as those of a dim-major side: (PANEL_TOKENS) rows,
+ * PANEL_ROW_BYTES apart; and `scales` are given ones: (kvHeads) or (kvHeads, dim), or one for all.
  */
 export const appendParams = {
   ...quantizeParams,
@@ -228,9 +232,16 @@ export const appendParams = {
   headStride: 'i32',
   tokenStride: 'i32',
   dimStride: 'i32',
-  /** 0: no scales in the page, the given one is used. */
+  /** Where a page's scales begin. */
   scalesOffset: 'i32',
+  /** Bytes from the scales of a head, token and group, given or in the page, to those of the next. */
   scaleHeadStride: 'i32',
+  scaleTokenStride: 'i32',
+  scaleGroupStride: 'i32',
+  /** 1: each dim has a given scale of its own. */
+  perChannel: 'i32',
+  /** Working memory for the quotients of one row: (dim) f32. */
+  quotients: 'pointer',
 } as const satisfies ParamRecord;
 
 /**

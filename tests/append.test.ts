@@ -97,6 +97,65 @@ test('tensor: divided by the given scale, and not stored', () => {
   is(stored.keyScale, undefined);
 });
 
+for (const [headDim, groupSize] of [[16, 8], [24, 8], [48, 24], [72, 24], [64, 32], [96, 96]]) {
+  test(`groups of ${groupSize} of ${headDim} dims: codes and scales are those of quantize, and no other byte changes`, () => {
+    const [kvHeads, groups, blocks] = [3, headDim / groupSize, 5];
+    // A whole panel, where pages hold such, and tokens by themselves.
+    const slotMapping = Int32Array.of(14, 16, 17, 18, 19, 20, 21, 22, 23, -1, 0, 2, 3);
+    const side = { dtype: 'e4m3fn', granularity: 'group', groupSize } as const;
+    for (const blockSize of [5, 16]) {
+      const layout = pageLayout({ kvHeads, headDim, blockSize, k: side, v: { ...side, dtype: 'e5m2' } });
+      const floats = random(headDim).normals(slotMapping.length * kvHeads * headDim);
+      for (const dtype of ['f32', 'bf16'] as const) {
+        const x = dtype === 'f32' ? floats : Uint16Array.from(new Uint32Array(floats.buffer), (bits) => bits >>> 16);
+        const pages = backend.createPages(layout, blocks);
+        pages.import(poison(layout, blocks));
+        backend.append({ pages, key: x, value: x, dtype, slotMapping, recipe: 'vllm-token-head' });
+        const stored = pages.export();
+        const expected = poison(layout, blocks);
+        for (const [format, codes, scales] of [['e4m3fn', expected.keyCache, expected.keyScale], ['e5m2', expected.valueCache, expected.valueScale]] as const) {
+          const all = quantize(x, { format, from: dtype, rowLength: groupSize, recipe: 'vllm-token-head' });
+          for (const [token, slot] of slotMapping.entries()) {
+            if (slot < 0) continue;
+            codes.set(all.codes.subarray(token * kvHeads * headDim, (token + 1) * kvHeads * headDim), slot * kvHeads * headDim);
+            scales!.set(all.scales.subarray(token * kvHeads * groups, (token + 1) * kvHeads * groups), slot * kvHeads * groups);
+          }
+        }
+        for (const name of ['keyCache', 'valueCache', 'keyScale', 'valueScale'] as const) assertSameBits(stored[name]!, expected[name]!, `${dtype}, pages of ${blockSize}, ${name}`);
+        pages.dispose();
+      }
+    }
+  });
+}
+
+test('head and channel: divided by the given scales, and not stored; one number is the scale of all', () => {
+  const [kvHeads, headDim, blockSize, tokens] = [3, 24, 8, 11];
+  const x = random(7).normals(tokens * kvHeads * headDim);
+  const slotMapping = Int32Array.from({ length: tokens }, (_, i) => i + 2);
+  for (const granularity of ['head', 'channel'] as const) {
+    const layout = pageLayout({ kvHeads, headDim, blockSize, k: { granularity }, v: { granularity, dtype: 'e5m2' } });
+    const scale = Float32Array.from({ length: granularity === 'head' ? kvHeads : kvHeads * headDim }, (_, i) => 0.01 * 1.3 ** (i % 40));
+    const write = (kScale: Float32Array | number, vScale: Float32Array | number): NhdTensors => {
+      const pages = backend.createPages(layout, 2);
+      backend.append({ pages, key: x, value: x, slotMapping, kScale, vScale });
+      const stored = pages.export();
+      pages.dispose();
+      return stored;
+    };
+    // Each element is a row of its own kind: what its scale makes of it alone.
+    const expected = (format: 'e4m3fn' | 'e5m2') => Uint8Array.from(x, (value, i) => {
+      const own = scale[granularity === 'head' ? Math.floor(i / headDim) % kvHeads : i % (kvHeads * headDim)];
+      return quantize(new Float32Array(8).fill(value), { format, rowLength: 8, scale: own }).codes[0];
+    });
+    const written = [2 * kvHeads * headDim, (2 + tokens) * kvHeads * headDim] as const;
+    const { keyCache, valueCache, keyScale } = write(scale, scale);
+    assertSameBits(keyCache.subarray(...written) as Uint8Array, expected('e4m3fn'), granularity);
+    assertSameBits(valueCache.subarray(...written) as Uint8Array, expected('e5m2'), granularity);
+    is(keyScale, undefined);
+    equal(write(0.25, Float32Array.of(3)), write(scale.map(() => 0.25), scale.map(() => 3)));
+  }
+});
+
 test('f32 is kept, f16 is rounded to nearest even', () => {
   const layout = pageLayout({ kvHeads: 1, headDim: 16, blockSize: 1, k: { dtype: 'f32' }, v: { dtype: 'f16' } });
   const pages = backend.createPages(layout, 1);
@@ -179,7 +238,7 @@ test('shapes that no page can have are refused by name', () => {
   throws(() => pageLayout({ ...shape, blockSize: 0.5 }), /"blockSize"/);
   throws(() => pageLayout({ ...shape, k: { dtype: 'fp4' as 'fp8' } }), /"k.dtype" expected one of/);
   throws(() => pageLayout({ ...shape, v: { dtype: 'f16', granularity: 'token-head' } }), /"v.granularity" expected tensor for f16/);
-  throws(() => pageLayout({ ...shape, k: { granularity: 'row' as 'tensor' } }), /"k.granularity" expected tensor or token-head/);
+  throws(() => pageLayout({ ...shape, k: { granularity: 'row' as 'tensor' } }), /"k.granularity" expected one of tensor, head, channel, token-head, group, got "row"/);
   const layout = pageLayout(shape);
   throws(() => backend.createPages(layout, 0), /"count"/);
   throws(() => backend.createPages(layout, 2 ** 21), /"pages" expected to fit into WebAssembly memory, got \d+ bytes: \d+ bytes are left of 4 GiB/);

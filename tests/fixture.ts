@@ -1,5 +1,5 @@
 /** A cache of random tokens with shuffled pages, and all its unused slots poisoned. */
-import { decode, pageLayout, type AttendCall, type Backend, type CodeArray, type NhdTensors, type PageLayout, type Pages, type SideOptions } from '../src/index.js';
+import { decode, pageLayout, type AttendCall, type Backend, type CodeArray, type NhdTensors, type PageLayout, type Pages, type SideLayout, type SideOptions } from '../src/index.js';
 import { definitions, valueOf } from './reference/codec.js';
 import type { Random } from './random.js';
 
@@ -38,9 +38,9 @@ export function poison(layout: PageLayout, blocks: number): NhdTensors {
     if (format === 'int8') return new Int8Array(length).fill(-128);
     return format === 'f16' ? new Uint16Array(length).fill(0x7e00) : new Uint8Array(length).fill(0x7f);
   };
-  const scales = (granularity: string) => (granularity === 'token-head' ? new Float32Array(rows).fill(NaN) : undefined);
+  const scales = ({ groupSize }: SideLayout) => (groupSize === 0 ? undefined : new Float32Array((rows * layout.headDim) / groupSize).fill(NaN));
   const { k, v } = layout;
-  return { keyCache: codes(k.format), valueCache: codes(v.format), keyScale: scales(k.granularity), valueScale: scales(v.granularity) };
+  return { keyCache: codes(k.format), valueCache: codes(v.format), keyScale: scales(k), valueScale: scales(v) };
 }
 
 function shuffled(count: number, random: Random): number[] {

@@ -1,7 +1,8 @@
 /** Append on WebAssembly: the input goes through working memory in pieces, and is quantized into pages. */
 import type { AppendPlan } from '../append.js';
 import { bytesOf, floatDtypes, type FloatArray } from '../formats.js';
-import { align16, appendParams, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, ROWS_AT_ONCE, type SideLayout } from '../layout.js';
+import { align16, appendParams, isGiven, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, ROWS_AT_ONCE, type SideLayout } from '../layout.js';
+import type { GivenScales } from '../scale.js';
 import type { Kernels } from './kernels.js';
 import { carve, Scratch, type WasmMemory } from './memory.js';
 import type { PageBytes } from './pages.js';
@@ -11,6 +12,14 @@ const writer = paramWriter(appendParams);
 
 /** Input bytes taken in at a time: what has just been copied is still in the L2 cache when it is quantized. */
 const CHUNK_BYTES = 65536;
+
+/** Keys or values, and what they are divided by. */
+interface Side {
+  readonly layout: SideLayout;
+  readonly x: FloatArray;
+  readonly rule: QuantizeRule;
+  readonly given: GivenScales;
+}
 
 export class Appender {
   readonly #memory: WasmMemory;
@@ -32,14 +41,16 @@ export class Appender {
     const { k, v, kvHeads, headDim } = pages.layout;
     const tokenBytes = kvHeads * headDim * floatDtypes[plan.dtype].bytes;
     const atOnce = Math.min(plan.slotMapping.length, Math.max(PANEL_TOKENS, Math.floor(CHUNK_BYTES / tokenBytes)));
-    this.#scratch.reserve(writer.bytes + ROWS_AT_ONCE * 4 + PANEL_TOKENS * PANEL_ROW_BYTES + align16(atOnce * tokenBytes) + atOnce * 4);
+    const { kScale, vScale } = plan;
+    const scaleBytes = align16(4 * Math.max(kScale.values.length, vScale.values.length));
+    this.#scratch.reserve(writer.bytes + ROWS_AT_ONCE * 4 + PANEL_TOKENS * PANEL_ROW_BYTES + headDim * 4 + scaleBytes + align16(atOnce * tokenBytes) + atOnce * 4);
     return () => {
-      this.#write(pages, k, key, plan, atOnce, quantizeRule(k, plan.kRecipe, plan.kScale.values[0]));
-      this.#write(pages, v, value, plan, atOnce, quantizeRule(v, plan.vRecipe, plan.vScale.values[0]));
+      this.#write(pages, { layout: k, x: key, rule: quantizeRule(k, plan.kRecipe, 1), given: kScale }, plan, atOnce);
+      this.#write(pages, { layout: v, x: value, rule: quantizeRule(v, plan.vRecipe, 1), given: vScale }, plan, atOnce);
     };
   }
 
-  #write({ layout, address }: PageBytes, side: SideLayout, x: FloatArray, { slotMapping, dtype }: AppendPlan, atOnce: number, rule: QuantizeRule): void {
+  #write({ layout, address }: PageBytes, { layout: side, x, rule, given }: Side, { slotMapping, dtype }: AppendPlan, atOnce: number): void {
     const { kvHeads, headDim, blockSize } = layout;
     const tokenBytes = kvHeads * headDim * floatDtypes[dtype].bytes;
     const tokens = slotMapping.length;
@@ -47,15 +58,19 @@ export class Appender {
     const params = place(writer.bytes);
     const operands = place(ROWS_AT_ONCE * 4);
     const codes = place(PANEL_TOKENS * PANEL_ROW_BYTES);
+    const quotients = place(headDim * 4);
+    const scales = place(given.values.byteLength);
     const values = place(atOnce * tokenBytes);
     const slots = place(atOnce * 4);
-    const { u8, view } = this.#memory;
+    const { u8, f32, view } = this.#memory;
     const input = bytesOf(x);
     const mapping = bytesOf(slotMapping);
+    const isComputed = !isGiven(side.granularity);
+    f32.set(given.values, scales >>> 2);
     writer.write(view, params, {
       // Named one by one: spreading the rule made 46 KB of garbage in a step of two layers, and took longer than the kernel.
       format: rule.format,
-      givenScale: rule.givenScale,
+      given: isComputed ? 0 : 1,
       max: rule.max,
       amaxFloor: rule.amaxFloor,
       scaleFloor: rule.scaleFloor,
@@ -66,9 +81,10 @@ export class Appender {
       x: values,
       dtype: floatDtypes[dtype].id,
       dim: headDim,
+      groupSize: side.groupSize || headDim,
       codes,
       codesStride: PANEL_ROW_BYTES,
-      scales: 0,
+      scales,
       operands,
       slotMapping: slots,
       kvHeads,
@@ -80,7 +96,11 @@ export class Appender {
       tokenStride: side.tokenStride,
       dimStride: side.dimStride,
       scalesOffset: side.scales,
-      scaleHeadStride: side.scaleHeadStride,
+      scaleHeadStride: isComputed ? side.scaleHeadStride : 4 * given.headStride,
+      scaleTokenStride: isComputed ? 4 : 0,
+      scaleGroupStride: side.scaleGroupStride,
+      perChannel: given.dimStride,
+      quotients,
     });
     for (let start = 0, n = 0; start < tokens; start += n) {
       n = Math.min(atOnce, tokens - start);

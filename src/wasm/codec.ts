@@ -141,7 +141,7 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
   if (quotient !== 'divide' && quotient !== 'reciprocal') throw new TypeError(`"quotient" expected divide or reciprocal, got ${describe(quotient)}`);
   const recipe = resolveRecipe(options.recipe);
   checkRecipeFormat(recipe, format);
-  const computed = quantizeRule({ format, granularity: 'token-head' }, recipe, given ?? 1);
+  const computed = quantizeRule({ format, granularity: 'token-head' }, recipe, 1);
   const rule = given === undefined ? computed : { ...computed, quotient: quotients[quotient] };
   const out = checkOut(options.out, Uint8Array, x.length, 'out');
   const rows = x.length / dim;
@@ -155,7 +155,8 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
   const { u8, f32, view } = memory;
   const scalesAt = values + rowsAtOnce * dim * dtype.bytes;
   const codes = scalesAt + rowsAtOnce * 4;
-  writer.write(view, params, { ...rule, x: values, dtype: dtype.id, dim, codes, codesStride: dim, scales: given === undefined ? scalesAt : 0, operands });
+  if (given !== undefined) f32[scalesAt >>> 2] = given;
+  writer.write(view, params, { ...rule, x: values, dtype: dtype.id, dim, groupSize: dim, codes, codesStride: dim, scales: scalesAt, given: given === undefined ? 0 : 1, operands });
   for (let start = 0; start < rows; start += rowsAtOnce) {
     const n = Math.min(rowsAtOnce, rows - start);
     u8.set(input.subarray(start * dim * dtype.bytes, (start + n) * dim * dtype.bytes), values);
