@@ -318,7 +318,7 @@ export const attendParams = {
 
 /**
  * Arguments of the GPU's append kernel, wgsl/append.wgsl, for both sides. Places and strides in a page are in 4-byte words;
- * given scales, floors and what follows them are the bits of f32.
+ * floors and what follows them are the bits of f32.
  */
 export const gpuAppendParams = {
   tokens: 'u32',
@@ -335,11 +335,15 @@ export const gpuAppendParams = {
   kCodes: 'u32',
   kHeadStride: 'u32',
   kTokenStride: 'u32',
-  /** 0: no scales in the page, the given one is used. */
+  /** 0: no scales in the page, given ones are used. */
   kScales: 'u32',
   kScaleHeadStride: 'u32',
+  kScaleGroupStride: 'u32',
+  /** The first of the given scales, in the buffer of these, and from one head's or dim's to the next one's: 0 where one holds for all. */
+  kGiven: 'u32',
+  kGivenHeadStride: 'u32',
+  kGivenDimStride: 'u32',
   kQuotient: 'u32',
-  kGivenScale: 'u32',
   kAmaxFloor: 'u32',
   kScaleFloor: 'u32',
   kScaleIfZero: 'u32',
@@ -351,8 +355,11 @@ export const gpuAppendParams = {
   vTokenStride: 'u32',
   vScales: 'u32',
   vScaleHeadStride: 'u32',
+  vScaleGroupStride: 'u32',
+  vGiven: 'u32',
+  vGivenHeadStride: 'u32',
+  vGivenDimStride: 'u32',
   vQuotient: 'u32',
-  vGivenScale: 'u32',
   vAmaxFloor: 'u32',
   vScaleFloor: 'u32',
   vScaleIfZero: 'u32',

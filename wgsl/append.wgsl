@@ -4,6 +4,8 @@
 //   WORKGROUP             invocations per workgroup, a multiple of LANES
 //   LANES                 invocations per row: a power of two, at least headDim / 4
 //   K_FORMAT, V_FORMAT    of the codes. f16 and f32 are stored unscaled, without quantize.wgsl
+//   K_CHANNEL, V_CHANNEL  whether each dim has a given scale of its own, and not each head, or all
+//   K_GROUP_LANES, V_GROUP_LANES  invocations that share a computed scale: LANES where a row has one
 //
 // The first half of the workgroups takes keys, the second values: all invocations of one do the same.
 
@@ -15,11 +17,16 @@
 @group(0) @binding(3) var<storage, read> slotMapping: array<i32>;
 @group(0) @binding(4) var<storage, read_write> pages: array<u32>;
 @group(0) @binding(5) var<storage, read_write> status: array<atomic<u32>>;
+// Bits of the given scales of keys, then of values: where each begins, and how they are found, params say.
+@group(0) @binding(6) var<storage, read> givenScales: array<u32>;
 
-// Rows, token × head, of a workgroup.
+// Rows, token × head, of a workgroup; and groups of a row that may have scales of their own.
 const ROWS: u32 = WORKGROUP / LANES;
+const LEAST_LANES: u32 = min(K_GROUP_LANES, V_GROUP_LANES);
+const GROUPS: u32 = (LANES + LEAST_LANES - 1u) / LEAST_LANES;
 
-var<workgroup> amax: array<atomic<u32>, ROWS>;
+// (row, group)
+var<workgroup> amax: array<atomic<u32>, ROWS * GROUPS>;
 
 // What is done with keys, or with values.
 struct Side {
@@ -28,20 +35,23 @@ struct Side {
   codes: u32,
   headStride: u32,
   tokenStride: u32,
-  // 0: none in the page, the given one is used.
+  // 0: none in the page, given ones are used.
   scales: u32,
   scaleHeadStride: u32,
-  givenScale: u32,
+  scaleGroupStride: u32,
+  given: u32,
+  givenHeadStride: u32,
+  givenDimStride: u32,
   recipe: Recipe,
 }
 
 fn sideOf(isValue: bool) -> Side {
   if (isValue) {
     let recipe = Recipe(params.vQuotient, params.vAmaxFloor, params.vScaleFloor, params.vScaleIfZero, params.vMax, params.vPrecision, params.vLeast);
-    return Side(isValue, V_FORMAT, params.vCodes, params.vHeadStride, params.vTokenStride, params.vScales, params.vScaleHeadStride, params.vGivenScale, recipe);
+    return Side(isValue, V_FORMAT, params.vCodes, params.vHeadStride, params.vTokenStride, params.vScales, params.vScaleHeadStride, params.vScaleGroupStride, params.vGiven, params.vGivenHeadStride, params.vGivenDimStride, recipe);
   }
   let recipe = Recipe(params.kQuotient, params.kAmaxFloor, params.kScaleFloor, params.kScaleIfZero, params.kMax, params.kPrecision, params.kLeast);
-  return Side(isValue, K_FORMAT, params.kCodes, params.kHeadStride, params.kTokenStride, params.kScales, params.kScaleHeadStride, params.kGivenScale, recipe);
+  return Side(isValue, K_FORMAT, params.kCodes, params.kHeadStride, params.kTokenStride, params.kScales, params.kScaleHeadStride, params.kScaleGroupStride, params.kGiven, params.kGivenHeadStride, params.kGivenDimStride, recipe);
 }
 
 // The row's slot; negative: none.
@@ -104,12 +114,22 @@ fn largestOfFour(x: vec4<u32>) -> u32 {
   return max(max(magnitudeOrZero(x.x), magnitudeOrZero(x.y)), max(magnitudeOrZero(x.z), magnitudeOrZero(x.w)));
 }
 
-// The scale of a row, in which all its lanes have a part. Each then computes it for itself: on SwiftShader, 10 % faster
+// Which of its row's groups a lane is part of.
+fn groupOf(isValue: bool, lane: u32) -> u32 {
+  return select(lane / K_GROUP_LANES, lane / V_GROUP_LANES, isValue);
+}
+
+// Whether a lane is the first of its group, which stores the scale of all.
+fn isFirst(isValue: bool, lane: u32) -> bool {
+  return select(lane % K_GROUP_LANES, lane % V_GROUP_LANES, isValue) == 0u;
+}
+
+// The scale of a group, in which all its lanes have a part. Each then computes it for itself: on SwiftShader, 10 % faster
 // than one lane for all and a second barrier.
-fn computeScale(place: u32, x: vec4<u32>, recipe: Recipe) -> RowScale {
-  atomicMax(&amax[place], largestOfFour(x));
+fn computeScale(at: u32, x: vec4<u32>, recipe: Recipe) -> RowScale {
+  atomicMax(&amax[at], largestOfFour(x));
   workgroupBarrier();
-  return scaleOf(atomicLoad(&amax[place]), recipe);
+  return scaleOf(atomicLoad(&amax[at]), recipe);
 }
 
 // Each lane makes one word of codes. Workgroups are spread over x and y, since each may count to 65535 only.
@@ -138,15 +158,25 @@ fn append(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     return;
   }
   let encoding = encodingOf(side.format);
+  let given = side.given + head * side.givenHeadStride;
+  if (select(K_CHANNEL, V_CHANNEL, isValue)) {
+    if (stores) {
+      let first = given + 4u * lane * side.givenDimStride;
+      let scales = vec4<u32>(givenScales[first], givenScales[first + side.givenDimStride], givenScales[first + 2u * side.givenDimStride], givenScales[first + 3u * side.givenDimStride]);
+      pages[codes + lane] = divideFour(x, scales, side.recipe.least, encoding);
+    }
+    return;
+  }
   var operand = 0u;
   if (side.scales != 0u) {
-    let computed = computeScale(place, x, side.recipe);
-    if (stores && lane == 0u) {
-      pages[page + side.scales + head * side.scaleHeadStride + token] = computed.scale;
+    let group = groupOf(isValue, lane);
+    let computed = computeScale(place * GROUPS + group, x, side.recipe);
+    if (stores && isFirst(isValue, lane)) {
+      pages[page + side.scales + head * side.scaleHeadStride + group * side.scaleGroupStride + token] = computed.scale;
     }
     operand = computed.operand;
   } else {
-    operand = operandOf(side.givenScale, side.recipe.quotient);
+    operand = operandOf(givenScales[given], side.recipe.quotient);
   }
   if (stores) {
     pages[codes + lane] = quantizeFour(x, operand, side.recipe, encoding);

@@ -223,6 +223,15 @@ fn productCode(x: u32, factor: u32, least: u32, encoding: Encoding) -> u32 {
   return signedCode(encodeCode(product, encoding.format), x, product > INFINITY, least, encoding);
 }
 
+// 4 values, each divided by a scale of its own → 4 codes, the first lowest.
+fn divideFour(x: vec4<u32>, scales: vec4<u32>, least: u32, encoding: Encoding) -> u32 {
+  var codes = 0u;
+  for (var i = 0u; i < 4u; i++) {
+    codes |= quotientCode(x[i], divisorOf(scales[i]), least, encoding) << (8u * i);
+  }
+  return codes;
+}
+
 // 4 values → 4 codes, the first lowest.
 fn quantizeFour(x: vec4<u32>, operand: u32, recipe: Recipe, encoding: Encoding) -> u32 {
   let least = recipe.least;

@@ -6,7 +6,7 @@ import { quantizeRule } from '../rule.js';
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { appendKernel, appendRowsAtOnce, type Kernel } from './kernels.js';
-import { paramBlock, type Region } from './memory.js';
+import { FloatList, paramBlock, type Region } from './memory.js';
 
 const writer = paramWriter(gpuAppendParams);
 const paramsBlock = paramBlock(writer.bytes);
@@ -35,11 +35,22 @@ function bitsOf(value: number): number {
   return word.getUint32(0);
 }
 
-function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number): Region {
-  const { layout, kRecipe, vRecipe } = call;
+/** Given scales of keys, then of values. */
+const given = new FloatList();
+
+interface Tables {
+  readonly params: Region;
+  readonly scales: Region;
+}
+
+function writeTables({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number): Tables {
+  const { layout, kRecipe, vRecipe, kScale, vScale } = call;
+  given.clear();
+  const kGiven = given.add(kScale.values);
+  const vGiven = given.add(vScale.values);
   const { k, v, kvHeads, headDim, blockSize } = layout;
-  const kRule = quantizeRule(k, kRecipe, call.kScale.values[0]);
-  const vRule = quantizeRule(v, vRecipe, call.vScale.values[0]);
+  const kRule = quantizeRule(k, kRecipe, kScale.values[0]);
+  const vRule = quantizeRule(v, vRecipe, vScale.values[0]);
   writer.write(paramsBlock.view, 0, {
     tokens: call.tokens,
     kvHeads,
@@ -54,8 +65,11 @@ function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number
     kTokenStride: k.tokenStride / 4,
     kScales: k.scales / 4,
     kScaleHeadStride: k.scaleHeadStride / 4,
+    kScaleGroupStride: k.scaleGroupStride / 4,
+    kGiven,
+    kGivenHeadStride: kScale.headStride,
+    kGivenDimStride: kScale.dimStride,
     kQuotient: kRule.quotient,
-    kGivenScale: bitsOf(call.kScale.values[0]),
     kAmaxFloor: bitsOf(kRule.amaxFloor),
     kScaleFloor: bitsOf(kRule.scaleFloor),
     kScaleIfZero: bitsOf(kRule.scaleIfZero),
@@ -67,8 +81,11 @@ function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number
     vTokenStride: v.tokenStride / 4,
     vScales: v.scales / 4,
     vScaleHeadStride: v.scaleHeadStride / 4,
+    vScaleGroupStride: v.scaleGroupStride / 4,
+    vGiven,
+    vGivenHeadStride: vScale.headStride,
+    vGivenDimStride: vScale.dimStride,
     vQuotient: vRule.quotient,
-    vGivenScale: bitsOf(call.vScale.values[0]),
     vAmaxFloor: bitsOf(vRule.amaxFloor),
     vScaleFloor: bitsOf(vRule.scaleFloor),
     vScaleIfZero: bitsOf(vRule.scaleIfZero),
@@ -76,16 +93,16 @@ function writeParams({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number
     vPrecision: vRule.scalePrecision,
     vLeast: -vRule.least,
   });
-  return arena.write(paramsBlock.words);
+  return { params: arena.write(paramsBlock.words), scales: arena.write(given.words) };
 }
 
 /** Records a call whose kernels have been compiled. */
 export function recordQuantize(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAppendCall): void {
   const { layout, key, value, slotMapping, pages } = call;
   const sideWorkgroups = Math.ceil((call.tokens * layout.kvHeads) / appendRowsAtOnce(layout.headDim));
-  const params = writeParams(gpu, call, sideWorkgroups);
+  const { params, scales } = writeTables(gpu, call, sideWorkgroups);
   const pass = encoder.beginComputePass({ label: 'fp8-kv append' });
-  gpu.dispatch(pass, call.groups, appendKernel(layout), [params, key, value, slotMapping, pages, gpu.statusRegion], 2 * sideWorkgroups);
+  gpu.dispatch(pass, call.groups, appendKernel(layout), [params, key, value, slotMapping, pages, gpu.statusRegion, scales], 2 * sideWorkgroups);
   pass.end();
   gpu.arena.flush();
 }

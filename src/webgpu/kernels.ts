@@ -183,13 +183,19 @@ function encoders(quantized: readonly QuantizedFormat[]): string {
 
 const isQuantized = (format: Format): format is QuantizedFormat => formats[format].quantized;
 
+/** Invocations of a row that share a computed scale; all where there is none, or one for each row. */
+const appendGroupLanes = ({ granularity, groupSize }: SideLayout, lanes: number): number => (granularity === 'group' ? groupSize / 4 : lanes);
+
+/** What of a side's granularity the append kernel is compiled for. */
+const appendSideKey = ({ format, granularity, groupSize }: SideLayout): string => `${format}${granularity === 'channel' ? ' by channel' : granularity === 'group' ? ` by ${groupSize}` : ''}`;
+
 function makeAppendKernel({ headDim, k, v }: PageLayout): Kernel {
   const lanes = appendLanes(headDim);
   const quantized = [...new Set([k.format, v.format])].filter(isQuantized);
   return {
-    key: `append ${k.format}/${v.format} ${lanes}`,
+    key: `append ${appendSideKey(k)}/${appendSideKey(v)} ${lanes}`,
     entryPoint: 'append',
-    bindings: ['params', 'read', 'read', 'table', 'write', 'write'],
+    bindings: ['params', 'read', 'read', 'table', 'write', 'write', 'table'],
     source: () =>
       join(
         declare({
@@ -197,6 +203,10 @@ function makeAppendKernel({ headDim, k, v }: PageLayout): Kernel {
           LANES: lanes,
           K_FORMAT: formats[k.format].id,
           V_FORMAT: formats[v.format].id,
+          K_CHANNEL: k.granularity === 'channel',
+          V_CHANNEL: v.granularity === 'channel',
+          K_GROUP_LANES: appendGroupLanes(k, lanes),
+          V_GROUP_LANES: appendGroupLanes(v, lanes),
           FORMAT_INT8: formats.int8.id,
           FORMAT_F16: formats.f16.id,
           FORMAT_F32: formats.f32.id,

@@ -32,6 +32,33 @@ export function paramBlock(bytes: number): { readonly words: Int32Array; readonl
 /** The same bytes, as they are compared: 0 is not -0, and NaN is NaN. */
 export const wordsOf = ({ buffer, byteOffset, length }: Float32Array): Int32Array => new Int32Array(buffer, byteOffset, length);
 
+/** Numbers that a call puts together, in memory that every call uses again. */
+export class FloatList {
+  #floats = new Float32Array(64);
+  #length = 0;
+
+  clear(): void {
+    this.#length = 0;
+  }
+
+  /** @returns where they begin */
+  add(values: Float32Array): number {
+    const at = this.#length;
+    this.#length += values.length;
+    if (this.#length > this.#floats.length) {
+      const longer = new Float32Array(2 * this.#length);
+      longer.set(this.#floats);
+      this.#floats = longer;
+    }
+    this.#floats.set(values, at);
+    return at;
+  }
+
+  get words(): Int32Array {
+    return wordsOf(this.#floats.subarray(0, this.#length));
+  }
+}
+
 /** A number by which equal words are found. Of long tables it takes but some: two that differ elsewhere are told apart by comparing. */
 function hashOf(words: Int32Array): number {
   const step = Math.max(1, words.length >> 6);
