@@ -3,7 +3,8 @@ import { int32 } from './attention.js';
 import type { AppendCall, AppendStatus, PerSide } from './backend.js';
 import { floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
 import { isGiven, type PageLayout, type SideLayout } from './layout.js';
-import { checkRecipeFormat, resolveRecipe, type Recipe } from './recipe.js';
+import { checkPolicy } from './policies.js';
+import { resolveRecipe, withScalePrecision, type Recipe } from './recipe.js';
 import { checkGivenScale, type GivenScales } from './scale.js';
 
 /** Whether a setting is one for each side, not one for both. */
@@ -94,9 +95,8 @@ export function planQuantize(call: Pick<AppendCall, 'recipe' | 'scalePrecision' 
     const recipe = resolveRecipe(call.recipe && sideOf(call.recipe, side));
     // Where no scale is computed, a recipe has nothing to say.
     if (isGiven(layout[side].granularity)) return recipe;
-    checkRecipeFormat(recipe, layout[side].format);
-    const scalePrecision = call.scalePrecision && sideOf(call.scalePrecision, side);
-    return scalePrecision === undefined ? recipe : resolveRecipe({ ...recipe, scalePrecision });
+    checkPolicy(layout[side], side, recipe);
+    return withScalePrecision(recipe, call.scalePrecision && sideOf(call.scalePrecision, side));
   };
   const kRecipe = recipeOf('k');
   const vRecipe = recipeOf('v');

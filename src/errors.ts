@@ -6,10 +6,11 @@ export class OutOfPagesError extends Error {
   constructor(
     /** Pages that the call would have taken. */
     readonly need: number,
-    /** Pages that were free. */
+    /** Pages that were free: to a sequence of a contiguous cache, which has one at most, none but that. */
     readonly have: number,
+    remedy = 'free or truncate sequences',
   ) {
-    super(`the step needs ${need} pages, ${have} are free: free or truncate sequences, or give the cache a larger capacity`);
+    super(`the step needs ${need} pages, ${have} are free: ${remedy}, or give the cache a larger capacity`);
   }
 }
 

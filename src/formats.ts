@@ -12,6 +12,9 @@ export type QuantizedFormat = Fp8Format | 'int8';
 /** A format, or a name that vLLM's `--kv-cache-dtype` gives to one. */
 export type FormatName = Format | 'fp8' | 'fp8_e4m3' | 'fp8_e5m2';
 
+/** What a cache may be asked to store: a format, or vLLM's `auto`, which leaves it to the model's dtype. */
+export type CacheDtype = FormatName | 'auto';
+
 /** The dtype of unquantized tensors. f16 and bf16 travel as bits in a `Uint16Array`. */
 export type FloatDtype = 'f32' | 'f16' | 'bf16';
 
@@ -58,7 +61,20 @@ export function resolveFormat(name: string, argument = 'format'): Format {
   if (Object.hasOwn(formats, name)) return name as Format;
   if (Object.hasOwn(aliases, name)) return aliases[name];
   const known = [...Object.keys(formats), ...Object.keys(aliases)].join(', ');
-  throw new TypeError(`"${argument}" expected one of ${known}, got ${String(name)}`);
+  const hint = name === 'auto' ? ', which only the "dtype" of a KvCache may be, as "modelDtype" says there what it stands for' : '';
+  throw new TypeError(`"${argument}" expected one of ${known}, got ${String(name)}${hint}`);
+}
+
+/** What holds a model's keys and values as they are. There is no format of bf16: f32 has all its values. */
+const modelFormats: { readonly [D in FloatDtype]: Format } = { f32: 'f32', f16: 'f16', bf16: 'f32' };
+
+/**
+ * The format behind a name that may be `auto`.
+ * @throws TypeError for any other name
+ */
+export function resolveCacheDtype(name: CacheDtype, modelDtype: FloatDtype, argument: string): Format {
+  if (!Object.hasOwn(modelFormats, modelDtype)) throw new TypeError(`"modelDtype" expected one of ${Object.keys(modelFormats).join(', ')}, got ${describe(modelDtype)}`);
+  return name === 'auto' ? modelFormats[modelDtype] : resolveFormat(name, argument);
 }
 
 const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';

@@ -52,7 +52,9 @@ export {
 export { ferrumLayout, milaLayout, type FerrumLayoutOptions, type MilaLayoutOptions } from './layouts/contiguous.js';
 export { ferrumScaleBits, ferrumScales } from './layouts/half-scales.js';
 export type { LayerOf } from './layouts/row-major.js';
-export type { FloatArray, FloatDtype, Format, FormatName, Fp8Format } from './formats.js';
+export type { CacheDtype, FloatArray, FloatDtype, Format, FormatName, Fp8Format } from './formats.js';
+export { allowedPolicies, type Policy } from './policies.js';
+export { presets, type Preset, type PresetName } from './presets.js';
 export { DeviceLostError, FormatError, OutOfPagesError, UnsupportedDeviceError, WorkerLostError, type Unmet } from './errors.js';
 export type {
   AppendCall,

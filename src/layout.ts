@@ -15,6 +15,9 @@
  * lie as values do. Values are added up row by row, and stay rows.
  */
 import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
+import { checkPolicy, isGiven } from './policies.js';
+
+export { isGiven };
 
 /** Largest head dimension the kernels have room for. */
 const MAX_HEAD_DIM = 256;
@@ -111,11 +114,6 @@ function checkHeadDim(headDim: number): number {
   return headDim;
 }
 
-const granularities: readonly Granularity[] = ['tensor', 'head', 'channel', 'token-head', 'group'];
-
-/** Whether scales are given to each call, and not computed on write. */
-export const isGiven = (granularity: Granularity): boolean => granularity !== 'token-head' && granularity !== 'group';
-
 function checkGroupSize(groupSize: number | undefined, granularity: Granularity, headDim: number, argument: string): number {
   if (granularity !== 'group') {
     if (groupSize !== undefined) throw new TypeError(`"${argument}" expected to be absent with granularity ${granularity}, got ${describe(groupSize)}`);
@@ -129,14 +127,8 @@ function checkGroupSize(groupSize: number | undefined, granularity: Granularity,
 
 function resolveSide(options: SideOptions | undefined, side: 'k' | 'v', headDim: number): Pick<SideLayout, 'format' | 'granularity' | 'groupSize'> {
   const format = resolveFormat(options?.dtype ?? 'e4m3fn', `${side}.dtype`);
-  const quantized = formats[format].quantized;
-  const granularity = options?.granularity ?? (quantized ? 'token-head' : 'tensor');
-  if (!granularities.includes(granularity)) {
-    throw new TypeError(`"${side}.granularity" expected one of ${granularities.join(', ')}, got ${describe(granularity)}`);
-  }
-  if (!quantized && granularity !== 'tensor') {
-    throw new TypeError(`"${side}.granularity" expected tensor for ${format}, which carries no scales, got ${granularity}`);
-  }
+  const granularity = options?.granularity ?? (formats[format].quantized ? 'token-head' : 'tensor');
+  checkPolicy({ format, granularity }, side);
   return { format, granularity, groupSize: checkGroupSize(options?.groupSize, granularity, headDim, `${side}.groupSize`) };
 }
 

@@ -1,4 +1,4 @@
-import { describe, type Format } from './formats.js';
+import { describe } from './formats.js';
 
 /** How a value is divided by its scale. The three differ in real cases: the rounding happens in other places. */
 export type Quotient =
@@ -90,24 +90,25 @@ export function resolveRecipe(recipe: RecipeName | Recipe = 'amax'): Recipe {
   if (!Object.hasOwn(quotients, recipe.quotient)) {
     throw new TypeError(`"recipe.quotient" expected one of ${Object.keys(quotients).join(', ')}, got ${describe(recipe.quotient)}`);
   }
-  const { int8, scalePrecision = 'f32' } = recipe;
+  const { int8, scalePrecision } = recipe;
   if (int8 !== undefined) {
     if (!(int8.divisor > 0 && int8.divisor < Infinity)) throw new RangeError(`"recipe.int8.divisor" expected a finite number greater than 0, got ${describe(int8.divisor)}`);
     if (int8.least !== -127 && int8.least !== -128) throw new RangeError(`"recipe.int8.least" expected -127 or -128, got ${describe(int8.least)}`);
   }
-  if (!Object.hasOwn(scalePrecisions, scalePrecision)) {
-    throw new TypeError(`"recipe.scalePrecision" expected one of ${Object.keys(scalePrecisions).join(', ')}, got ${describe(scalePrecision)}`);
-  }
+  if (scalePrecision !== undefined) checkScalePrecision(scalePrecision, 'recipe.scalePrecision');
   return recipe;
 }
 
+function checkScalePrecision(precision: ScalePrecision, argument: string): void {
+  if (!Object.hasOwn(scalePrecisions, precision)) throw new TypeError(`"${argument}" expected one of ${Object.keys(scalePrecisions).join(', ')}, got ${describe(precision)}`);
+}
+
 /**
- * Whether the recipe says how codes of this format come about.
- * @throws TypeError naming recipes that do
+ * The recipe with another precision of its scales.
+ * @throws TypeError for a precision that there is not
  */
-export function checkRecipeFormat(recipe: Recipe, format: Format): void {
-  const fits = format === 'int8' ? recipe.int8 !== undefined : !recipe.int8Only;
-  if (fits) return;
-  const others = Object.values(recipes as { readonly [name: string]: Recipe }).filter((other) => (format === 'int8' ? other.int8 : !other.int8Only));
-  throw new TypeError(`"recipe" expected ${others.map(({ name }) => name).join(', ')} for ${format}, got ${recipe.name}`);
+export function withScalePrecision(recipe: Recipe, scalePrecision: ScalePrecision | undefined): Recipe {
+  if (scalePrecision === undefined) return recipe;
+  checkScalePrecision(scalePrecision, 'scalePrecision');
+  return { ...recipe, scalePrecision };
 }

@@ -27,9 +27,10 @@ export interface MemoryReport {
  * A paged key/value cache of all layers of a model, for any number of sequences.
  *
  * A page index means the same tokens in every layer: a sequence has one list of pages. Pages are shared between forks and
- * copied when one of them writes.
+ * copied when one of them writes. In a contiguous cache that list is one page, which is as large as a sequence can get.
  */
 export class KvCache {
+  /** Tokens per page. */
   readonly blockSize: number;
   /** Tokens that fit, all sequences together. */
   readonly capacity: number;
@@ -37,6 +38,7 @@ export class KvCache {
   readonly live = new Set<Sequence>();
   readonly #layers: readonly Layer[];
   readonly #pageCount: number;
+  readonly #contiguous: boolean;
   readonly #origin: Origin;
   readonly #tables: TableStore;
   #backend: Backend;
@@ -49,10 +51,11 @@ export class KvCache {
    * @throws TypeError or RangeError naming the option that does not fit
    */
   constructor(backend: Backend, options: KvCacheOptions) {
-    const { layers, pageCount } = resolveCache(options);
+    const { layers, pageCount, blockSize, contiguous } = resolveCache(options);
     this.#layers = layers;
     this.#pageCount = pageCount;
-    this.blockSize = layers[0].layout.blockSize;
+    this.#contiguous = contiguous;
+    this.blockSize = blockSize;
     this.capacity = this.#pageCount * this.blockSize;
     this.#backend = backend;
     this.#pages = createAllPages(backend, this.#layers, this.#pageCount);
@@ -114,6 +117,7 @@ export class KvCache {
    */
   begin(entries: readonly StepEntry[]): Step {
     this.#checkEntries(entries);
+    if (this.#contiguous) this.#checkRuns(entries);
     const need = entries.reduce((sum, entry) => sum + this.#pagesNeeded(entry), 0);
     if (need > this.pool.free) throw new OutOfPagesError(need, this.pool.free);
     const reservations = entries.map((entry) => this.#reserve(entry));
@@ -141,6 +145,16 @@ export class KvCache {
       if (seen.has(sequence)) throw new TypeError(`"entries[${index}].sequence" expected each sequence once, got one again`);
       seen.add(sequence);
       checkInteger(tokens, `entries[${index}].tokens`, 0);
+    }
+  }
+
+  /** A sequence of a contiguous cache is one run of slots: there is no second page for it, free or not. */
+  #checkRuns(entries: readonly StepEntry[]): void {
+    for (const { sequence, tokens } of entries) {
+      const held = sequence.blocks.length;
+      if (sequence.length + tokens <= this.blockSize) continue;
+      const need = Math.ceil((sequence.length + tokens) / this.blockSize) - held;
+      throw new OutOfPagesError(need, 1 - held, `a sequence has one, of ${this.blockSize} tokens: truncate it`);
     }
   }
 

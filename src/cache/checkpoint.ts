@@ -30,7 +30,7 @@ export interface Origin {
 }
 
 /** What a layer's plain tensors depend on, each by the name of its option. */
-type LayerShape = Readonly<Record<'blockSize' | 'kvHeads' | 'headDim' | 'k.dtype' | 'v.dtype' | 'k.granularity' | 'v.granularity', string | number>>;
+type LayerShape = Readonly<Record<'blockSize' | 'kvHeads' | 'headDim' | 'k.dtype' | 'v.dtype' | 'k.granularity' | 'v.granularity' | 'k.groupSize' | 'v.groupSize', string | number>>;
 
 interface SavedSequence {
   readonly id: number;
@@ -69,7 +69,8 @@ const RUNS_AT_ONCE = 4;
 export function originOf(layouts: readonly PageLayout[], capacity: number): Origin {
   const id = crypto.getRandomValues(new Uint32Array(4)).join('-');
   const layers = layouts.map(({ blockSize, kvHeads, headDim, k, v }): LayerShape => ({
-    blockSize, kvHeads, headDim, 'k.dtype': k.format, 'v.dtype': v.format, 'k.granularity': k.granularity, 'v.granularity': v.granularity,
+    blockSize, kvHeads, headDim, 'k.dtype': k.format, 'v.dtype': v.format,
+    'k.granularity': k.granularity, 'v.granularity': v.granularity, 'k.groupSize': k.groupSize, 'v.groupSize': v.groupSize,
   }));
   return { id, capacity, layers };
 }

@@ -1,9 +1,11 @@
-import type { AppendStatus, AttendResult, AttentionOptions, Backend, Pages } from '../backend.js';
+import type { AppendStatus, AttendResult, AttentionOptions, Backend, OutArray, OutDtype, Pages } from '../backend.js';
 import type { FloatArray, FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
+import type { GivenScale } from '../scale.js';
 import type { BlockPool } from './blocks.js';
 import type { Layer } from './config.js';
 import type { WebgpuBackend } from '../webgpu/backend.js';
+import type { RecordAttendCall } from '../webgpu/record.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
 import type { Sequence } from './sequence.js';
 import type { StepTables, TableStore } from './tables.js';
@@ -30,23 +32,36 @@ export interface StepAppendOptions {
   readonly dtype?: FloatDtype;
 }
 
+/** Descales of one call, in place of the layer's given scales. */
+interface StepDescales {
+  /** One number for all, or [sequences, kvHeads] in the order of `begin`; granularities tensor and head. Default: the layer's scale. */
+  readonly kDescale?: GivenScale;
+  readonly vDescale?: GivenScale;
+}
+
 /** Overrides of the layer's attention, and where to put the result. */
-export interface StepAttendOptions extends AttentionOptions {
+export interface StepAttendOptions<D extends OutDtype = 'f32'> extends AttentionOptions, StepDescales {
   /** Dtype of q; needed for Uint16Array. */
   readonly dtype?: FloatDtype;
-  /** [tokens, queryHeads, headDim] */
-  readonly out?: Float32Array;
+  /** Default f32. f16 is rounded to the nearest, ties to even. */
+  readonly outDtype?: D;
+  /** [tokens, queryHeads, headDim] of `outDtype` */
+  readonly out?: OutArray<D>;
   /** [tokens, queryHeads] */
   readonly lse?: Float32Array;
 }
 
 /** As {@link StepAttendOptions}, with results in GPU buffers. */
-export interface StepRecordOptions extends Omit<AttentionOptions, 'sinks'> {
+export interface StepRecordOptions extends Omit<AttentionOptions, 'sinks' | 'alibiSlopes'>, StepDescales {
   /** Of q. Default f32. */
   readonly dtype?: FloatDtype;
   /** [queryHeads] of f32 */
   readonly sinks?: Float32Array | GpuTensor;
-  /** [tokens, queryHeads, headDim] of f32; never q itself. */
+  /** [queryHeads] of f32 */
+  readonly alibiSlopes?: RecordAttendCall['alibiSlopes'];
+  /** Of out. Default f32. */
+  readonly outDtype?: OutDtype;
+  /** [tokens, queryHeads, headDim] of `outDtype`; never q itself. */
   readonly out: GpuTensor;
   /** [tokens, queryHeads] of f32. Default: not kept. */
   readonly lse?: GpuTensor;
@@ -118,10 +133,10 @@ export class Step {
    * Attention of the step's queries over each sequence's tokens, the new ones included.
    * @param layer index of the layer, which must have been appended to
    * @param q [tokens, queryHeads, headDim], f32, or f16/bf16 bits with `dtype` stated
-   * @returns out [tokens, queryHeads, headDim] and lse [tokens, queryHeads]
+   * @returns out [tokens, queryHeads, headDim] of `outDtype`, and lse [tokens, queryHeads]
    * @throws TypeError or RangeError naming what does not fit
    */
-  async attend(layer: number, q: FloatArray, options: StepAttendOptions = {}): Promise<AttendResult> {
+  async attend<D extends OutDtype = 'f32'>(layer: number, q: FloatArray, options: StepAttendOptions<D> = {}): Promise<AttendResult<D>> {
     return this.#attend(layer, q, options);
   }
 
@@ -129,9 +144,9 @@ export class Step {
    * As {@link attend}, at once.
    * @throws TypeError on a backend that cannot: one with threads
    */
-  attendSync(layer: number, q: FloatArray, options: StepAttendOptions = {}): AttendResult {
+  attendSync<D extends OutDtype = 'f32'>(layer: number, q: FloatArray, options: StepAttendOptions<D> = {}): AttendResult<D> {
     if (!this.backend.synchronous) throw new TypeError(`"attendSync" expected a backend that answers at once, got one (${this.backend.kind}) that gives promises: use attend`);
-    return this.#attend(layer, q, options) as AttendResult;
+    return this.#attend(layer, q, options) as AttendResult<D>;
   }
 
   /** The GPU backend, or an error. */
@@ -167,15 +182,18 @@ export class Step {
     const { blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
     const {
       causal = attention.causal, windowLeft = attention.windowLeft, windowRight = attention.windowRight,
-      softcap = attention.softcap, sinks = attention.sinks, softmaxScale = attention.softmaxScale, dtype, out, lse,
+      softcap = attention.softcap, sinks = attention.sinks, alibiSlopes = attention.alibiSlopes, softmaxScale = attention.softmaxScale,
+      kDescale, vDescale, dtype, outDtype, out, lse,
     } = options;
     this.#recorder().recordAttend(encoder, {
-      causal, windowLeft, windowRight, softcap, sinks, softmaxScale, dtype, out, lse,
-      pages: this.pages[layer], q, queryHeads, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale,
+      causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale, dtype, outDtype, out, lse,
+      pages: this.pages[layer], q, queryHeads, blockTable, cuSeqlensQ, seqUsedK, kDescale, vDescale,
+      kScale: kDescale === undefined ? kScale : undefined,
+      vScale: vDescale === undefined ? vScale : undefined,
     });
   }
 
-  #attend(layer: number, q: FloatArray, options: StepAttendOptions): AttendResult | Promise<AttendResult> {
+  #attend<D extends OutDtype>(layer: number, q: FloatArray, options: StepAttendOptions<D>): AttendResult<D> | Promise<AttendResult<D>> {
     this.#assertOpen();
     const { attention, queryHeads, layout, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
     if (!this.#appended[layer]) throw new Error(`"attend" expected layer ${layer} to have been appended to in this step`);
@@ -184,11 +202,14 @@ export class Step {
     const { blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
     const {
       causal = attention.causal, windowLeft = attention.windowLeft, windowRight = attention.windowRight,
-      softcap = attention.softcap, sinks = attention.sinks, softmaxScale = attention.softmaxScale, dtype, out, lse,
+      softcap = attention.softcap, sinks = attention.sinks, alibiSlopes = attention.alibiSlopes, softmaxScale = attention.softmaxScale,
+      kDescale, vDescale, dtype, outDtype, out, lse,
     } = options;
     return this.backend.attend({
-      causal, windowLeft, windowRight, softcap, sinks, softmaxScale, dtype, out, lse,
-      pages: this.pages[layer], q, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale,
+      causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale, dtype, outDtype, out, lse,
+      pages: this.pages[layer], q, blockTable, cuSeqlensQ, seqUsedK, kDescale, vDescale,
+      kScale: kDescale === undefined ? kScale : undefined,
+      vScale: vDescale === undefined ? vScale : undefined,
     });
   }
 
@@ -198,8 +219,10 @@ export class Step {
    */
   commit(): void {
     this.#assertOpen();
-    const missing = this.#appended.flatMap((done, layer) => (done ? [] : [layer]));
-    if (missing.length > 0 && this.tokens > 0) throw new Error(`"commit" expected every layer to have been appended to, missing ${missing.join(', ')}`);
+    if (this.tokens > 0 && this.#appended.includes(false)) {
+      const missing = this.#appended.flatMap((done, layer) => (done ? [] : [layer]));
+      throw new Error(`"commit" expected every layer to have been appended to, missing ${missing.join(', ')}`);
+    }
     this.#end();
     for (const { sequence, tokens, blocks, replaced } of this.reservations) {
       if (replaced !== undefined) this.pool.release(replaced);

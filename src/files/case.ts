@@ -2,7 +2,8 @@
 import type { CodeArray } from '../backend.js';
 import { FormatError } from '../errors.js';
 import { formats, resolveFormat, type FloatArray, type FloatDtype, type Format } from '../formats.js';
-import { isGiven, type Granularity, type SideOptions } from '../layout.js';
+import type { Granularity, SideOptions } from '../layout.js';
+import { granularities, isGiven } from '../policies.js';
 import type { GivenScale } from '../scale.js';
 import type { SafetensorsFile } from './safetensors.js';
 import { float32, quote, showShape, uint16, uint8, type Tensor } from './tensor.js';
@@ -24,8 +25,6 @@ export function scaleShape(granularity: Granularity, groupSize: number | undefin
   const rows = [blocks, block, heads];
   return granularity === 'group' ? [...rows, dim / groupSize!] : rows;
 }
-
-const granularities: readonly Granularity[] = ['tensor', 'head', 'channel', 'token-head', 'group'];
 
 const floatDtypes: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 const HEADER = 8;
@@ -146,8 +145,8 @@ export class CaseReader {
   statedGranularity(side: 'k' | 'v'): Granularity | undefined {
     const key = this.#keyOf(side, 'granularity', 'granularity');
     const stated = this.text(key);
-    if (stated === undefined || (granularities as readonly string[]).includes(stated)) return stated as Granularity | undefined;
-    return this.fail(`metadata "${key}" expected one of ${granularities.join(', ')}, got ${quote(stated)}`);
+    if (stated === undefined || Object.hasOwn(granularities, stated)) return stated as Granularity | undefined;
+    return this.fail(`metadata "${key}" expected one of ${Object.keys(granularities).join(', ')}, got ${quote(stated)}`);
   }
 
   /** The group size that the metadata states for a side. */

@@ -1,7 +1,8 @@
 /** The codec as plain functions: values ↔ codes, and rows → codes and scales. Synchronous, exact, no backend needed. */
 import { bytesOf, describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
 import { paramWriter, quantizeParams, ROWS_AT_ONCE } from '../layout.js';
-import { checkRecipeFormat, quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
+import { checkPolicy } from '../policies.js';
+import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkScale } from '../scale.js';
 import { instantiateKernels, type Kernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
@@ -140,7 +141,7 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
   const { quotient = 'divide' } = options;
   if (quotient !== 'divide' && quotient !== 'reciprocal') throw new TypeError(`"quotient" expected divide or reciprocal, got ${describe(quotient)}`);
   const recipe = resolveRecipe(options.recipe);
-  checkRecipeFormat(recipe, format);
+  checkPolicy({ format, granularity: 'token-head' }, 'k', recipe);
   const computed = quantizeRule({ format, granularity: 'token-head' }, recipe, 1);
   const rule = given === undefined ? computed : { ...computed, quotient: quotients[quotient] };
   const out = checkOut(options.out, Uint8Array, x.length, 'out');

@@ -1,7 +1,7 @@
 /** Tokens as plain arrays, into a cache and past it: what a cache must give, without one. */
 import { is } from 'uvu/assert';
 import { KvCache, pageLayout } from '../../src/index.js';
-import type { AttendResult, Backend, LayerConfig, PerSide, Sequence, SideOptions, Step } from '../../src/index.js';
+import type { AttendResult, Backend, FormatName, LayerConfig, PerSide, Sequence, SideOptions, Step } from '../../src/index.js';
 import { assertSameBits } from '../bits.js';
 import { random, type Random } from '../random.js';
 
@@ -12,7 +12,7 @@ export interface Tokens {
 }
 
 /** The shape of a layer, all stated. */
-export type LayerShape = LayerConfig & Required<Pick<LayerConfig, 'queryHeads' | 'kvHeads' | 'headDim'>>;
+export type LayerShape = Omit<LayerConfig, 'dtype'> & Required<Pick<LayerConfig, 'queryHeads' | 'kvHeads' | 'headDim'>> & { readonly dtype?: PerSide<FormatName> };
 
 export const f32: LayerShape = { queryHeads: 4, kvHeads: 2, headDim: 8, dtype: 'f32' };
 export const fp8: LayerShape = { ...f32, dtype: 'fp8' };
