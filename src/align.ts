@@ -16,7 +16,7 @@ export interface CacheMismatch {
   readonly slot: number;
   /** KV head */
   readonly head: number;
-  /** Element of the head; absent for a scale. */
+  /** Element of the head; of a scale the first that it is for, and absent where it is for all. */
   readonly dim?: number;
   /** Both as bits in hex. */
   readonly expected: string;
@@ -85,7 +85,7 @@ interface CacheTensor {
   readonly actual: CodeArray;
 }
 
-function compareTensor({ what, side, expected, actual }: CacheTensor, { kvHeads, headDim, blockSize }: PageLayout): { count: number; first?: CacheMismatch } {
+function compareTensor({ what, side, expected, actual }: CacheTensor, layout: PageLayout): { count: number; first?: CacheMismatch } {
   const bytes = expected.BYTES_PER_ELEMENT as 1 | 2 | 4;
   const [a, b] = [wordsOf(expected, bytes), wordsOf(actual, bytes)];
   let count = 0;
@@ -96,9 +96,11 @@ function compareTensor({ what, side, expected, actual }: CacheTensor, { kvHeads,
     count++;
   }
   if (first < 0) return { count };
-  const row = what === 'scale' ? first : Math.floor(first / headDim);
+  const { kvHeads, headDim, blockSize } = layout;
+  const dimsEach = what === 'scale' ? layout[side].groupSize : 1;
+  const row = Math.floor((first * dimsEach) / headDim);
   const slot = Math.floor(row / kvHeads);
-  const dim = what === 'scale' ? undefined : first % headDim;
+  const dim = dimsEach === headDim ? undefined : (first * dimsEach) % headDim;
   return { count, first: { what, side, page: Math.floor(slot / blockSize), slot, head: row % kvHeads, dim, expected: hex(a[first], bytes), actual: hex(b[first], bytes) } };
 }
 
