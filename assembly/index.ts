@@ -1,8 +1,8 @@
 /** What the module exports. Addresses are in the imported memory; src/wasm/ lays it out. */
-import { decodeRun, widenRun } from "./codec";
+import { decodeRun, narrowRun, widenRun } from "./codec";
 import { encodeRun } from "./encode";
 import * as quantize from "./quantize";
-import { QuantizeParams } from "../build/params";
+import { DTYPE_F32, QuantizeParams } from "../build/params";
 
 export { append } from "./append";
 export { attend } from "./attend/attend";
@@ -21,6 +21,11 @@ export function decode(codes: usize, n: i32, values: usize, format: i32): void {
 /** n values (a multiple of 4) → f32. */
 export function widen(x: usize, dtype: i32, n: i32, values: usize): void {
   widenRun(x, dtype, n, values);
+}
+
+/** n f32 (a multiple of 4) → f16, rounded once; `halves` may be where x is. */
+export function narrow(x: usize, n: i32, halves: usize): void {
+  narrowRun(x, DTYPE_F32, n, halves);
 }
 
 /** The first `rows` contiguous rows at p.x, without pages. A given scale is that of all. */

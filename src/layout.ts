@@ -242,17 +242,25 @@ export const appendParams = {
  */
 export const WORK_WORDS = 5;
 
-/** Keys or values as the attention kernel finds them in a page: {@link SideLayout}, and the given scale. */
+/** Keys or values as the attention kernel finds them in a page: {@link SideLayout}, and the given scales. */
 export const sideParams = {
   format: 'i32',
   codes: 'i32',
   headStride: 'i32',
   tokenStride: 'i32',
   dimStride: 'i32',
-  /** 0: no scales in the page, `scale` holds for all. */
+  /** 0: no scales in the page. */
   scales: 'i32',
   scaleHeadStride: 'i32',
-  scale: 'f32',
+  /** Where a head has several groups: the dims of each, else 0. */
+  groupSize: 'i32',
+  scaleGroupStride: 'i32',
+  /** given: f32, at so many bytes from those of a sequence and head to the next's; 1 where the page holds scales. */
+  given: 'pointer',
+  givenSequenceStride: 'i32',
+  givenHeadStride: 'i32',
+  /** 1: (dim) f32 for each head, else one. */
+  perChannel: 'i32',
 } as const satisfies ParamRecord;
 
 /**
@@ -299,6 +307,8 @@ export const attendParams = {
   windowRight: 'i32',
   /** sinks: (queryHeads) f32; 0: none. */
   sinks: 'pointer',
+  /** alibiSlopes: (queryHeads) f32; 0: none. */
+  alibiSlopes: 'pointer',
   /** Working memory, see {@link attendScratch}: each thread has its own. */
   scratch: 'pointer',
   /** What threads take, (units, UNIT_WORDS) i32, and what is to be merged of it, (splits, UNIT_WORDS) i32. */
@@ -459,9 +469,9 @@ export const BLOCK_ROWS = 64;
  */
 export const ROW_FLOATS = MAX_HEAD_DIM + 16;
 /** Words of the kernel's record of a block of rows. */
-const BLOCK_WORDS = 6;
+const BLOCK_WORDS = 7;
 /** Words per row of the kernel's row records. */
-export const ROW_WORDS = 14;
+export const ROW_WORDS = 16;
 
 /** Working memory of the attention kernel: where each part begins, in bytes. */
 export const attendScratch = (() => {
@@ -475,6 +485,8 @@ export const attendScratch = (() => {
     /** The tile's scales: (TILE_KEYS) each. */
     kScales: place(TILE_KEYS),
     vScales: place(TILE_KEYS),
+    /** Those of one group of dims. */
+    groupScales: place(TILE_KEYS),
     /** V scales times a power of two: what probabilities are multiplied with. */
     weights: place(TILE_KEYS),
     /** Queries times a power of two each: (BLOCK_ROWS) rows. */

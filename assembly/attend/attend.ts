@@ -6,6 +6,7 @@
  * Up to BLOCK_ROWS rows (query rows × heads of the group) share one pass over the keys they see, a tile of TILE_KEYS keys at
  * a time: queries times keys, softmax, probabilities times values. Few rows multiply FP8 codes as they are, decoding in
  * registers, keys where they lie in their pages; for many rows the tile is gathered and decoded first. The bits are the same.
+ * A side whose heads have several groups of dims is always decoded, times its scales: from there on it is one of f32.
  *
  * Order: tiles and cuts begin at fixed keys (multiples of TILE_KEYS and CUT_KEYS), so what a row adds up, and in which
  * order, depends on the row alone: not on its block, batch, chunk or pages.
@@ -17,7 +18,10 @@ import { addPanel16, addPanel8, addTwoRows, spreadMask, TWO_ROWS_LANES } from ".
 import { scaleQueries } from "./query";
 import { Block, rowAt, rowOf, rowsOf, rowsPerHead, sees, startBlock, sumsOf } from "./rows";
 import { softmaxRow, weigh } from "./softmax";
-import { anySpecialKey, anySpecialValue, codeBias, codesOf, decodeTile, elementBytes, entryOf, gatherKeys, gatherScales, gatherValues, isDimMajor, pageAt, valueStride } from "./tile";
+import {
+  anySpecialKey, anySpecialValue, codeBias, codesOf, decodeTile, elementBytes, entryOf, gatherKeys, gatherScales, gatherValues, givenScales, hasKeyScales,
+  isDimMajor, pageAt, scaleKeyGroups, scaleValueGroups, valueStride,
+} from "./tile";
 import {
   AttendParams, BLOCK_ROWS, CUT_KEYS, FORMAT_E4M3FN, FORMAT_E5M2, FORMAT_F16, FORMAT_F32, SCRATCH_BLOCK, SCRATCH_CODES, SCRATCH_CUT_SUMS, SCRATCH_K_SCALES,
   SCRATCH_QUERIES, SCRATCH_SCORES, SCRATCH_SUMS, SCRATCH_V_SCALES, SCRATCH_WEIGHTS, SideParams, TILE_KEYS, WORK_WORDS,
@@ -27,6 +31,12 @@ import {
 const MANY_ROWS: i32 = ASC_FEATURE_RELAXED_SIMD ? 24 : 12;
 /** FP8 values of decoded tiles are left 2^60 too small: far from where factors or products overflow or are denormal. */
 const TILE_BIAS = 60;
+
+/** The format in which a side is multiplied. */
+@inline
+function productFormat(side: SideParams): i32 {
+  return side.groupSize != 0 ? FORMAT_F32 : side.format;
+}
 
 /** What the other factor of products with a format is scaled by, see query.ts. */
 @inline
@@ -185,21 +195,31 @@ function attendTile(
     row.from = max(0, row.first - first);
     row.to = min(TILE_KEYS, row.end - first);
   }
-  if (!kCodes) gatherKeys(p, blocks, kvHead, first, from, to);
-  gatherScales(p, k, blocks, kvHead, first, from, to, kScales);
-  scoreRows(p, blocks, kvHead, first, rows, n, queries, kCodes ? 0 : decodeTile(p, k.format, 0, p.dim * TILE_KEYS, kBias));
+  let keys: usize = 0;
+  if (!kCodes) {
+    gatherKeys(p, blocks, kvHead, first, from, to);
+    keys = decodeTile(p, k.format, 0, p.dim * TILE_KEYS, kBias);
+    if (k.groupSize != 0) scaleKeyGroups(p, blocks, kvHead, first, from, to, keys);
+  }
+  if (hasKeyScales(k)) gatherScales(p, k, blocks, kvHead, 0, first, from, to, kScales);
+  scoreRows(p, blocks, kvHead, first, rows, n, queries, keys);
   gatherValues(p, blocks, kvHead, first, from, to);
-  gatherScales(p, v, blocks, kvHead, first, from, to, vScales);
+  if (hasKeyScales(v)) gatherScales(p, v, blocks, kvHead, 0, first, from, to, vScales);
   const scores = scratch(p, SCRATCH_SCORES);
   const weights = scratch(p, SCRATCH_WEIGHTS);
   const safe = weigh(vScales, from, to, vBias, weights);
   for (let r = 0; r < n; r++) {
     const row = rowAt(rows, r);
-    if (row.from < row.to) softmaxRow(p, row, scores + <usize>r * ROW_BYTES, kScales, vScales, weights, vBias, safe);
+    if (row.from < row.to) softmaxRow(p, row, first, scores + <usize>r * ROW_BYTES, kScales, vScales, weights, vBias, safe);
   }
   const stride = valueStride(v);
-  if (vCodes) addRows(p, rows, n, scratch(p, SCRATCH_CODES), v.format, stride, sums);
-  else addRows(p, rows, n, decodeTile(p, v.format, from * stride, (to - from) * stride, vBias), FORMAT_F32, stride, sums);
+  if (vCodes) {
+    addRows(p, rows, n, scratch(p, SCRATCH_CODES), v.format, stride, sums);
+    return;
+  }
+  const values = decodeTile(p, v.format, from * stride, (to - from) * stride, vBias);
+  if (v.groupSize != 0) scaleValueGroups(p, blocks, kvHead, first, from, to, values);
+  addRows(p, rows, n, values, FORMAT_F32, stride, sums);
 }
 
 function startCut(rows: usize, n: i32): void {
@@ -221,19 +241,21 @@ function fillWithOnes(scales: usize): void {
 export function attendCut(p: AttendParams, block: Block, first: i32, end: i32): void {
   const k = changetype<SideParams>(p.k);
   const v = changetype<SideParams>(p.v);
-  const kBias = biasOf(k.format, block.n);
-  const vBias = biasOf(v.format, block.n);
+  const kFormat = productFormat(k);
+  const vFormat = productFormat(v);
+  const kBias = biasOf(kFormat, block.n);
+  const vBias = biasOf(vFormat, block.n);
   const queries = scratch(p, SCRATCH_QUERIES);
   const sums = scratch(p, SCRATCH_CUT_SUMS);
   const step = <usize>rowsPerHead(block.n) * ROW_BYTES;
   for (let head = 0; head < block.heads; head++) {
     const rows = rowsOf(p, block, head);
-    scaleQueries(p, rows, block.n, queries + <usize>head * step, kBias, k.scale);
+    scaleQueries(p, rows, block.n, queries + <usize>head * step, kBias, givenScales(k, block.sequence, block.kvHead + head));
     startCut(rows, block.n);
   }
   memory.fill(sums, 0, <usize>block.heads * step);
-  if (k.scales == 0) fillWithOnes(scratch(p, SCRATCH_K_SCALES));
-  if (v.scales == 0) fillWithOnes(scratch(p, SCRATCH_V_SCALES));
+  if (!hasKeyScales(k)) fillWithOnes(scratch(p, SCRATCH_K_SCALES));
+  if (!hasKeyScales(v)) fillWithOnes(scratch(p, SCRATCH_V_SCALES));
   const blocks = block.blocks;
   const kvHead = block.kvHead;
   const heads = block.heads;
@@ -242,8 +264,8 @@ export function attendCut(p: AttendParams, block: Block, first: i32, end: i32): 
     const from = max(0, block.first - tile);
     const to = min(TILE_KEYS, block.end - tile);
     if (from >= to) continue;
-    const kCodes = isDimMajor(k) && multipliesCodes(k.format, n) && !anySpecialKey(p, blocks, kvHead, heads, tile, from, to);
-    const vCodes = multipliesCodes(v.format, n) && !anySpecialValue(p, blocks, kvHead, heads, tile, from, to);
+    const kCodes = isDimMajor(k) && multipliesCodes(kFormat, n) && !anySpecialKey(p, blocks, kvHead, heads, tile, from, to);
+    const vCodes = multipliesCodes(vFormat, n) && !anySpecialValue(p, blocks, kvHead, heads, tile, from, to);
     for (let head = 0; head < heads; head++) {
       const at = <usize>head * step;
       attendTile(p, blocks, kvHead + head, tile, from, to, rowsOf(p, block, head), n, queries + at, sums + at, kBias, vBias, kCodes, vCodes);
@@ -264,7 +286,7 @@ export function attendBlock(p: AttendParams, block: Block): void {
       if (sees(row, cut, cutEnd)) mergeCut(row, sumsOf(p, SCRATCH_CUT_SUMS, block, i), sumsOf(p, SCRATCH_SUMS, block, i), bytes);
     }
   }
-  for (let i = 0; i < block.heads * block.n; i++) finishRow(p, rowOf(p, block, i), sumsOf(p, SCRATCH_SUMS, block, i));
+  for (let i = 0; i < block.heads * block.n; i++) finishRow(p, rowOf(p, block, i), block.sequence, sumsOf(p, SCRATCH_SUMS, block, i));
 }
 
 /** All work items, on one thread. */

@@ -2,11 +2,12 @@
  * Cuts of the KV axis joined, in ascending order, and the result written. Bounded.
  *
  * m = max(mA, mB), sum = sumA · exp(mA − m) + sumB · exp(mB − m), and the value sums alike.
- * At the end a sink joins max and sum; out = sums / sum, lse = m + ln(sum).
+ * At the end a sink joins max and sum; out = sums / sum · the given scale of V, lse = m + ln(sum).
  */
 import { exp1, ln } from "./exp";
 import { Row } from "./rows";
 import { finiteBase } from "./softmax";
+import { givenScales } from "./tile";
 import { AttendParams, PARTIAL_WORDS, SideParams } from "../../build/params";
 
 /** Joins a cut that the row saw something of into the row's totals; `bytes` of value sums. */
@@ -46,7 +47,7 @@ export function mergePartial(row: Row, partial: usize, sums: usize, bytes: usize
 }
 
 /** Writes out and lse of a row. */
-export function finishRow(p: AttendParams, row: Row, sums: usize): void {
+export function finishRow(p: AttendParams, row: Row, sequence: i32, sums: usize): void {
   const bytes = <usize>p.dim << 2;
   const index = (row.q - p.q) / bytes;
   const out = p.out + index * bytes;
@@ -61,9 +62,12 @@ export function finishRow(p: AttendParams, row: Row, sums: usize): void {
   const own = exp1(row.max - base);
   const sum = row.sum * own + exp1(sink - base);
   const share = f32x4.splat(own / sum);
-  const vScale = f32x4.splat(changetype<SideParams>(p.v).scale);
+  const v = changetype<SideParams>(p.v);
+  const scales = givenScales(v, sequence, row.head / (p.queryHeads / p.kvHeads));
+  const one = v128.load32_splat(scales);
   for (let at: usize = 0; at < bytes; at += 16) {
-    v128.store(out + at, f32x4.mul(f32x4.mul(v128.load(sums + at), share), vScale));
+    const scale = v.perChannel != 0 ? v128.load(scales + at) : one;
+    v128.store(out + at, f32x4.mul(f32x4.mul(v128.load(sums + at), share), scale));
   }
   // −∞ is the sign of a row that sees nothing; one whose scores are all −∞ is 0 / 0.
   store<f32>(lse, sum == 0 ? <f32>NaN : <f32>(<f64>base + ln(sum)));

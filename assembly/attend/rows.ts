@@ -9,6 +9,10 @@ export class Row {
   q: usize;
   /** Query head. */
   head: i32;
+  /** Where it stands among the keys. */
+  position: i32;
+  /** Its head's ALiBi slope; 0 without. */
+  slope: f32;
   /** Keys it sees: first … end − 1. Empty when first ≥ end. */
   first: i32;
   end: i32;
@@ -50,6 +54,7 @@ export class Block {
   heads: i32;
   /** Rows of each head. */
   n: i32;
+  sequence: i32;
   /** The sequence's row of the block table. */
   blocks: usize;
   /** Keys that any row sees: first … end − 1, none between them unseen. Heads do not differ in this. */
@@ -93,6 +98,8 @@ function startRow(p: AttendParams, row: Row, work: usize, kvHead: i32, i: i32): 
   const queryRow = i / group;
   const at = load<i32>(work, 8) + queryRow;
   row.head = kvHead * group + i % group;
+  row.position = at;
+  row.slope = p.alibiSlopes != 0 ? load<f32>(p.alibiSlopes + (<usize>row.head << 2)) : 0;
   row.q = p.q + <usize>((load<i32>(work) + queryRow) * p.queryHeads + row.head) * (<usize>p.dim << 2);
   // In 64 bits: a window may be as wide as 2³¹ − 1, and `at` negative.
   row.first = p.windowLeft < 0 ? 0 : <i32>max<i64>(0, <i64>at - p.windowLeft);
@@ -111,7 +118,8 @@ export function startBlock(p: AttendParams, block: Block, item: i32, kvHead: i32
   block.kvHead = kvHead;
   block.heads = heads;
   block.n = min(BLOCK_ROWS, load<i32>(work, 4) * (p.queryHeads / p.kvHeads) - firstRow);
-  block.blocks = p.blockTable + <usize>(load<i32>(work, 16) * p.maxBlocks << 2);
+  block.sequence = load<i32>(work, 16);
+  block.blocks = p.blockTable + <usize>(block.sequence * p.maxBlocks << 2);
   block.first = i32.MAX_VALUE;
   block.end = 0;
   for (let i = 0; i < heads * block.n; i++) {

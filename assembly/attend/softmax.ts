@@ -1,7 +1,8 @@
 /**
  * Online softmax of one row over one tile. Bounded.
  *
- * s = dot · kScale[key] · factor, then softcap · tanh(s / softcap); keys the row does not see become −∞ by selection.
+ * s = dot · kScale[key] · factor + slope · (key − position), then softcap · tanh(s / softcap); keys the row does not see
+ * become −∞ by selection.
  * m' = max(m, max s), e = exp(s − m'), sum' = sum · exp(m − m') + Σ e; then p = e · weight[key], weight = vScale · 2^(bias − shift).
  * Σ e: lane l sums keys ≡ l (mod 4) ascending, then (l0 + l2) + (l1 + l3). Masked lanes add exactly 0.
  * A row that sees a NaN is NaN: max leaves NaN out, but exp and the sums keep it.
@@ -10,6 +11,7 @@
  * 2^shift smaller, to sums that are made so and put right afterwards (row.rescale, row.restore).
  */
 import { exp1, exp4, tanh4 } from "./exp";
+import { addProduct } from "./product";
 import { largestExponentOf, powerOfTwo } from "./query";
 import { Row } from "./rows";
 import { AttendParams } from "../../build/params";
@@ -56,19 +58,41 @@ function maskScores(row: Row, scores: usize): void {
   }
 }
 
-/** Scales, caps and masks the scores at `scores` … `end` − 1 in place; gives the largest. */
+/** Scores times their scales, from byte `begin` to `end` − 1; gives the largest of each lane. */
 @inline
-function finishScores(p: AttendParams, row: Row, rowScores: usize, kScales: usize): f32 {
+function scaleScores(row: Row, rowScores: usize, kScales: usize, begin: usize, end: usize): v128 {
   const factor = f32x4.splat(row.factor);
-  const begin: usize = (row.from & ~3) << 2;
-  const end: usize = ((row.to + 3) & ~3) << 2;
-  const whole = ((row.from | row.to) & 3) == 0 && p.softcap == 0;
   let largest = f32x4.splat(-<f32>Infinity);
   for (let at = begin; at < end; at += 16) {
     const s = f32x4.mul(f32x4.mul(v128.load(rowScores + at), v128.load(kScales + at)), factor);
     v128.store(rowScores + at, s);
     largest = f32x4.pmax(largest, s);
   }
+  return largest;
+}
+
+/** The same, with slope · (key − position) added; the tile begins at key `first`. */
+function scaleAndTilt(row: Row, first: i32, rowScores: usize, kScales: usize, begin: usize, end: usize): v128 {
+  const factor = f32x4.splat(row.factor);
+  const slope = f32x4.splat(row.slope);
+  let distance = i32x4.add(i32x4.splat(first - row.position + <i32>(begin >> 2)), i32x4(0, 1, 2, 3));
+  let largest = f32x4.splat(-<f32>Infinity);
+  for (let at = begin; at < end; at += 16, distance = i32x4.add(distance, i32x4.splat(4))) {
+    const scaled = f32x4.mul(f32x4.mul(v128.load(rowScores + at), v128.load(kScales + at)), factor);
+    const s = addProduct(scaled, slope, f32x4.convert_i32x4_s(distance));
+    v128.store(rowScores + at, s);
+    largest = f32x4.pmax(largest, s);
+  }
+  return largest;
+}
+
+/** Scales, tilts, caps and masks the row's scores in place; gives the largest. */
+@inline
+function finishScores(p: AttendParams, row: Row, first: i32, rowScores: usize, kScales: usize): f32 {
+  const begin: usize = (row.from & ~3) << 2;
+  const end: usize = ((row.to + 3) & ~3) << 2;
+  const whole = ((row.from | row.to) & 3) == 0 && p.softcap == 0;
+  let largest = p.alibiSlopes != 0 ? scaleAndTilt(row, first, rowScores, kScales, begin, end) : scaleScores(row, rowScores, kScales, begin, end);
   if (whole) return maxOfLanes(largest);
   if (p.softcap != 0) capScores(p.softcap, rowScores + begin, rowScores + end);
   maskScores(row, rowScores);
@@ -104,11 +128,11 @@ export function weigh(vScales: usize, from: i32, to: i32, exponent: i32, weights
 }
 
 /**
- * Turns the row's scores of this tile into probabilities times V scale times 2^bias, and carries its max and sum on.
+ * Turns the row's scores of the tile that begins at key `first` into probabilities times V scale times 2^bias, and carries its max and sum on.
  * @param weights what {@link weigh} gave for the tile and 2^bias, and `safe` what it returned
  */
-export function softmaxRow(p: AttendParams, row: Row, scores: usize, kScales: usize, vScales: usize, weights: usize, bias: i32, safe: bool): void {
-  const largest = max<f32>(row.cutMax, finishScores(p, row, scores, kScales));
+export function softmaxRow(p: AttendParams, row: Row, first: i32, scores: usize, kScales: usize, vScales: usize, weights: usize, bias: i32, safe: bool): void {
+  const largest = max<f32>(row.cutMax, finishScores(p, row, first, scores, kScales));
   const base = finiteBase(largest);
   const base4 = f32x4.splat(base);
   const rescale = exp1(row.cutMax - base);

@@ -11,7 +11,7 @@ import { scatterRow } from "../panel";
 import { scratch } from "./memory";
 import { powerOfTwo } from "./query";
 import {
-  AttendParams, DTYPE_F16, FORMAT_E4M3FN, FORMAT_E5M2, FORMAT_F16, FORMAT_F32, FORMAT_INT8, SCRATCH_CODES, SCRATCH_TILE, SideParams, TILE_KEYS,
+  AttendParams, DTYPE_F16, FORMAT_E4M3FN, FORMAT_E5M2, FORMAT_F16, FORMAT_F32, FORMAT_INT8, SCRATCH_CODES, SCRATCH_GROUP_SCALES, SCRATCH_TILE, SideParams, TILE_KEYS,
 } from "../../build/params";
 
 /** By which power of two codes are too small when they are multiplied undecoded; 0: by none, as int8's, f16's and f32's. */
@@ -68,6 +68,18 @@ export function isDimMajor(k: SideParams): bool {
   return <usize>k.dimStride != elementBytes(k.format);
 }
 
+/** Whether each key has one scale in its page. */
+@inline
+export function hasKeyScales(side: SideParams): bool {
+  return side.scales != 0 && side.groupSize == 0;
+}
+
+/** Where the given scale of a sequence's head is, or those of its channels. */
+@inline
+export function givenScales(side: SideParams, sequence: i32, head: i32): usize {
+  return side.given + <usize>(sequence * side.givenSequenceStride + head * side.givenHeadStride);
+}
+
 /** The entry of the block table that a key belongs to; the next block's follows. */
 @inline
 export function entryOf(p: AttendParams, blocks: usize, key: i32): usize {
@@ -117,14 +129,13 @@ export function gatherValues(p: AttendParams, blocks: usize, head: i32, first: i
   }
 }
 
-/** The scales of the same keys; nothing where pages hold none. */
-export function gatherScales(p: AttendParams, side: SideParams, blocks: usize, head: i32, first: i32, from: i32, to: i32, scales: usize): void {
-  if (side.scales == 0) return;
+/** The scales of the same keys, of one group of dims. */
+export function gatherScales(p: AttendParams, side: SideParams, blocks: usize, head: i32, group: i32, first: i32, from: i32, to: i32, scales: usize): void {
   let place = (first + from) % p.blockSize;
   let entry = entryOf(p, blocks, first + from);
   for (let key = from; key < to; place = 0, entry += 4) {
     const run = min(p.blockSize - place, to - key);
-    const source = pageAt(p, entry) + side.scales + <usize>head * side.scaleHeadStride + (<usize>place << 2);
+    const source = pageAt(p, entry) + side.scales + <usize>head * side.scaleHeadStride + <usize>group * side.scaleGroupStride + (<usize>place << 2);
     const target = scales + (<usize>key << 2);
     const bytes = <usize>run << 2;
     let at: usize = 0;
@@ -205,4 +216,32 @@ export function decodeTile(p: AttendParams, format: i32, first: i32, n: i32, bia
   if (format == FORMAT_F16) widenRun(source, DTYPE_F16, n, target);
   else decodeRun(source, n, target, format, powerOfTwo(-bias));
   return tile;
+}
+
+/** The decoded keys from … to − 1 of the tile, at `tile`, times the scales of their groups. */
+export function scaleKeyGroups(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32, tile: usize): void {
+  const k = changetype<SideParams>(p.k);
+  const scales = scratch(p, SCRATCH_GROUP_SCALES);
+  const begin: usize = (from & ~3) << 2;
+  const end = <usize>to << 2;
+  for (let d = 0; d < p.dim; d++, tile += TILE_KEYS << 2) {
+    if (d % k.groupSize == 0) gatherScales(p, k, blocks, head, d / k.groupSize, first, from, to, scales);
+    for (let at = begin; at < end; at += 16) v128.store(tile + at, f32x4.mul(v128.load(tile + at), v128.load(scales + at)));
+  }
+}
+
+/** The same for values. */
+export function scaleValueGroups(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32, tile: usize): void {
+  const v = changetype<SideParams>(p.v);
+  const scales = scratch(p, SCRATCH_GROUP_SCALES);
+  const rowBytes = <usize>valueStride(v) << 2;
+  const bytes = <usize>v.groupSize << 2;
+  tile += <usize>from * rowBytes;
+  for (let group = 0; group * v.groupSize < p.dim; group++, tile += bytes) {
+    gatherScales(p, v, blocks, head, group, first, from, to, scales);
+    for (let key = from, row = tile; key < to; key++, row += rowBytes) {
+      const scale = v128.load32_splat(scales + (<usize>key << 2));
+      for (let at: usize = 0; at < bytes; at += 16) v128.store(row + at, f32x4.mul(v128.load(row + at), scale));
+    }
+  }
 }

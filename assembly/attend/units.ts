@@ -72,5 +72,5 @@ export function mergeSplit(p: AttendParams, index: i32): void {
       partial += <usize>(PARTIAL_WORDS << 2) + bytes;
     }
   }
-  for (let i = 0; i < n; i++) finishRow(p, rowOf(p, block, i), sumsOf(p, SCRATCH_SUMS, block, i));
+  for (let i = 0; i < n; i++) finishRow(p, rowOf(p, block, i), block.sequence, sumsOf(p, SCRATCH_SUMS, block, i));
 }

@@ -3,6 +3,7 @@ import { newResult, partsOf, planAttention, type AttendPlan, type WorkPart } fro
 import type { AttendCall, AttendResult, OutArray, OutDtype } from '../backend.js';
 import { bytesOf, floatDtypes, formats } from '../formats.js';
 import { align16, attendParams, attendScratch, paramWriter, sideParams, WORK_WORDS, type SideLayout } from '../layout.js';
+import type { GivenScales } from '../scale.js';
 import type { Kernels } from './kernels.js';
 import { carve, Scratch, type WasmMemory } from './memory.js';
 import type { PageBytes } from './pages.js';
@@ -22,9 +23,23 @@ const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) =>
 
 const itemsOf = ({ work }: AttendPlan, { first, items }: WorkPart): Int32Array => work.subarray(first * WORK_WORDS, (first + items) * WORK_WORDS);
 
-function writeSide(view: DataView, at: number, side: SideLayout, scale: number): void {
-  const { codes, headStride, tokenStride, dimStride, scales, scaleHeadStride } = side;
-  sideWriter.write(view, at, { format: formats[side.format].id, codes, headStride, tokenStride, dimStride, scales, scaleHeadStride, scale });
+/** @param given where the given scales are */
+function writeSide(view: DataView, at: number, side: SideLayout, headDim: number, { sequenceStride, headStride, dimStride }: GivenScales, given: number): void {
+  sideWriter.write(view, at, {
+    format: formats[side.format].id,
+    codes: side.codes,
+    headStride: side.headStride,
+    tokenStride: side.tokenStride,
+    dimStride: side.dimStride,
+    scales: side.scales,
+    scaleHeadStride: side.scaleHeadStride,
+    groupSize: side.groupSize < headDim ? side.groupSize : 0,
+    scaleGroupStride: side.scaleGroupStride,
+    given,
+    givenSequenceStride: 4 * sequenceStride,
+    givenHeadStride: 4 * headStride,
+    perChannel: dimStride,
+  });
 }
 
 /** A part of a call, and how it is divided among threads; undefined where one does it all. */
@@ -90,19 +105,19 @@ export class AttendMemory {
       out: call.out ?? (newResult(plan.outDtype, plan.totalQ * plan.queryHeads * headDim) as OutArray<D>),
       lse: call.lse ?? new Float32Array(plan.totalQ * plan.queryHeads),
     };
-    const inputs = [call.q, plan.blockTable, plan.sinks].map((input) => input?.buffer);
+    const inputs = [call.q, plan.blockTable, plan.sinks, plan.alibiSlopes, plan.kScale.values, plan.vScale.values].map((input) => input?.buffer);
     const apart = parts.length > 1 && (inputs.includes(result.out.buffer) || inputs.includes(result.lse.buffer));
     const { out, lse } = apart ? { out: newResult(plan.outDtype, result.out.length) as OutArray<D>, lse: new Float32Array(result.lse.length) } : result;
     return { call, pages, plan, parts, out, lse, result };
   }
 
   /** Bytes of what a part needs in working memory, in the order in which it is laid out. */
-  #sizes({ work, queryHeads, blockTable, dtype }: AttendPlan, headDim: number, { rows, units }: Part): number[] {
+  #sizes({ work, queryHeads, blockTable, kScale, vScale, dtype }: AttendPlan, headDim: number, { rows, units }: Part): number[] {
     const values = rows * queryHeads * headDim;
     const threads = units ? this.#threads : 1;
     return [
       threads * PARAMS_STRIDE, sideWriter.bytes, sideWriter.bytes, work.byteLength, values * 4, values * 4, rows * queryHeads * 4,
-      blockTable.byteLength, queryHeads * 4, threads * SCRATCH_STRIDE, dtype === 'f32' ? 0 : values * floatDtypes[dtype].bytes,
+      blockTable.byteLength, queryHeads * 4, queryHeads * 4, kScale.values.byteLength, vScale.values.byteLength, threads * SCRATCH_STRIDE, dtype === 'f32' ? 0 : values * floatDtypes[dtype].bytes,
       units?.units.byteLength ?? 0, units?.splits.byteLength ?? 0, units?.partialBytes ?? 0,
     ];
   }
@@ -116,7 +131,7 @@ export class AttendMemory {
     const { units } = part;
     const sizes = this.#sizes(plan, headDim, part);
     const place = carve(this.#scratch.reserve(sum(sizes)));
-    const [params, kAt, vAt, work, q, outAt, lseAt, blockTable, sinks, scratch, narrow, unitsAt, splits, partials] = sizes.map(place);
+    const [params, kAt, vAt, work, q, outAt, lseAt, blockTable, sinks, alibiSlopes, kGiven, vGiven, scratch, narrow, unitsAt, splits, partials] = sizes.map(place);
     const { u8, i32, f32, view } = this.#memory;
     const items = itemsOf(plan, part);
     const firstRow = items[0];
@@ -128,12 +143,15 @@ export class AttendMemory {
     if (widens) this.#kernels.widen(narrow, floatDtypes[plan.dtype].id, floats, q);
     i32.set(plan.blockTable, blockTable >>> 2);
     if (plan.sinks) f32.set(plan.sinks, sinks >>> 2);
+    if (plan.alibiSlopes) f32.set(plan.alibiSlopes, alibiSlopes >>> 2);
+    f32.set(plan.kScale.values, kGiven >>> 2);
+    f32.set(plan.vScale.values, vGiven >>> 2);
     if (units) {
       i32.set(units.units, unitsAt >>> 2);
       i32.set(units.splits, splits >>> 2);
     }
-    writeSide(view, kAt, k, plan.kScale.values[0]);
-    writeSide(view, vAt, v, plan.vScale.values[0]);
+    writeSide(view, kAt, k, headDim, plan.kScale, kGiven);
+    writeSide(view, vAt, v, headDim, plan.vScale, vGiven);
     const values = {
       work,
       items: part.items,
@@ -156,6 +174,7 @@ export class AttendMemory {
       windowLeft: plan.windowLeft,
       windowRight: plan.windowRight,
       sinks: plan.sinks ? sinks : 0,
+      alibiSlopes: plan.alibiSlopes ? alibiSlopes : 0,
       scratch,
       units: unitsAt,
       splits,
@@ -170,7 +189,12 @@ export class AttendMemory {
       params,
       collect: () => {
         const results = this.#memory.f32;
-        out.set(results.subarray(outAt >>> 2, (outAt >>> 2) + floats), firstRow * rowFloats);
+        if (plan.outDtype === 'f16') {
+          this.#kernels.narrow(outAt, floats, outAt);
+          bytesOf(out).set(this.#memory.u8.subarray(outAt, outAt + 2 * floats), 2 * firstRow * rowFloats);
+        } else {
+          out.set(results.subarray(outAt >>> 2, (outAt >>> 2) + floats), firstRow * rowFloats);
+        }
         lse.set(results.subarray(lseAt >>> 2, (lseAt >>> 2) + heads), firstRow * plan.queryHeads);
       },
     };

@@ -10,6 +10,7 @@ export interface Kernels extends UnitKernels, Record<string, unknown> {
   encode(x: number, dtype: number, n: number, codes: number, format: number, saturate: number): void;
   decode(codes: number, n: number, values: number, format: number): void;
   widen(x: number, dtype: number, n: number, values: number): void;
+  narrow(x: number, n: number, halves: number): void;
   quantizeRows(params: number, rows: number): void;
   append(params: number, tokens: number): void;
   attend(params: number): void;
