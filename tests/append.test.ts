@@ -239,6 +239,7 @@ test('shapes that no page can have are refused by name', () => {
   throws(() => pageLayout({ ...shape, k: { dtype: 'fp4' as 'fp8' } }), /"k.dtype" expected one of/);
   throws(() => pageLayout({ ...shape, v: { dtype: 'f16', granularity: 'token-head' } }), /"v.granularity" expected tensor for f16/);
   throws(() => pageLayout({ ...shape, k: { granularity: 'row' as 'tensor' } }), /"k.granularity" expected one of tensor, head, channel, token-head, group, got "row"/);
+  throws(() => pageLayout({ ...shape, k: { dtype: 'auto' as 'fp8' } }), /"k.dtype" expected one of .*, got auto, which only the "dtype" of a KvCache may be/);
   const layout = pageLayout(shape);
   throws(() => backend.createPages(layout, 0), /"count"/);
   throws(() => backend.createPages(layout, 2 ** 21), /"pages" expected to fit into WebAssembly memory, got \d+ bytes: \d+ bytes are left of 4 GiB/);
