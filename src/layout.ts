@@ -384,11 +384,13 @@ export const gpuAttendParams = {
   /** 0: no scales in the page. */
   kScales: 'u32',
   kScaleHeadStride: 'u32',
+  kScaleGroupStride: 'u32',
   vCodes: 'u32',
   vHeadStride: 'u32',
   vTokenStride: 'u32',
   vScales: 'u32',
   vScaleHeadStride: 'u32',
+  vScaleGroupStride: 'u32',
   /** Dtype of q. */
   dtype: 'u32',
   queryHeads: 'u32',
@@ -416,13 +418,28 @@ export const gpuAttendParams = {
   /** -1: unlimited. */
   windowLeft: 'i32',
   windowRight: 'i32',
-  /** softmaxScale · log2(e), times the given scale of K. */
+  /** softmaxScale · log2(e). */
   scoreScale: 'f32',
   /** softcap · log2(e); 0: none. */
   softcap: 'f32',
-  /** The given scale of V. */
-  valueScale: 'f32',
+  /** Whether the extras, f32 words of what a call says of single heads, begin with sinks. Where in them the others begin follows; 0: there are none. */
   hasSinks: 'u32',
+  /** ALiBi's slopes, by query head. */
+  alibi: 'u32',
+  /** The given scale of K; where there is one for each sequence or KV head, their place and strides. */
+  kScale: 'f32',
+  kGiven: 'u32',
+  kGivenSequenceStride: 'u32',
+  kGivenHeadStride: 'u32',
+  /** Factors by (KV head, dim), which are a part of the given scales. */
+  kChannels: 'u32',
+  vScale: 'f32',
+  vGiven: 'u32',
+  vGivenSequenceStride: 'u32',
+  vGivenHeadStride: 'u32',
+  vChannels: 'u32',
+  /** 1: out is f16. */
+  outHalves: 'u32',
   /** The bits of a NaN: WGSL refuses one that is written down. */
   nan: 'u32',
 } as const satisfies ParamRecord;

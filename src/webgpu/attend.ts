@@ -5,11 +5,12 @@ import { GPU_CUT_KEYS, gpuAttendParams, paramWriter, type PageLayout } from '../
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { attentionKernels, checkKernel, DECODE_TOKENS, decodeRows, prefillRows, type Kernel } from './kernels.js';
-import { paramBlock, type Region } from './memory.js';
-import type { GivenScales } from '../scale.js';
+import { FloatList, paramBlock, type Region } from './memory.js';
+import { splitChannels, type GivenScales } from '../scale.js';
 
 const writer = paramWriter(gpuAttendParams);
 const paramsBlock = paramBlock(writer.bytes);
+const extrasList = new FloatList();
 
 const NAN_BITS = 0x7fc00000;
 /** Partial results that are kept at a time: a call with more goes in passes. */
@@ -18,7 +19,7 @@ const PARTIAL_BYTES = 2 ** 26;
 const FAR = 2 ** 30 - 1;
 
 /** A checked call, with all its data in buffers. */
-export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks' | 'alibiSlopes'>> {
+export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks' | 'alibiSlopes'>>, Pick<AttentionOptions, 'alibiSlopes'> {
   readonly layout: PageLayout;
   readonly pageCount: number;
   readonly pages: Region;
@@ -29,7 +30,8 @@ export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks' |
   readonly blockTable: Region;
   readonly cuSeqlensQ: Region;
   readonly seqUsedK: Region;
-  readonly sinks: Region | undefined;
+  /** In a buffer only where nothing else is stated of single heads: see {@link saysMoreOfHeads}. */
+  readonly sinks: Float32Array | Region | undefined;
   readonly out: Region;
   readonly lse: Region;
   readonly totalQ: number;
@@ -78,6 +80,51 @@ export function attendKernels(call: Shape, { variant }: Gpu): Kernel[] {
   return kernels;
 }
 
+const isPerHead = ({ sequenceStride, headStride }: GivenScales): boolean => sequenceStride > 0 || headStride > 0;
+
+/** Whether a call states anything of single heads beside sinks: then all lies in one buffer of ours, as kernels have no more bindings. */
+export const saysMoreOfHeads = ({ alibiSlopes, kScale, vScale }: Pick<GpuAttendCall, 'alibiSlopes' | 'kScale' | 'vScale'>): boolean => alibiSlopes !== undefined || isPerHead(kScale) || isPerHead(vScale);
+
+/** Where the given scales of one side lie among the extras; 0: none does. */
+interface ScalePlaces {
+  readonly scale: number;
+  readonly given: number;
+  readonly sequenceStride: number;
+  readonly headStride: number;
+  readonly channels: number;
+}
+
+function placeScales(scales: GivenScales, layout: PageLayout): ScalePlaces {
+  const { values, sequenceStride, headStride, dimStride } = scales;
+  if (!isPerHead(scales)) return { scale: values[0], given: 0, sequenceStride, headStride, channels: 0 };
+  if (dimStride === 0) return { scale: 1, given: extrasList.add(values), sequenceStride, headStride, channels: 0 };
+  const { heads, channels } = splitChannels(scales, layout);
+  return { scale: 1, given: extrasList.add(heads), sequenceStride: 0, headStride: 1, channels: extrasList.add(channels) };
+}
+
+/** What a call says of single heads, {@link gpuAttendParams} says where. */
+interface Extras {
+  /** Absent: there are none. */
+  readonly region: Region | undefined;
+  readonly alibi: number;
+  readonly k: ScalePlaces;
+  readonly v: ScalePlaces;
+}
+
+/** Stands where sinks would: nothing else then begins at 0. */
+const noSinks = new Float32Array(1);
+
+function writeExtras({ arena }: Gpu, call: GpuAttendCall): Extras {
+  const { sinks, alibiSlopes, kScale, vScale, layout } = call;
+  extrasList.clear();
+  const onHost = sinks instanceof Float32Array;
+  extrasList.add(onHost ? sinks : noSinks);
+  const alibi = alibiSlopes ? extrasList.add(alibiSlopes) : 0;
+  const [k, v] = [placeScales(kScale, layout), placeScales(vScale, layout)];
+  const region = onHost || saysMoreOfHeads(call) ? arena.write(extrasList.words) : sinks;
+  return { region, alibi, k, v };
+}
+
 /** What differs between the kernels of one call, and between passes. */
 interface Pass {
   readonly rowBlocks: number;
@@ -89,8 +136,8 @@ interface Pass {
   readonly mostRows: number;
 }
 
-function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
-  const { queryHeads, sequences, totalQ, maxBlocks, pageCount, layout, windowLeft, windowRight, softmaxScale, softcap, kScale, vScale } = call;
+function writeParams({ arena }: Gpu, call: GpuAttendCall, extras: Extras, pass: Pass): Region {
+  const { queryHeads, sequences, totalQ, maxBlocks, pageCount, layout, windowLeft, windowRight, softmaxScale, softcap } = call;
   const { k, v } = layout;
   writer.write(paramsBlock.view, 0, {
     kvHeads: layout.kvHeads,
@@ -101,11 +148,13 @@ function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
     kTokenStride: k.tokenStride / 16,
     kScales: k.scales / 16,
     kScaleHeadStride: k.scaleHeadStride / 16,
+    kScaleGroupStride: k.scaleGroupStride / 16,
     vCodes: v.codes / 16,
     vHeadStride: v.headStride / 16,
     vTokenStride: v.tokenStride / 16,
     vScales: v.scales / 16,
     vScaleHeadStride: v.scaleHeadStride / 16,
+    vScaleGroupStride: v.scaleGroupStride / 16,
     dtype: floatDtypes[call.dtype].id,
     queryHeads,
     group: groupOf(call),
@@ -120,11 +169,22 @@ function writeParams({ arena }: Gpu, call: GpuAttendCall, pass: Pass): Region {
     causal: call.causal ? 1 : 0,
     windowLeft: Math.min(windowLeft, FAR),
     windowRight: Math.min(windowRight, FAR),
-    scoreScale: softmaxScale * Math.LOG2E * kScale.values[0],
+    scoreScale: softmaxScale * Math.LOG2E,
     // Neither denormal, which many devices take for 0, nor so large that scores divided by it are.
     softcap: softcap === 0 ? 0 : Math.min(Math.max(softcap * Math.LOG2E, 2 ** -100), 2 ** 100),
-    valueScale: vScale.values[0],
     hasSinks: call.sinks ? 1 : 0,
+    alibi: extras.alibi,
+    kScale: extras.k.scale,
+    kGiven: extras.k.given,
+    kGivenSequenceStride: extras.k.sequenceStride,
+    kGivenHeadStride: extras.k.headStride,
+    kChannels: extras.k.channels,
+    vScale: extras.v.scale,
+    vGiven: extras.v.given,
+    vGivenSequenceStride: extras.v.sequenceStride,
+    vGivenHeadStride: extras.v.headStride,
+    vChannels: extras.v.channels,
+    outHalves: call.outDtype === 'f16' ? 1 : 0,
     nan: NAN_BITS,
   });
   return arena.write(paramsBlock.words);
@@ -163,26 +223,27 @@ function planDecode(gpu: Gpu, call: GpuAttendCall): DecodePlan {
   return { rows, rowBlocks, cuts, all, atOnce, partials: gpu.reserve('partials', atOnce * blockBytes, 'seqUsedK') };
 }
 
-function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall, { rows, rowBlocks, cuts, all, atOnce, partials }: DecodePlan): void {
+function recordDecode(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall, extras: Extras, { rows, rowBlocks, cuts, all, atOnce, partials }: DecodePlan): void {
   const { layout, cuSeqlensQ, seqUsedK } = call;
   const { cutsPerWorkgroup, leastWorkgroups } = gpu.variant.tuning.decode;
   const { decode, merge } = attentionKernels(layout, groupOf(call), gpu.variant);
   for (let firstBlock = 0; firstBlock < all; firstBlock += atOnce) {
     const blocks = Math.min(atOnce, all - firstBlock);
     const cutsEach = Math.min(cutsPerWorkgroup, Math.max(1, Math.floor((blocks * cuts) / leastWorkgroups)));
-    const params = writeParams(gpu, call, { rowBlocks, firstBlock, blocks, cuts, cutsEach, leastRows: 1, mostRows: DECODE_TOKENS });
-    gpu.dispatch(pass, call.groups, decode, [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials, gpu.statusRegion], blocks * Math.ceil(cuts / cutsEach));
-    gpu.dispatch(pass, call.groups, merge, [params, cuSeqlensQ, seqUsedK, partials, call.sinks ?? gpu.statusRegion, call.out, call.lse], blocks * rows);
+    const params = writeParams(gpu, call, extras, { rowBlocks, firstBlock, blocks, cuts, cutsEach, leastRows: 1, mostRows: DECODE_TOKENS });
+    const extra = extras.region ?? params;
+    gpu.dispatch(pass, call.groups, decode, [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, partials, gpu.statusRegion, extra], blocks * Math.ceil(cuts / cutsEach));
+    gpu.dispatch(pass, call.groups, merge, [params, cuSeqlensQ, seqUsedK, partials, extra, call.out, call.lse], blocks * rows);
   }
 }
 
-function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall): void {
+function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCall, extras: Extras): void {
   const { layout, cuSeqlensQ, seqUsedK } = call;
   const rows = prefillRows(layout, gpu.variant);
   const rowBlocks = Math.ceil((call.maxSeqlenQ * groupOf(call)) / rows);
   const blocks = call.sequences * rowBlocks * layout.kvHeads;
-  const params = writeParams(gpu, call, { rowBlocks, firstBlock: 0, blocks, cuts: 1, cutsEach: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
-  const regions = [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, call.sinks ?? gpu.statusRegion];
+  const params = writeParams(gpu, call, extras, { rowBlocks, firstBlock: 0, blocks, cuts: 1, cutsEach: 1, leastRows: DECODE_TOKENS + 1, mostRows: 0x7fffffff });
+  const regions = [params, cuSeqlensQ, seqUsedK, call.q, call.blockTable, call.pages, call.out, call.lse, extras.region ?? params];
   gpu.dispatch(pass, call.groups, attentionKernels(layout, groupOf(call), gpu.variant).prefill, regions, blocks);
 }
 
@@ -190,13 +251,14 @@ function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCal
 export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAttendCall): void {
   // What may be refused goes first: the caller's encoder is not to be left inside a pass.
   const decodePlan = call.decodes ? planDecode(gpu, call) : undefined;
+  const extras = writeExtras(gpu, call);
   const pass = encoder.beginComputePass({ label: 'fp8-kv attend' });
   if (needsCheck(call)) {
-    const params = writeParams(gpu, call, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, cutsEach: 1, leastRows: 0, mostRows: 0 });
+    const params = writeParams(gpu, call, extras, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, cutsEach: 1, leastRows: 0, mostRows: 0 });
     gpu.dispatch(pass, call.groups, checkKernel, [params, call.cuSeqlensQ, call.seqUsedK, call.blockTable, gpu.statusRegion], call.sequences);
   }
-  if (decodePlan) recordDecode(gpu, pass, call, decodePlan);
-  if (call.prefills) recordPrefill(gpu, pass, call);
+  if (decodePlan) recordDecode(gpu, pass, call, extras, decodePlan);
+  if (call.prefills) recordPrefill(gpu, pass, call, extras);
   pass.end();
   gpu.arena.flush();
 }

@@ -9,7 +9,7 @@ import { attendKernels, measureTables, recordAttention, type GpuAttendCall } fro
 import { Gpu } from './gpu.js';
 import { DECODE_TOKENS, mergeStatesKernel, statusBits, type Kernel } from './kernels.js';
 import { Loss } from './loss.js';
-import { wordsOf, type Region } from './memory.js';
+import type { Region } from './memory.js';
 import { planMergeStates, recordMerge, type RecordMergeStatesCall } from './merge-states.js';
 import { WebgpuPages } from './pages.js';
 import { planRecordedAppend, planRecordedAttend, type RecordAppendCall, type RecordAttendCall } from './record.js';
@@ -194,7 +194,6 @@ export class WebgpuBackend implements Backend {
         ...plan, ...shape, pageCount: count, pages: region, groups, out, lse,
         q: upload(gpu, gpu.reserve('q', bytes.q, 'q'), call.q),
         blockTable: gpu.arena.write(plan.blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), seqUsedK: gpu.arena.write(seqUsedK),
-        sinks: plan.sinks && gpu.arena.write(wordsOf(plan.sinks)),
         sequences: seqUsedK.length,
       };
       const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {
@@ -203,7 +202,7 @@ export class WebgpuBackend implements Backend {
         encoder.copyBufferToBuffer(lse.buffer, 0, results, bytes.out, bytes.lse);
       };
       return gpu.readBack('attend', bytes.out + bytes.lse, record, (data) => {
-        result.out.set(new Float32Array(data, 0, result.out.length));
+        result.out.set(plan.outDtype === 'f16' ? new Uint16Array(data, 0, result.out.length) : new Float32Array(data, 0, result.out.length));
         result.lse.set(new Float32Array(data, bytes.out, result.lse.length));
         return result;
       });

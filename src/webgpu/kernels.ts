@@ -55,10 +55,12 @@ const join = (...parts: readonly string[]): string => parts.join('\n');
 
 const suffixes: { readonly [F in Format]: string } = { e4m3fn: 'E4m3fn', e5m2: 'E5m2', int8: 'Int8', f16: 'F16', f32: 'F32' };
 
-/** A side's elements in 16 bytes. */
+const isGrouped = ({ granularity }: SideLayout): boolean => granularity === 'group';
+
+/** A side's elements in 16 bytes, and in a group that has scales of its own. */
 function sideConstants(side: SideLayout, name: 'K' | 'V', headDim: number): Constants {
   const { bytes } = formats[side.format];
-  return { [`${name}_UNITS`]: Math.ceil((headDim * bytes) / 16), [`${name}_UNIT_QUADS`]: 4 / bytes };
+  return { [`${name}_UNITS`]: Math.ceil((headDim * bytes) / 16), [`${name}_UNIT_QUADS`]: 4 / bytes, [`${name}_GROUP_QUADS`]: isGrouped(side) ? side.groupSize / 4 : 0 };
 }
 
 /** WGSL that reads the words of 4 elements from a row, and what they are called there. */
@@ -69,25 +71,37 @@ const quadWords: { readonly [bytes: number]: string } = {
 };
 const unitWords: { readonly [bytes: number]: readonly string[] } = { 1: ['words.x', 'words.y', 'words.z', 'words.w'], 2: ['words.xy', 'words.zw'], 4: ['words'] };
 
-/** The functions by which the prefill kernel reads keys and values, in terms of their formats'. */
-function sideFunctions({ k, v }: PageLayout): string {
-  const [key, value] = [suffixes[k.format], suffixes[v.format]];
-  return `
-struct Quad {
-  quad: vec4<f32>,
-  special: bool,
-}
-fn keyQuad(row: u32, quad: u32) -> Quad {
-  let words = ${quadWords[formats[k.format].bytes]};
-  return Quad(decode${key}(words), nan${key}(words) != 0u);
-}
-fn valueQuad(row: u32, quad: u32) -> Quad {
-  let words = ${quadWords[formats[v.format].bytes]};
-  if (special${value}(words) != 0u) { return Quad(decodeAll${value}(words, bitcast<f32>(params.nan)), true); }
-  return Quad(decode${value}(words), false);
+/** How the prefill kernel reads 4 dims of its tile's key at a place; and whether one of them is NaN. */
+function keyFunction(k: SideLayout): string {
+  const suffix = suffixes[k.format];
+  const [scale, times, orNan] = isGrouped(k)
+    ? ['\n  let scale = groupScale(keyScales[key], params.kScaleGroupStride, quad / K_GROUP_QUADS);', ' * bitcast<f32>(scale)', ' || isNanScale(vec4<u32>(scale))']
+    : ['', '', ''];
+  return `fn keyQuad(key: u32, quad: u32) -> Quad {
+  let row = keyRows[key];
+  let words = ${quadWords[formats[k.format].bytes]};${scale}
+  return Quad(decode${suffix}(words)${times}, nan${suffix}(words) != 0u${orNan});
 }
 `;
 }
+
+/** The same of a value; and whether one of them is, or may be, no finite number. */
+function valueFunction(v: SideLayout): string {
+  const suffix = suffixes[v.format];
+  const [scale, times, orLarge] = isGrouped(v)
+    ? ['\n  let scale = groupScale(valueScales[key], params.vScaleGroupStride, quad / V_GROUP_QUADS);', ' * bitcast<f32>(scale)', ' || isLargeScale(vec4<u32>(scale))']
+    : ['', '', ''];
+  return `fn valueQuad(key: u32, quad: u32) -> Quad {
+  let row = valueRows[key];
+  let words = ${quadWords[formats[v.format].bytes]};${scale}
+  if (special${suffix}(words) != 0u${orLarge}) { return Quad(decodeAll${suffix}(words, bitcast<f32>(params.nan))${times}, true); }
+  return Quad(decode${suffix}(words)${times}, false);
+}
+`;
+}
+
+/** The functions by which the prefill kernel reads keys and values, in terms of their formats'. */
+const sideFunctions = ({ k, v }: PageLayout): string => join('struct Quad {\n  quad: vec4<f32>,\n  special: bool,\n}', keyFunction(k), valueFunction(v));
 
 /** The words of 16 elements, four by four, in as many units as they take. */
 const dimsWords = (format: Format): readonly string[] => {
@@ -98,26 +112,31 @@ const dimsWords = (format: Format): readonly string[] => {
 /** How the decode kernel reads 16 dims of a key or a value; queries and keys it multiplies in f32, or 8-bit keys in f16 where the variant says so. */
 function dimsFunctions({ k, v }: PageLayout, products: Products): string {
   const [key, value] = [dimsWords(k.format), dimsWords(v.format)];
+  const [kGrouped, vGrouped] = [isGrouped(k), isGrouped(v)];
   const halves = products === 'f16';
-  const each = (words: readonly string[], call: (word: string) => string, between = ', '): string => words.map(call).join(between);
+  const each = (words: readonly string[], call: (word: string, quad: number) => string, between = ', '): string => words.map(call).join(between);
+  // Scales of groups come behind the codes that they are for.
+  const times = (grouped: boolean, quad: number): string => (grouped ? ` * bitcast<f32>(words[1][${quad}])` : '');
   return join(
     halves ? join(wgsl[`formats/${k.format as QuantizedFormat}-f16`], wgsl['attend/products-f16']) : wgsl['attend/products'],
-    `alias KeyWords = array<vec4<u32>, K_EACH>;
-alias ValueWords = array<vec4<u32>, V_EACH>;
+    `const K_WORDS: u32 = K_EACH${kGrouped ? ' + 1u' : ''};
+const V_WORDS: u32 = V_EACH${vGrouped ? ' + 1u' : ''};
+alias KeyWords = array<vec4<u32>, K_WORDS>;
+alias ValueWords = array<vec4<u32>, V_WORDS>;
 fn nanKey(words: KeyWords) -> u32 {
-  return ${each(key, (word) => `nan${suffixes[k.format]}(${word})`, ' | ')};
+  return ${each(key, (word) => `nan${suffixes[k.format]}(${word})`, ' | ')}${kGrouped ? ' | u32(isNanScale(words[1]))' : ''};
 }
 fn decodeKey(words: KeyWords) -> KeyDims {
-  return KeyDims(${each(key, (word) => `${halves ? 'decodeKeyQuad' : `decode${suffixes[k.format]}`}(${word})`)});
+  return KeyDims(${each(key, (word, quad) => `${halves ? 'decodeKeyQuad' : `decode${suffixes[k.format]}`}(${word})${times(kGrouped, quad)}`)});
 }
 fn specialValue(words: ValueWords) -> u32 {
-  return ${each(value, (word) => `special${suffixes[v.format]}(${word})`, ' | ')};
+  return ${each(value, (word) => `special${suffixes[v.format]}(${word})`, ' | ')}${vGrouped ? ' | u32(isLargeScale(words[1]))' : ''};
 }
 fn decodeValue(words: ValueWords) -> mat4x4<f32> {
-  return mat4x4<f32>(${each(value, (word) => `decode${suffixes[v.format]}(${word})`)});
+  return mat4x4<f32>(${each(value, (word, quad) => `decode${suffixes[v.format]}(${word})${times(vGrouped, quad)}`)});
 }
 fn decodeAllValue(words: ValueWords, nan: f32) -> mat4x4<f32> {
-  return mat4x4<f32>(${each(value, (word) => `decodeAll${suffixes[v.format]}(${word}, nan)`)});
+  return mat4x4<f32>(${each(value, (word, quad) => `decodeAll${suffixes[v.format]}(${word}, nan)${times(vGrouped, quad)}`)});
 }
 `,
   );
@@ -148,13 +167,17 @@ function keyReader(layout: PageLayout, rows: number, { unpacksF16 }: Variant): s
     formatFiles(layout),
     `const K_UNIT: f32 = ${suffixes[layout.k.format].toUpperCase()}_UNIT;\nconst V_UNIT: f32 = ${suffixes[layout.v.format].toUpperCase()}_UNIT;`,
     call,
+    wgsl['attend/extras'],
     wgsl['attend/keys'],
+    wgsl['attend/groups'],
     wgsl['attend/softmax'],
   );
 }
 
+const formatKey = (side: SideLayout): string => `${side.format}${isGrouped(side) ? ` by ${side.groupSize}` : ''}`;
+
 /** What of a layout attention's constants come from. */
-const attendKey = ({ headDim, k, v }: PageLayout): string => `${headDim} ${k.format}/${v.format}`;
+const attendKey = ({ headDim, k, v }: PageLayout): string => `${headDim} ${formatKey(k)}/${formatKey(v)}`;
 
 /** Invocations that share a row: each quantizes 4 elements. */
 const appendLanes = (headDim: number): number => 2 ** Math.ceil(Math.log2(headDim / 4));
@@ -184,10 +207,10 @@ function encoders(quantized: readonly QuantizedFormat[]): string {
 const isQuantized = (format: Format): format is QuantizedFormat => formats[format].quantized;
 
 /** Invocations of a row that share a computed scale; all where there is none, or one for each row. */
-const appendGroupLanes = ({ granularity, groupSize }: SideLayout, lanes: number): number => (granularity === 'group' ? groupSize / 4 : lanes);
+const appendGroupLanes = (side: SideLayout, lanes: number): number => (isGrouped(side) ? side.groupSize / 4 : lanes);
 
-/** What of a side's granularity the append kernel is compiled for. */
-const appendSideKey = ({ format, granularity, groupSize }: SideLayout): string => `${format}${granularity === 'channel' ? ' by channel' : granularity === 'group' ? ` by ${groupSize}` : ''}`;
+/** What of a side the append kernel is compiled for. */
+const appendSideKey = (side: SideLayout): string => `${formatKey(side)}${side.granularity === 'channel' ? ' by channel' : ''}`;
 
 function makeAppendKernel({ headDim, k, v }: PageLayout): Kernel {
   const lanes = appendLanes(headDim);
@@ -254,7 +277,7 @@ export function decodeKernel(layout: PageLayout, group: number, variant: Variant
   return {
     key: `decode ${attendKey(layout)} ${rows} ${loadsAhead} ${variant.key}`,
     entryPoint: 'decode',
-    bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write'],
+    bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write', 'table'],
     source: () =>
       join(
         subgroupSize > 0 ? 'enable subgroups;' : '',
@@ -283,12 +306,14 @@ export function mergeKernel({ headDim }: PageLayout, group: number): Kernel {
   return {
     key: `merge ${headDim} ${rows}`,
     entryPoint: 'merge',
-    bindings: ['params', 'table', 'table', 'read', 'read', 'write', 'write'],
+    bindings: ['params', 'table', 'table', 'read', 'table', 'write', 'write'],
     source: () =>
       join(
         declare({ WORKGROUP: MERGE_WORKGROUP, CUT_KEYS: GPU_CUT_KEYS, ...rowConstants(headDim, rows) }),
         units,
+        wgsl['formats/half'],
         call,
+        wgsl['attend/extras'],
         wgsl['attend/softmax'],
         wgsl['attend/finish'],
         wgsl['attend/merge'],
@@ -320,7 +345,7 @@ export function prefillKernel(layout: PageLayout, variant: Variant): Kernel {
   return {
     key: `prefill ${attendKey(layout)} ${rows} ${products === 'matrix' ? variant.key : products}${variant.unpacksF16 ? '' : ' integers'}`,
     entryPoint: 'prefill',
-    bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write', 'read'],
+    bindings: ['params', 'table', 'table', 'read', 'table', 'read', 'write', 'write', 'table'],
     source: () => {
       const [head, body] = prefillParts(layout, variant, products, rows);
       return join(head, keyReader(layout, rows, variant), sideFunctions(layout), wgsl['attend/finish'], body);

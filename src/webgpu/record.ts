@@ -1,16 +1,16 @@
 /** Calls that are recorded into a caller's encoder: everything lies in GPU buffers, but for tables that the host knows. */
 import { planQuantize } from '../append.js';
-import { checkAttentionOptions, checkOutDtype, checkTables, int32 } from '../attention.js';
+import { checkAttentionOptions, checkOutDtype, checkTables, int32, pageEach } from '../attention.js';
 import type { AttentionOptions, OutDtype, Pages, PerSide } from '../backend.js';
 import { describe, type FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { Recipe, RecipeName, ScalePrecision } from '../recipe.js';
 import { checkDescale, type GivenScale } from '../scale.js';
 import type { GpuAppendCall } from './append.js';
-import { measureTables, type GpuAttendCall } from './attend.js';
+import { measureTables, saysMoreOfHeads, type GpuAttendCall } from './attend.js';
 import type { Gpu } from './gpu.js';
 import { DECODE_TOKENS } from './kernels.js';
-import { wordsOf, type Region } from './memory.js';
+import type { Region } from './memory.js';
 import type { WebgpuPages } from './pages.js';
 import { checkDtype, isGpuTensor, regionOf, tensorBytes, type GpuTensor } from './tensor.js';
 
@@ -39,8 +39,8 @@ export interface RecordAppendCall {
 }
 
 interface RecordedTables {
-  /** [sequences, maxBlocks] of i32 */
-  readonly blockTable: Int32Array | GpuTensor;
+  /** [sequences, maxBlocks] of i32. Default, for contiguous caches: sequence s has page s. */
+  readonly blockTable?: Int32Array | GpuTensor;
   /** [sequences + 1] of i32 */
   readonly cuSeqlensQ: Int32Array | GpuTensor;
   /** [sequences] of i32 */
@@ -57,8 +57,8 @@ export interface RecordAttendCall extends Omit<AttentionOptions, 'sinks'>, Recor
   readonly totalQ?: number;
   readonly queryHeads: number;
   /**
-   * How many sequences, and how many pages each row of the block table has; needed where the tables lie in GPU buffers.
-   * All three tables lie there, or none.
+   * How many sequences, and how many pages each row of the block table has; needed where the tables lie in GPU buffers, the
+   * pages only where there is a block table. All tables that are given lie there, or none.
    */
   readonly sequences?: number;
   readonly maxBlocks?: number;
@@ -68,7 +68,7 @@ export interface RecordAttendCall extends Omit<AttentionOptions, 'sinks'>, Recor
    */
   readonly maxSeqlenQ?: number;
   readonly maxSeqlenK?: number;
-  /** [queryHeads] of f32 */
+  /** [queryHeads] of f32; in a GPU buffer only where no ALiBi slopes, and no scales per sequence, head or channel go with them. */
   readonly sinks?: Float32Array | GpuTensor;
   /** Given scales: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
   readonly kScale?: GivenScale;
@@ -109,7 +109,10 @@ const tableNames = ['blockTable', 'cuSeqlensQ', 'seqUsedK'] as const;
 
 type Tables = Pick<GpuAttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'sequences' | 'maxBlocks' | 'maxSeqlenQ' | 'maxSeqlenK' | 'totalQ' | 'decodes' | 'prefills' | 'unchecked'>;
 
-function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall & { readonly [T in keyof RecordedTables]: Int32Array }): Tables {
+/** A call whose tables all are of one kind. */
+type CallWith<T> = RecordAttendCall & { readonly [name in keyof RecordedTables]: T };
+
+function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: CallWith<Int32Array>): Tables {
   const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(pages, call, call.windowLeft ?? -1);
   const { maxSeqlenQ, maxSeqlenK, decodes, prefills } = measureTables(cuSeqlensQ, seqUsedK);
   return {
@@ -119,15 +122,16 @@ function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall & {
   };
 }
 
-function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: RecordAttendCall & { readonly [T in keyof RecordedTables]: GpuTensor }): Tables {
+function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: CallWith<GpuTensor>): Tables {
   const sequences = stated(call.sequences, 'sequences');
-  const maxBlocks = stated(call.maxBlocks, 'maxBlocks');
+  const maxBlocks = call.blockTable ? stated(call.maxBlocks, 'maxBlocks') : checkInteger(call.maxBlocks ?? 1, 'maxBlocks', 1, 1);
   const totalQ = stated(call.totalQ, 'totalQ');
   const maxSeqlenQ = checkInteger(call.maxSeqlenQ ?? totalQ, 'maxSeqlenQ', 0, totalQ);
   const maxSeqlenK = checkInteger(call.maxSeqlenK ?? maxBlocks * layout.blockSize, 'maxSeqlenK', 0, maxBlocks * layout.blockSize);
-  const table = (name: keyof RecordedTables, entries: number): Region => regionOf(call[name], entries * 4, name, gpu.limits);
+  const table = (tensor: GpuTensor, entries: number, name: keyof RecordedTables): Region => regionOf(tensor, entries * 4, name, gpu.limits);
   return {
-    blockTable: table('blockTable', sequences * maxBlocks), cuSeqlensQ: table('cuSeqlensQ', sequences + 1), seqUsedK: table('seqUsedK', sequences),
+    blockTable: call.blockTable ? table(call.blockTable, sequences * maxBlocks, 'blockTable') : gpu.arena.write(pageEach(sequences)),
+    cuSeqlensQ: table(call.cuSeqlensQ, sequences + 1, 'cuSeqlensQ'), seqUsedK: table(call.seqUsedK, sequences, 'seqUsedK'),
     sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK,
     decodes: totalQ > 0,
     prefills: maxSeqlenQ > DECODE_TOKENS,
@@ -137,9 +141,10 @@ function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: RecordAttendCall
 
 /** Where the tables lie: all in GPU buffers, or none. */
 function tablesOf(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall): Tables {
-  const onGpu = tableNames.filter((name) => isGpuTensor(call[name]));
-  if (onGpu.length === 3) return tablesFromGpu(gpu, pages, call as never);
-  if (onGpu.length === 0) return tablesFromHost(gpu, pages, call as never);
+  const given = tableNames.filter((name) => call[name] !== undefined);
+  const onGpu = given.filter((name) => isGpuTensor(call[name]));
+  if (onGpu.length === 0) return tablesFromHost(gpu, pages, call as CallWith<Int32Array>);
+  if (onGpu.length === given.length) return tablesFromGpu(gpu, pages, call as CallWith<GpuTensor>);
   throw new TypeError(`"${onGpu[0]}" expected to lie where the other tables do: all in GPU buffers, or none; got ${describe(call[onGpu[0]])}`);
 }
 
@@ -157,23 +162,26 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   const queryHeads = checkInteger(call.queryHeads, 'queryHeads', 1);
   if (queryHeads % layout.kvHeads !== 0) throw new RangeError(`"queryHeads" expected a multiple of kvHeads (${layout.kvHeads}), got ${queryHeads}`);
   const sinksOnHost = isGpuTensor(call.sinks) ? undefined : call.sinks;
-  const given = { sinks: sinksOnHost, causal: call.causal, windowLeft: call.windowLeft, windowRight: call.windowRight, softcap: call.softcap, softmaxScale: call.softmaxScale };
-  const { causal, windowLeft, windowRight, softcap, softmaxScale } = checkAttentionOptions(given, queryHeads, layout.headDim);
+  const given = { sinks: sinksOnHost, alibiSlopes: call.alibiSlopes, causal: call.causal, windowLeft: call.windowLeft, windowRight: call.windowRight, softcap: call.softcap, softmaxScale: call.softmaxScale };
+  const { causal, windowLeft, windowRight, softcap, alibiSlopes, softmaxScale } = checkAttentionOptions(given, queryHeads, layout.headDim);
   const outDtype = checkOutDtype(call.outDtype);
   const { blockTable, cuSeqlensQ, seqUsedK, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked } = tablesOf(gpu, pages, call);
   const kScale = checkDescale({ scale: call.kScale, descale: call.kDescale }, layout.k, layout, sequences, 'k');
   const vScale = checkDescale({ scale: call.vScale, descale: call.vDescale }, layout.v, layout, sequences, 'v');
   const rows = totalQ * queryHeads;
   const q = regionOf(call.q, tensorBytes(rows, layout.headDim, dtype), 'q', gpu.limits);
-  const out = regionOf(call.out, rows * layout.headDim * 4, 'out', gpu.limits);
+  const out = regionOf(call.out, tensorBytes(rows, layout.headDim, outDtype), 'out', gpu.limits);
   const lse = call.lse ? regionOf(call.lse, rows * 4, 'lse', gpu.limits) : gpu.reserve('lse', rows * 4, 'lse');
-  const sinks = isGpuTensor(call.sinks) ? regionOf(call.sinks, queryHeads * 4, 'sinks', gpu.limits) : sinksOnHost && gpu.arena.write(wordsOf(sinksOnHost));
+  const sinks = isGpuTensor(call.sinks) ? regionOf(call.sinks, queryHeads * 4, 'sinks', gpu.limits) : undefined;
+  if (sinks && saysMoreOfHeads({ alibiSlopes, kScale, vScale })) {
+    throw new TypeError('"sinks" expected a Float32Array where ALiBi slopes, or scales per sequence, head or channel go with them: kernels find all of these in one buffer, which is the backend\'s');
+  }
   const read = [region, q, blockTable, cuSeqlensQ, seqUsedK, sinks];
   checkNotRead(out, read, 'out');
   checkNotRead(lse, read, 'lse');
   // Each field by its name: spreads made 16 KB of garbage in every call.
   return {
-    layout, pageCount: count, pages: region, groups, dtype, q, out, lse, sinks, queryHeads, kScale, vScale, outDtype,
+    layout, pageCount: count, pages: region, groups, dtype, q, out, lse, sinks: sinks ?? sinksOnHost, alibiSlopes, queryHeads, kScale, vScale, outDtype,
     causal, windowLeft, windowRight, softcap, softmaxScale,
     blockTable, cuSeqlensQ, seqUsedK, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked,
   };

@@ -38,21 +38,21 @@ interface Rule {
   readonly has: (variant: Variant) => boolean;
   /** The largest head dimension. */
   readonly headDim: number;
-  /** Which sides' codes must be f16 exactly, as all 8-bit ones are. */
-  readonly eightBit: readonly ('k' | 'v')[];
+  /** Which sides must be f16 exactly as they are decoded: 8-bit codes are, where no scale of a group is multiplied in. */
+  readonly halves: readonly ('k' | 'v')[];
 }
 
 /** The first rule that fits counts. All but f32 are within 5e-3 of exact attention, f32 is within 1e-4. */
 const rules: readonly Rule[] = [
-  { kernels: ['prefill'], products: 'matrix', has: ({ matrix }) => matrix !== undefined, headDim: 128, eightBit: ['k', 'v'] },
-  { kernels: ['prefill'], products: 'f16', has: ({ f16 }) => f16, headDim: 256, eightBit: ['k', 'v'] },
-  { kernels: ['decode'], products: 'f16', has: ({ f16 }) => f16, headDim: 256, eightBit: ['k'] },
-  { kernels: ['decode', 'prefill'], products: 'f32', has: () => true, headDim: 256, eightBit: [] },
+  { kernels: ['prefill'], products: 'matrix', has: ({ matrix }) => matrix !== undefined, headDim: 128, halves: ['k', 'v'] },
+  { kernels: ['prefill'], products: 'f16', has: ({ f16 }) => f16, headDim: 256, halves: ['k', 'v'] },
+  { kernels: ['decode'], products: 'f16', has: ({ f16 }) => f16, headDim: 256, halves: ['k'] },
+  { kernels: ['decode', 'prefill'], products: 'f32', has: () => true, headDim: 256, halves: [] },
 ];
 
 export function productsOf(kernel: 'decode' | 'prefill', layout: PageLayout, variant: Variant): Products {
-  const fits = ({ kernels, has, headDim, eightBit }: Rule): boolean =>
-    kernels.includes(kernel) && has(variant) && layout.headDim <= headDim && eightBit.every((side) => formats[layout[side].format].bytes === 1);
+  const isHalf = (side: 'k' | 'v'): boolean => formats[layout[side].format].bytes === 1 && layout[side].granularity !== 'group';
+  const fits = ({ kernels, has, headDim, halves }: Rule): boolean => kernels.includes(kernel) && has(variant) && layout.headDim <= headDim && halves.every(isHalf);
   return rules.find(fits)!.products;
 }
 

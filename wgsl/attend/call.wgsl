@@ -66,10 +66,14 @@ fn queryHead(block: Block, row: u32) -> u32 {
   return block.kvHead * params.group + (block.firstRow + row) % params.group;
 }
 
+// Which key of its sequence a row's token is.
+fn positionOf(block: Block, row: u32) -> i32 {
+  return block.source.keys - block.source.rows + i32((block.firstRow + row) / params.group);
+}
+
 // The keys that a row sees: from x to y - 1. Rows that a block does not have see none.
 fn visibleKeys(block: Block, row: u32) -> vec2<i32> {
-  let token = i32((block.firstRow + row) / params.group);
-  let position = block.source.keys - block.source.rows + token;
+  let position = positionOf(block, row);
   var first = 0;
   var end = block.source.keys;
   if (params.causal != 0u) { end = min(end, position + 1); }

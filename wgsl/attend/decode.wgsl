@@ -14,6 +14,7 @@
 
 @group(0) @binding(6) var<storage, read_write> partials: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> status: array<atomic<u32>>;
+@group(0) @binding(8) var<storage, read> extras: array<u32>;
 
 // Keys that a workgroup reads at a time, which are also its streams of values.
 const GROUPS: u32 = WORKGROUP / LANES;
@@ -47,7 +48,7 @@ var<private> factors: Rows;
 fn ownQuery(block: Block, row: u32, lane: u32, column: u32) -> vec4<u32> {
   let quad = ((column / K_UNIT_QUADS) * LANES + lane % LANES) * K_UNIT_QUADS + column % K_UNIT_QUADS;
   if (quad >= QUADS) { return vec4<u32>(); }
-  return queryQuad(headRow(block, row), quad);
+  return queryQuad(headRow(block, row), block.kvHead, quad);
 }
 
 fn loadQueries(block: Block, lane: u32) {
@@ -60,49 +61,62 @@ fn loadQueries(block: Block, lane: u32) {
     if (lane < LANES) { atomicMax(&largestQueries[r], max(max(largestOf(x[0]), largestOf(x[1])), max(largestOf(x[2]), largestOf(x[3])))); }
   }
   workgroupBarrier();
+  let scale = givenKeyScale(block);
   for (var r = 0u; r < ROWS; r++) {
     let powers = powersOf(atomicLoad(&largestQueries[r]));
-    factors[r] = powers.y * params.scoreScale;
+    factors[r] = powers.y * params.scoreScale * scale;
     queries[r] = queryDims(rows[r] * powers.x);
   }
 }
 
-// An invocation's part of a key, or of a value. What is not there reads as the first of all pages: its score counts nothing.
-fn loadKey(row: u32, lane: u32) -> KeyWords {
+// An invocation's part of a key, or of a value, and its scales where groups have their own. What is not there reads as the
+// first of all pages: its score counts nothing.
+fn loadKey(row: u32, kvHead: u32, key: u32, lane: u32) -> KeyWords {
   var words = KeyWords();
   for (var i = 0u; i < K_EACH; i++) {
     let unit = i * LANES + lane % LANES;
     if (K_UNITS == K_EACH * LANES || unit < K_UNITS) { words[i] = pages[select(row, 0u, row == ABSENT) + unit]; }
   }
+  if (K_GROUP_QUADS > 0u && row != ABSENT) {
+    let page = row - keyRow(0u, kvHead, key);
+    words[K_WORDS - 1u] = unitScales(keyScaleWord(page, kvHead, key), params.kScaleGroupStride, K_GROUP_QUADS, lane % LANES);
+  }
   return words;
 }
 
-fn loadValue(row: u32, lane: u32) -> ValueWords {
+fn loadValue(row: u32, kvHead: u32, key: u32, lane: u32) -> ValueWords {
   var words = ValueWords();
   for (var i = 0u; i < V_EACH; i++) {
     let unit = i * LANES + lane % LANES;
     if (V_UNITS == V_EACH * LANES || unit < V_UNITS) { words[i] = pages[select(row, 0u, row == ABSENT) + unit]; }
   }
+  if (V_GROUP_QUADS > 0u && row != ABSENT) {
+    let page = row - valueRow(0u, kvHead, key);
+    words[V_WORDS - 1u] = unitScales(valueScaleWord(page, kvHead, key), params.vScaleGroupStride, V_GROUP_QUADS, lane % LANES);
+  }
   return words;
 }
 
 // Keys of a cut whose parts an invocation has under way, from the given one of its group on.
-fn loadKeys(first: u32, lane: u32) -> array<KeyWords, KEYS_AHEAD> {
+fn loadKeys(kvHead: u32, cut: u32, first: u32, lane: u32) -> array<KeyWords, KEYS_AHEAD> {
   var words = array<KeyWords, KEYS_AHEAD>();
-  for (var n = 0u; n < KEYS_AHEAD; n++) { words[n] = loadKey(keyRows[first + n * GROUPS + lane / LANES], lane); }
+  for (var n = 0u; n < KEYS_AHEAD; n++) {
+    let at = first + n * GROUPS + lane / LANES;
+    words[n] = loadKey(keyRows[at], kvHead, cut + at, lane);
+  }
   return words;
 }
 
-// Products of all keys of a cut that are seen, and of some more, with all rows. Loads of the next keys go before the products
+// Products of all keys of a cut, which begins at the given key, that are seen, and of some more, with all rows. Loads of the next keys go before the products
 // of those that are there, and so before what invocations wait for.
-fn multiplyKeys(begin: u32, end: u32, lane: u32) {
+fn multiplyKeys(kvHead: u32, cut: u32, begin: u32, end: u32, lane: u32) {
   let start = begin / (ROUND * GROUPS) * (ROUND * GROUPS);
-  var next = loadKeys(start, lane);
+  var next = loadKeys(kvHead, cut, start, lane);
   for (var first = start; first < end; first += ROUND * GROUPS) {
     for (var ahead = 0u; ahead < ROUND; ahead += KEYS_AHEAD) {
       let words = next;
       let following = first + (ahead + KEYS_AHEAD) * GROUPS;
-      if (following < end) { next = loadKeys(following, lane); }
+      if (following < end) { next = loadKeys(kvHead, cut, following, lane); }
       var products = array<Rows, KEYS_AHEAD>();
       for (var n = 0u; n < KEYS_AHEAD; n++) {
         let isNan = nanKey(words[n]) != 0u;
@@ -124,11 +138,14 @@ fn withValue(sums: mat4x4<f32>, weightBits: u32, value: mat4x4<f32>) -> mat4x4<f
 }
 
 // Sums of weight · value, stream by stream.
-fn multiplyValues(begin: u32, end: u32, lane: u32) {
+fn multiplyValues(kvHead: u32, cut: u32, begin: u32, end: u32, lane: u32) {
   for (var r = 0u; r < ROWS; r++) { values[r] = mat4x4<f32>(); }
   for (var first = begin / (VALUES_AHEAD * GROUPS) * (VALUES_AHEAD * GROUPS); first < end; first += VALUES_AHEAD * GROUPS) {
     var words = array<ValueWords, VALUES_AHEAD>();
-    for (var n = 0u; n < VALUES_AHEAD; n++) { words[n] = loadValue(valueRows[first + n * GROUPS + lane / LANES], lane); }
+    for (var n = 0u; n < VALUES_AHEAD; n++) {
+      let at = first + n * GROUPS + lane / LANES;
+      words[n] = loadValue(valueRows[at], kvHead, cut + at, lane);
+    }
     for (var n = 0u; n < VALUES_AHEAD; n++) {
       let key = first + n * GROUPS + lane / LANES;
       if (specialValue(words[n]) != 0u) {
@@ -192,7 +209,7 @@ fn decodeCut(block: Block, seen: vec2<i32>, first: u32, partial: u32, lane: u32)
   workgroupBarrier();
   let begin = u32(max(seen.x, i32(first)) - i32(first));
   let end = u32(min(seen.y, i32(first + CUT_KEYS)) - i32(first));
-  multiplyKeys(begin, end, lane);
+  multiplyKeys(block.kvHead, first, begin, end, lane);
   workgroupBarrier();
 
   // Scores, and the largest of each row.
@@ -200,11 +217,14 @@ fn decodeCut(block: Block, seen: vec2<i32>, first: u32, partial: u32, lane: u32)
   var largest = Orders();
   for (var r = 0u; r < ROWS; r++) {
     let visible = visibleKeys(block, r);
+    let position = positionOf(block, r);
+    let slope = slopeOf(block, r);
     largest[r] = NOTHING;
     for (var n = 0u; n < KEYS_EACH; n++) {
       let at = n * WORKGROUP + lane;
       let key = i32(first + at);
-      let order = orderOf(capped(bitcast<f32>(scores[r * CUT_KEYS + at]) * scales[n].x * factors[r]));
+      let score = bitcast<f32>(scores[r * CUT_KEYS + at]) * scales[n].x * factors[r];
+      let order = orderOf(capped(biased(score, slope, key - position)));
       orders[n][r] = select(NOTHING, order, key >= visible.x && key < visible.y && keyRows[at] != ABSENT);
       largest[r] = max(largest[r], orders[n][r]);
     }
@@ -226,7 +246,7 @@ fn decodeCut(block: Block, seen: vec2<i32>, first: u32, partial: u32, lane: u32)
     if (lane == r) { partials[partial + r * (1u + QUADS)] = vec4<u32>(bitcast<u32>(largest[r]), bitcast<u32>(sums[r]), 0u, 0u); }
   }
 
-  multiplyValues(begin, end, lane);
+  multiplyValues(block.kvHead, first, begin, end, lane);
   storeValues(partial, block.rows, lane);
 }
 

@@ -23,20 +23,27 @@ fn valueRow(page: u32, kvHead: u32, key: u32) -> u32 {
   return page + params.vCodes + kvHead * params.vHeadStride + (key % params.blockSize) * params.vTokenStride;
 }
 
+// The scale of all of a key, or of a value.
 fn keyScale(page: u32, kvHead: u32, key: u32) -> f32 {
-  if (params.kScales == 0u) { return 1.0; }
+  if (K_GROUP_QUADS > 0u || params.kScales == 0u) { return 1.0; }
   let place = key % params.blockSize;
   return bitcast<f32>(pages[page + params.kScales + kvHead * params.kScaleHeadStride + place / 4u][place % 4u]);
 }
 
 fn valueScale(page: u32, kvHead: u32, key: u32) -> f32 {
-  if (params.vScales == 0u) { return 1.0; }
+  if (V_GROUP_QUADS > 0u || params.vScales == 0u) { return 1.0; }
   let place = key % params.blockSize;
   return bitcast<f32>(pages[page + params.vScales + kvHead * params.vScaleHeadStride + place / 4u][place % 4u]);
 }
 
-// Elements 4 · quad … of a row of q, as bits of f32.
-fn queryQuad(headRow: u32, quad: u32) -> vec4<u32> {
+// Elements 4 · quad … of a row of q, times what is given for each channel of K, as bits of f32.
+fn queryQuad(headRow: u32, kvHead: u32, quad: u32) -> vec4<u32> {
+  let stored = storedQuery(headRow, quad);
+  if (params.kChannels == 0u) { return stored; }
+  return bitcast<vec4<u32>>(bitcast<vec4<f32>>(stored) * channelQuad(params.kChannels, kvHead, quad));
+}
+
+fn storedQuery(headRow: u32, quad: u32) -> vec4<u32> {
   let at = headRow * QUADS + quad;
   if (params.dtype == DTYPE_F32) { return vec4<u32>(q[4u * at], q[4u * at + 1u], q[4u * at + 2u], q[4u * at + 3u]); }
   let low = q[2u * at];

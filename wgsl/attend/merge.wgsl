@@ -1,13 +1,13 @@
 // Joins what decode.wgsl left of each row's cuts, and writes the result: one workgroup for each row.
 //
-// out (totalQ, queryHeads, headDim), lse (totalQ, queryHeads): f32, written as bits.
+// out (totalQ, queryHeads, headDim) f32 or f16, lse (totalQ, queryHeads) f32: written as bits.
 //
 // Cuts are counted from the first that the row sees. STREAMS of QUADS invocations add up every so many of them, in
 // ascending order, and then their sums are added up, in ascending order.
 
 @group(0) @binding(3) var<storage, read> partials: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read> sinks: array<u32>;
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> extras: array<u32>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec2<u32>>;
 @group(0) @binding(6) var<storage, read_write> lse: array<u32>;
 
 const STREAMS: u32 = WORKGROUP / QUADS;
@@ -91,6 +91,6 @@ fn merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     totalSum += partSums[s];
   }
   let at = headRow(block, row);
-  out[at * QUADS + lane] = outBits(most, nothingSeen, totalSum, total);
+  storeOut(at * QUADS + lane, outBits(block, lane, most, nothingSeen, totalSum, total));
   if (lane == 0u) { lse[at] = lseBits(most, nothingSeen, totalSum, sink.bits); }
 }

@@ -14,9 +14,9 @@
 // Multiplied by 0 a value that is no finite number would reach rows that do not see it: the matrices get 0 in its place, and
 // adjustSums adds it to those that do.
 
-@group(0) @binding(6) var<storage, read_write> out: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec2<u32>>;
 @group(0) @binding(7) var<storage, read_write> lse: array<u32>;
-@group(0) @binding(8) var<storage, read> sinks: array<u32>;
+@group(0) @binding(8) var<storage, read> extras: array<u32>;
 
 const TILE: u32 = 32u;
 const SLACK: f32 = 8.0;
@@ -86,7 +86,7 @@ fn measureRows(block: Block, lane: u32) -> f32 {
   var largest = 0u;
   if (row < block.rows) {
     let at = headRow(block, row);
-    for (var quad = lane % SHARES; quad < QUADS; quad += SHARES) { largest = max(largest, largestOf(queryQuad(at, quad))); }
+    for (var quad = lane % SHARES; quad < QUADS; quad += SHARES) { largest = max(largest, largestOf(queryQuad(at, block.kvHead, quad))); }
   }
   parts[lane] = vec2<i32>(bitcast<i32>(largest));
   workgroupBarrier();
@@ -98,7 +98,7 @@ fn measureRows(block: Block, lane: u32) -> f32 {
     rowFacts[row] = vec4<u32>(bitcast<u32>(powers.x), start, u32(seen.x), u32(seen.y - seen.x));
   }
   workgroupBarrier();
-  return powers.y * params.scoreScale / Q_UNIT;
+  return powers.y * params.scoreScale * givenKeyScale(block) / Q_UNIT;
 }
 
 fn sees(facts: vec4<u32>, key: i32) -> bool {
@@ -106,13 +106,13 @@ fn sees(facts: vec4<u32>, key: i32) -> bool {
 }
 
 // TILE rows at a time go through workgroup memory.
-fn loadQueries(queries: ptr<function, Queries>, subgroup: u32, lane: u32) {
+fn loadQueries(queries: ptr<function, Queries>, kvHead: u32, subgroup: u32, lane: u32) {
   for (var first = 0u; first < ROWS; first += TILE) {
     for (var i = lane; i < TILE * (DIMS / 4u); i += WORKGROUP) {
       let facts = rowFacts[first + i / (DIMS / 4u)];
       let quad = i % (DIMS / 4u);
       var query = vec4<f32>();
-      if (facts.y != ABSENT && quad < QUADS) { query = bitcast<vec4<f32>>(queryQuad(facts.y, quad)) * bitcast<f32>(facts.x) * Q_UNIT; }
+      if (facts.y != ABSENT && quad < QUADS) { query = bitcast<vec4<f32>>(queryQuad(facts.y, kvHead, quad)) * bitcast<f32>(facts.x) * Q_UNIT; }
       storeQuad(i / (DIMS / 4u), quad, query);
     }
     workgroupBarrier();
@@ -159,7 +159,7 @@ fn loadKeys(lane: u32) {
     let quad = i % (DIMS / 4u);
     var key = vec4<f32>();
     if (keyRows[at] != ABSENT && quad < QUADS) {
-      let loaded = keyQuad(keyRows[at], quad);
+      let loaded = keyQuad(at, quad);
       key = loaded.quad;
       if (loaded.special) { atomicOr(&nanKeys[at], 1u); }
     }
@@ -173,7 +173,7 @@ fn loadValues(lane: u32) {
     let quad = i % (DIMS / 4u);
     var value = vec4<f32>();
     if (valueRows[at] != ABSENT && quad < QUADS) {
-      let loaded = valueQuad(valueRows[at], quad);
+      let loaded = valueQuad(at, quad);
       value = select(vec4<f32>(), loaded.quad, isFinite(loaded.quad));
       if (loaded.special) { atomicOr(&specialKeys[at], 1u); }
     }
@@ -182,11 +182,19 @@ fn loadValues(lane: u32) {
   }
 }
 
+// What scores of a row are multiplied by, ALiBi's slope, and the position from which it counts.
+struct Bias {
+  factor: f32,
+  slope: f32,
+  position: i32,
+}
+
 // The order of a row's score with a key of the tile, or NOTHING where it does not see it.
-fn orderAt(facts: vec4<u32>, factor: f32, row: u32, first: i32, at: u32) -> i32 {
+fn orderAt(facts: vec4<u32>, bias: Bias, row: u32, first: i32, at: u32) -> i32 {
   if (keyRows[at] == ABSENT || !sees(facts, first + i32(at))) { return NOTHING; }
   if (atomicLoad(&nanKeys[at]) != 0u) { return NAN_ORDER; }
-  return orderOf(capped(results[row * RESULT_STRIDE + at] * keyScales[at] * factor));
+  let score = results[row * RESULT_STRIDE + at] * keyScales[at] * bias.factor;
+  return orderOf(capped(biased(score, bias.slope, first + i32(at) - bias.position)));
 }
 
 // The order of a score that is part of a value's weight, with the scale of the value. Scores that make the row NaN are not.
@@ -200,7 +208,7 @@ fn specialSum(row: u32, dim: u32, first: i32) -> f32 {
   var sum = 0.0;
   for (var at = 0u; at < TILE; at++) {
     if (atomicLoad(&specialKeys[at]) == 0u || dim >= 4u * QUADS || !sees(rowFacts[row], first + i32(at))) { continue; }
-    let value = valueQuad(valueRows[at], dim / 4u).quad[dim % 4u] * valueScales[at];
+    let value = valueQuad(at, dim / 4u).quad[dim % 4u] * valueScales[at];
     if (!isFinite(vec4<f32>(value)).x) { sum += value; }
   }
   return sum;
@@ -235,11 +243,11 @@ fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
   let block = blockOf(params.firstBlock + params.blocks - 1u - index);
   if (block.rows == 0u) { return; }
   let seen = visibleToSome(block);
-  let scoreFactor = measureRows(block, lane);
   let row = lane / SHARES;
+  let bias = Bias(measureRows(block, lane), slopeOf(block, row), positionOf(block, row));
   let facts = rowFacts[row];
   var queries = Queries();
-  loadQueries(&queries, subgroup, lane);
+  loadQueries(&queries, block.kvHead, subgroup, lane);
 
   var largest = NOTHING;
   var base = NOTHING;
@@ -266,7 +274,7 @@ fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     var mostWeight = NOTHING;
     for (var n = 0u; n < KEYS_EACH; n++) {
       let at = n * SHARES + lane % SHARES;
-      orders[n] = orderAt(facts, scoreFactor, row, first, at);
+      orders[n] = orderAt(facts, bias, row, first, at);
       most = max(most, orders[n]);
       mostWeight = max(mostWeight, weightOrder(orders[n], at));
     }
@@ -332,7 +340,7 @@ fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
       let at = row * RESULT_STRIDE + 4u * quad;
       let outQuad = n * MATRIX_N / 4u + quad;
       let values = vec4<f32>(results[at], results[at + 1u], results[at + 2u], results[at + 3u]);
-      if (row < block.rows && outQuad < QUADS) { out[facts.y * QUADS + outQuad] = outBits(most, nothingSeen, sum, values * own); }
+      if (row < block.rows && outQuad < QUADS) { storeOut(facts.y * QUADS + outQuad, outBits(block, outQuad, most, nothingSeen, sum, values * own)); }
     }
     workgroupBarrier();
   }

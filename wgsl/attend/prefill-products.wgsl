@@ -10,14 +10,14 @@ fn storeQuery(at: u32, quad: vec4<f32>) {
   memory[at] = bitcast<vec4<u32>>(quad);
 }
 
-fn storeKey(at: u32, row: u32, quad: u32) -> bool {
-  let loaded = keyQuad(row, quad);
+fn storeKey(at: u32, key: u32, quad: u32) -> bool {
+  let loaded = keyQuad(key, quad);
   tile[at] = loaded.quad;
   return loaded.special;
 }
 
-fn storeValue(at: u32, row: u32, quad: u32) -> bool {
-  let loaded = valueQuad(row, quad);
+fn storeValue(at: u32, key: u32, quad: u32) -> bool {
+  let loaded = valueQuad(key, quad);
   tile[at] = loaded.quad;
   return loaded.special;
 }

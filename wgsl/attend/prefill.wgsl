@@ -12,9 +12,9 @@
 // Tried on SwiftShader (2026-11-21, all others not yet): 64 invocations with 4 rows and 4 keys each, which read 2 times for 16
 // products, take 1.1 to 1.6 times as long; sums that loops go through, where prefill-rows-8.wgsl gives each a name, 1.7 times.
 
-@group(0) @binding(6) var<storage, read_write> out: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec2<u32>>;
 @group(0) @binding(7) var<storage, read_write> lse: array<u32>;
-@group(0) @binding(8) var<storage, read> sinks: array<u32>;
+@group(0) @binding(8) var<storage, read> extras: array<u32>;
 
 const TILE: u32 = 64u;
 const COLUMNS: u32 = 16u;
@@ -46,11 +46,14 @@ var<workgroup> tile: array<TileQuad, max(DEPTH * KEY_STRIDE, VALUE_KEYS * COLUMN
 var<workgroup> rowFacts: array<vec4<u32>, ROWS>;
 // Where each row lies in q, or ABSENT.
 var<workgroup> rowStarts: array<u32, ROWS>;
-// Of each key of a tile: where its key and value lie, or ABSENT, and their scales.
+// With ALiBi, bits of each row's slope, and its position.
+var<workgroup> rowSlopes: array<vec2<u32>, ROWS>;
+// Of each key of a tile: where its key and value lie, or ABSENT, and bits of their scales, or the words where those of their
+// groups begin.
 var<workgroup> keyRows: array<u32, TILE>;
 var<workgroup> valueRows: array<u32, TILE>;
-var<workgroup> keyScales: array<f32, TILE>;
-var<workgroup> valueScales: array<f32, TILE>;
+var<workgroup> keyScales: array<u32, TILE>;
+var<workgroup> valueScales: array<u32, TILE>;
 // Not 0 where a key's product is to be NaN, or some value of the tile is no finite number.
 var<workgroup> nanKeys: array<atomic<u32>, TILE>;
 var<workgroup> specialValues: atomic<u32>;
@@ -65,7 +68,7 @@ fn measureRows(block: Block, lane: u32) {
   var largest = 0u;
   if (row < block.rows) {
     let at = headRow(block, row);
-    for (var quad = lane % SHARES; quad < QUADS; quad += SHARES) { largest = max(largest, largestOf(queryQuad(at, quad))); }
+    for (var quad = lane % SHARES; quad < QUADS; quad += SHARES) { largest = max(largest, largestOf(queryQuad(at, block.kvHead, quad))); }
   }
   memory[lane] = vec4<u32>(largest);
   workgroupBarrier();
@@ -74,8 +77,9 @@ fn measureRows(block: Block, lane: u32) {
     for (var share = 0u; share < SHARES; share++) { largest = max(largest, memory[lane * SHARES + share].x); }
     let powers = powersOf(largest);
     let seen = visibleKeys(block, lane);
-    rowFacts[lane] = vec4<u32>(bitcast<u32>(powers.x), bitcast<u32>(powers.y * params.scoreScale), u32(seen.x), u32(seen.y - seen.x));
+    rowFacts[lane] = vec4<u32>(bitcast<u32>(powers.x), bitcast<u32>(powers.y * params.scoreScale * givenKeyScale(block)), u32(seen.x), u32(seen.y - seen.x));
     rowStarts[lane] = select(ABSENT, headRow(block, lane), lane < block.rows);
+    if (params.alibi != 0u) { rowSlopes[lane] = vec2<u32>(bitcast<u32>(slopeOf(block, lane)), bitcast<u32>(positionOf(block, lane))); }
   }
   workgroupBarrier();
 }
@@ -90,8 +94,10 @@ fn findKeys(block: Block, seen: vec2<i32>, first: i32, lane: u32) {
     if (page != ABSENT) {
       keyRows[lane] = keyRow(page, block.kvHead, u32(key));
       valueRows[lane] = valueRow(page, block.kvHead, u32(key));
-      keyScales[lane] = keyScale(page, block.kvHead, u32(key)) * (K_UNIT / Q_UNIT);
-      valueScales[lane] = valueScale(page, block.kvHead, u32(key)) * V_UNIT;
+      keyScales[lane] = bitcast<u32>(keyScale(page, block.kvHead, u32(key)) * (K_UNIT / Q_UNIT));
+      valueScales[lane] = bitcast<u32>(valueScale(page, block.kvHead, u32(key)) * V_UNIT);
+      if (K_GROUP_QUADS > 0u) { keyScales[lane] = keyScaleWord(page, block.kvHead, u32(key)); }
+      if (V_GROUP_QUADS > 0u) { valueScales[lane] = valueScaleWord(page, block.kvHead, u32(key)); }
     }
     atomicStore(&nanKeys[lane], 0u);
   }
@@ -99,12 +105,12 @@ fn findKeys(block: Block, seen: vec2<i32>, first: i32, lane: u32) {
   workgroupBarrier();
 }
 
-fn loadQueries(chunk: u32, lane: u32) {
+fn loadQueries(kvHead: u32, chunk: u32, lane: u32) {
   for (var i = lane; i < DEPTH * ROWS; i += WORKGROUP) {
     let row = i / DEPTH;
     let quad = chunk * DEPTH + i % DEPTH;
     var query = vec4<f32>();
-    if (rowStarts[row] != ABSENT && quad < QUADS) { query = bitcast<vec4<f32>>(queryQuad(rowStarts[row], quad)) * bitcast<f32>(rowFacts[row].x) * Q_UNIT; }
+    if (rowStarts[row] != ABSENT && quad < QUADS) { query = bitcast<vec4<f32>>(queryQuad(rowStarts[row], kvHead, quad)) * bitcast<f32>(rowFacts[row].x) * Q_UNIT; }
     storeQuery((i % DEPTH) * QUERY_STRIDE + row, query);
   }
 }
@@ -116,7 +122,7 @@ fn loadKeys(chunk: u32, lane: u32) {
     let at = (i % DEPTH) * KEY_STRIDE + key;
     if (keyRows[key] == ABSENT || quad >= QUADS) {
       tile[at] = TileQuad();
-    } else if (storeKey(at, keyRows[key], quad)) {
+    } else if (storeKey(at, key, quad)) {
       atomicOr(&nanKeys[key], 1u);
     }
   }
@@ -125,11 +131,11 @@ fn loadKeys(chunk: u32, lane: u32) {
 // VALUE_KEYS keys of the tile, from the given one on.
 fn loadValues(first: u32, chunk: u32, lane: u32) {
   for (var i = lane; i < VALUE_KEYS * COLUMNS; i += WORKGROUP) {
-    let row = valueRows[first + i / COLUMNS];
+    let key = first + i / COLUMNS;
     let quad = chunk * COLUMNS + i % COLUMNS;
-    if (row == ABSENT || quad >= QUADS) {
+    if (valueRows[key] == ABSENT || quad >= QUADS) {
       tile[i] = TileQuad();
-    } else if (storeValue(i, row, quad)) {
+    } else if (storeValue(i, key, quad)) {
       atomicOr(&specialValues, 1u);
     }
   }
@@ -145,8 +151,13 @@ fn withVisible(sums: vec4<f32>, weight: u32, value: vec4<f32>) -> vec4<f32> {
 }
 
 // Scores of a row and 4 keys in their order, where the row sees them.
-fn ordersOf(scores: vec4<f32>, nan: vec4<bool>, places: vec4<i32>, facts: vec4<u32>) -> vec4<i32> {
+fn ordersOf(scores: vec4<f32>, nan: vec4<bool>, places: vec4<i32>, row: u32) -> vec4<i32> {
+  let facts = rowFacts[row];
   var scaled = scores * bitcast<f32>(facts.y);
+  if (params.alibi != 0u) {
+    let distances = places - vec4<i32>(bitcast<i32>(rowSlopes[row].y));
+    scaled = fma(vec4<f32>(bitcast<f32>(rowSlopes[row].x)), vec4<f32>(distances), scaled);
+  }
   if (params.softcap != 0.0) {
     for (var n = 0u; n < 4u; n++) { scaled[n] = capped(scaled[n]); }
   }
@@ -197,7 +208,7 @@ fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     var scores = Rows();
     let some = begin < first + i32(TILE) && end > first;
     for (var chunk = 0u; chunk < SCORE_CHUNKS; chunk++) {
-      loadQueries(chunk, lane);
+      loadQueries(block.kvHead, chunk, lane);
       loadKeys(chunk, lane);
       workgroupBarrier();
       if (some) { addScores(&scores, row, column); }
@@ -212,12 +223,12 @@ fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     for (var n = 0u; n < 4u; n++) {
       let at = n * COLUMNS + column;
       if (keyRows[at] != ABSENT) { places[n] = first + i32(at); }
-      kScales[n] = keyScales[at];
-      vScales[n] = valueScales[at];
+      kScales[n] = select(bitcast<f32>(keyScales[at]), K_UNIT / Q_UNIT, K_GROUP_QUADS > 0u);
+      vScales[n] = select(bitcast<f32>(valueScales[at]), V_UNIT, V_GROUP_QUADS > 0u);
       nan[n] = atomicLoad(&nanKeys[at]) != 0u;
     }
     var orders = array<vec4<i32>, ROWS_EACH>();
-    for (var r = 0u; r < ROWS_EACH; r++) { orders[r] = ordersOf(scores[r] * kScales, nan, places, rowFacts[row + r]); }
+    for (var r = 0u; r < ROWS_EACH; r++) { orders[r] = ordersOf(scores[r] * kScales, nan, places, row + r); }
     for (var i = 0u; i < QUADS_EACH; i++) {
       let most = vec4<i32>(largestIn(orders[4u * i]), largestIn(orders[4u * i + 1u]), largestIn(orders[4u * i + 2u]), largestIn(orders[4u * i + 3u]));
       memory[column * ROW_QUADS + rowQuad + i] = bitcast<vec4<u32>>(most);
@@ -289,7 +300,7 @@ fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let at = rowStarts[row + r];
     for (var chunk = 0u; chunk < VALUE_CHUNKS; chunk++) {
       let quad = chunk * COLUMNS + column;
-      if (quad < QUADS) { out[at * QUADS + quad] = outBits(most, nothingSeen, sum, values[chunk * ROWS_EACH + r] * own); }
+      if (quad < QUADS) { storeOut(at * QUADS + quad, outBits(block, quad, most, nothingSeen, sum, values[chunk * ROWS_EACH + r] * own)); }
     }
     if (column == 0u) { lse[at] = lseBits(most, nothingSeen, sum, sink.bits); }
   }
