@@ -33,7 +33,7 @@ export const presets = Object.freeze({
   }),
   ferrum: row({
     dtype: 'int8', granularity: 'token-head', recipe: 'ferrum-int8', layout: 'paged', blockSize: 16,
-    source: "ferrum's `KvCacheQuant<B, KvInt8>`: int8_kv.rs; `layout: 'contiguous'` is its `block_size == 0`",
+    source: "ferrum's `KvCacheQuant<B, KvInt8>`: int8_kv.rs; `layout: 'contiguous'` is the `block_size == 0` of the `KvCache` beside it",
   }),
   'compressed-tensors': row({
     dtype: 'fp8_e4m3', granularity: 'tensor', recipe: 'compressed-tensors', layout: 'paged', blockSize: 16,

@@ -30,7 +30,7 @@ test.before(() => {
 test.after(() => rmSync(project, { recursive: true, force: true }));
 
 test('holds what it should and nothing else', () => {
-  equal(readdirSync(installed).sort(), ['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'package.json']);
+  equal(readdirSync(installed).sort(), ['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'docs', 'package.json']);
   const { scripts, dependencies } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'));
   for (const hook of ['preinstall', 'install', 'postinstall', 'prepare']) is(scripts[hook], undefined);
   equal(Object.keys(dependencies), ['@assemblyscript/loader']);

@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { equal, is, match, ok } from 'uvu/assert';
 import { allowedPolicies, KvCache, recipes, wasmBackend, type Format, type Granularity, type KvCacheOptions, type RecipeName } from '../../src/index.js';
+import { policiesFile, withTables } from '../../scripts/policies.js';
 import { suite } from '../suite.js';
 
 const test = suite('policies');
@@ -64,4 +66,9 @@ test('the list is what the design says, and cannot be changed', () => {
     is(policy.recipes.length > 0, policy.scales === 'computed');
     is(policy.shape === '', policy.scales === 'none');
   }
+});
+
+test('docs/policies.md has the tables that the code prints: else run scripts/policies.ts', () => {
+  const document = readFileSync(policiesFile, 'utf8');
+  is(withTables(document), document);
 });
