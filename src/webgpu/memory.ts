@@ -30,7 +30,7 @@ export function paramBlock(bytes: number): { readonly words: Int32Array; readonl
 }
 
 /** The same bytes, as they are compared: 0 is not -0, and NaN is NaN. */
-export const wordsOf = ({ buffer, byteOffset, length }: Float32Array): Int32Array => new Int32Array(buffer, byteOffset, length);
+const wordsOf = ({ buffer, byteOffset, length }: Float32Array): Int32Array => new Int32Array(buffer, byteOffset, length);
 
 /** Numbers that a call puts together, in memory that every call uses again. */
 export class FloatList {
