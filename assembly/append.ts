@@ -50,11 +50,12 @@ function endsAmid(p: AppendParams): bool {
 /** Head after head: one token, or those of a panel. Rows that cannot be written where they belong first go to p.codes. */
 function appendHeads(p: AppendParams, tokens: i32, x: usize, xStride: usize, codes: usize, scales: usize): void {
   const apart = isDimMajor(p) || endsAmid(p);
+  const tokenStride: usize = p.given != 0 ? 0 : 4;
   for (let head = 0; head < p.kvHeads; head++) {
     const rows = apart ? p.codes : codes;
     const rowsStride: usize = apart ? PANEL_ROW_BYTES : p.tokenStride;
-    if (p.perChannel != 0) quantizeChannels(changetype<QuantizeParams>(p), tokens, x, xStride, rows, rowsStride, scales, p.quotients);
-    else appendRows(p, tokens, x, xStride, rows, rowsStride, scales, p.scaleTokenStride);
+    if (p.perChannel != 0) quantizeChannels(changetype<QuantizeParams>(p), tokens, x, xStride, rows, rowsStride, scales);
+    else appendRows(p, tokens, x, xStride, rows, rowsStride, scales, tokenStride);
     if (!apart) {
       // They are there.
     } else if (!isDimMajor(p)) {

@@ -154,12 +154,9 @@ function divideRow<T>(x: usize, n: i32, scales: usize, quotients: usize): void {
   for (; quotients < end; quotients += 16, scales += 16, x += sizeof<T>() * 4) v128.store(quotients, f32x4.div(load4<T>(x), v128.load(scales)));
 }
 
-/**
- * `rows` rows whose dims have a given scale each, at `scales`. What is encoded are the quotients, each rounded once as any
- * other, times 1.
- * @param quotients working memory: (p.dim) f32
- */
-export function quantizeChannels(p: QuantizeParams, rows: i32, x: usize, xStride: usize, codes: usize, codesStride: usize, scales: usize, quotients: usize): void {
+/** `rows` rows whose dims have a given scale each, at `scales`. What is encoded are the quotients, rounded as any other, times 1. */
+export function quantizeChannels(p: QuantizeParams, rows: i32, x: usize, xStride: usize, codes: usize, codesStride: usize, scales: usize): void {
+  const quotients = p.operands + (ROWS_AT_ONCE << 2);
   store<f32>(p.operands, 1);
   for (let row = 0; row < rows; row++, x += xStride, codes += codesStride) {
     if (p.dtype == DTYPE_F32) divideRow<F32>(x, p.dim, scales, quotients);

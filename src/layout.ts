@@ -202,7 +202,7 @@ export const quantizeParams = {
   scalePrecision: 'i32',
   /** The lowest code of int8. */
   least: 'i32',
-  /** Working memory for what rows are divided by or multiplied with: (ROWS_AT_ONCE) f32. */
+  /** Working memory for what rows are divided by or multiplied with: (ROWS_AT_ONCE) f32. Append has a row's quotients behind them: (dim) f32. */
   operands: 'pointer',
 } as const satisfies ParamRecord;
 
@@ -226,14 +226,11 @@ export const appendParams = {
   dimStride: 'i32',
   /** Where a page's scales begin. */
   scalesOffset: 'i32',
-  /** Bytes from the scales of a head, token and group, given or in the page, to those of the next. */
+  /** Bytes from a head's scales, given or in the page, to the next head's, and from a group's to the next group's. */
   scaleHeadStride: 'i32',
-  scaleTokenStride: 'i32',
   scaleGroupStride: 'i32',
   /** 1: each dim has a given scale of its own. */
   perChannel: 'i32',
-  /** Working memory for the quotients of one row: (dim) f32. */
-  quotients: 'pointer',
 } as const satisfies ParamRecord;
 
 /**

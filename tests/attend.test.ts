@@ -1,7 +1,7 @@
 import { is, ok, throws } from 'uvu/assert';
 import { pageLayout, wasmBackend, type AttendCall } from '../src/index.js';
 import { ATTENTION_BOUND, attentionError } from '../src/files/compare.js';
-import { testAgainstReference } from './attention-reference.js';
+import { manyGranularShapes, testAgainstReference } from './attention-reference.js';
 import { assertSameBits } from './bits.js';
 import { builds } from './builds.js';
 import { callOf, fixture } from './fixture.js';
@@ -15,7 +15,7 @@ function testAttention(simd: (typeof builds)[number]): void {
   const test = suite(`attend, ${simd}`);
   const backend = wasmBackend({ simd });
 
-  testAgainstReference(test, () => backend);
+  testAgainstReference(test, () => backend, undefined, manyGranularShapes);
 
   test('q in f16 and bf16 is widened exactly', async () => {
     const cache = await fixture(backend, random(21), { kvHeads: 1, headDim: 16, blockSize: 4, kvLens: [9] });

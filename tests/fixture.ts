@@ -1,5 +1,5 @@
 /** A cache of random tokens with shuffled pages, and all its unused slots poisoned. */
-import { decode, pageLayout, type AttendCall, type Backend, type CodeArray, type NhdTensors, type PageLayout, type Pages, type SideLayout, type SideOptions } from '../src/index.js';
+import { decode, pageLayout, type AttendCall, type Backend, type CodeArray, type GivenScale, type NhdTensors, type PageLayout, type Pages, type SideLayout, type SideOptions } from '../src/index.js';
 import { definitions, valueOf } from './reference/codec.js';
 import type { Random } from './random.js';
 
@@ -11,6 +11,9 @@ export interface FixtureOptions {
   readonly kvLens: readonly number[];
   readonly k?: SideOptions;
   readonly v?: SideOptions;
+  /** Given scales, for append and attend. */
+  readonly kScale?: GivenScale;
+  readonly vScale?: GivenScale;
   /** More pages than needed, so that shuffling has room. Default 3. */
   readonly sparePages?: number;
 }
@@ -20,12 +23,16 @@ export interface Fixture {
   readonly pages: Pages;
   readonly blockTable: Int32Array;
   readonly seqUsedK: Int32Array;
+  readonly kScale: GivenScale | undefined;
+  readonly vScale: GivenScale | undefined;
   /** Per sequence [tokens, kvHeads, headDim], as they were appended. */
   readonly keys: readonly Float32Array[];
   readonly values: readonly Float32Array[];
   /** All pages as plain tensors. */
   readonly stored: NhdTensors;
-  /** What is in the cache for token j of a sequence, as numbers, scale included. */
+  /** What is in the cache for token j of a sequence, as numbers: times its scale in the page, if there is one, but not the given one. */
+  codeAt(side: 'k' | 'v', sequence: number, j: number, head: number, d: number): number;
+  /** The same, given scale included. */
   valueAt(side: 'k' | 'v', sequence: number, j: number, head: number, d: number): number;
 }
 
@@ -60,7 +67,7 @@ function numbersOf(format: string, codes: CodeArray): Float32Array {
 
 /** Appends random tokens through the backend; synchronous backends only need not wait. */
 export async function fixture(backend: Backend, random: Random, options: FixtureOptions): Promise<Fixture> {
-  const { kvHeads, headDim, blockSize, kvLens } = options;
+  const { kvHeads, headDim, blockSize, kvLens, kScale, vScale } = options;
   const layout = pageLayout({ kvHeads, headDim, blockSize, k: options.k, v: options.v });
   const blocksOf = kvLens.map((length) => Math.ceil(length / blockSize));
   const count = blocksOf.reduce((sum, blocks) => sum + blocks, 0) + (options.sparePages ?? 3);
@@ -74,24 +81,30 @@ export async function fixture(backend: Backend, random: Random, options: Fixture
   for (const [s, length] of kvLens.entries()) {
     for (let block = 0; block < blocksOf[s]; block++) blockTable[s * maxBlocks + block] = order.pop()!;
     const slotMapping = Int32Array.from({ length }, (_, j) => blockTable[s * maxBlocks + Math.floor(j / blockSize)] * blockSize + (j % blockSize));
-    await backend.append({ pages, key: keys[s], value: values[s], slotMapping });
+    await backend.append({ pages, key: keys[s], value: values[s], slotMapping, kScale, vScale });
   }
   const stored = await pages.export();
   const sides = {
-    k: { codes: numbersOf(layout.k.format, stored.keyCache), scales: stored.keyScale },
-    v: { codes: numbersOf(layout.v.format, stored.valueCache), scales: stored.valueScale },
+    k: { codes: numbersOf(layout.k.format, stored.keyCache), scales: stored.keyScale, given: kScale },
+    v: { codes: numbersOf(layout.v.format, stored.valueCache), scales: stored.valueScale, given: vScale },
+  };
+  const codeAt: Fixture['codeAt'] = (side, s, j, head, d) => {
+    const page = blockTable[s * maxBlocks + Math.floor(j / blockSize)];
+    const element = ((page * blockSize + (j % blockSize)) * kvHeads + head) * headDim + d;
+    const { codes, scales } = sides[side];
+    return codes[element] * (scales?.[Math.floor(element / layout[side].groupSize)] ?? 1);
   };
   const valueAt: Fixture['valueAt'] = (side, s, j, head, d) => {
-    const page = blockTable[s * maxBlocks + Math.floor(j / blockSize)];
-    const row = (page * blockSize + (j % blockSize)) * kvHeads + head;
-    return sides[side].codes[row * headDim + d] * (sides[side].scales?.[row] ?? 1);
+    const { given = 1 } = sides[side];
+    const scale = typeof given === 'number' ? given : given[given.length === kvHeads ? head : given.length === 1 ? 0 : head * headDim + d];
+    return codeAt(side, s, j, head, d) * scale;
   };
-  return { layout, pages, blockTable, seqUsedK: Int32Array.from(kvLens), keys, values, stored, valueAt };
+  return { layout, pages, blockTable, seqUsedK: Int32Array.from(kvLens), kScale, vScale, keys, values, stored, codeAt, valueAt };
 }
 
 /** The call that attends from `qLens` rows per sequence. */
-export function callOf({ pages, blockTable, seqUsedK }: Fixture, qLens: readonly number[], q: Float32Array): AttendCall {
+export function callOf({ pages, blockTable, seqUsedK, kScale, vScale }: Fixture, qLens: readonly number[], q: Float32Array): AttendCall {
   const cuSeqlensQ = new Int32Array(qLens.length + 1);
   for (const [s, rows] of qLens.entries()) cuSeqlensQ[s + 1] = cuSeqlensQ[s] + rows;
-  return { pages, q, blockTable, cuSeqlensQ, seqUsedK };
+  return { pages, q, blockTable, cuSeqlensQ, seqUsedK, kScale, vScale };
 }

@@ -42,9 +42,12 @@ function writeSide(view: DataView, at: number, side: SideLayout, headDim: number
   });
 }
 
-/** A part of a call, and how it is divided among threads; undefined where one does it all. */
+/** A part of a call. */
 export interface Part extends WorkPart {
+  /** How it is divided among threads; undefined where one does it all. */
   readonly units: Units | undefined;
+  /** Bytes of what it needs in working memory, in the order in which it is laid out. */
+  readonly sizes: readonly number[];
 }
 
 /** A checked call whose results have a place, and whose parts fit into memory. */
@@ -96,28 +99,30 @@ export class AttendMemory {
     const rowsAtOnce = (queryHeads: number): number => Math.max(1, Math.floor(PART_BYTES / (queryHeads * headDim * 4)));
     const plan = planAttention(call, rowsAtOnce);
     const parts = partsOf(plan.work, rowsAtOnce(plan.queryHeads)).map((part): Part => {
-      if (this.#threads === 1) return { ...part, units: undefined };
-      const units = unitsOf(plan, itemsOf(plan, part), pages.layout, this.#threads);
-      return { ...part, units: units.cost < leastCost ? undefined : units };
+      const { first, items, rows } = part;
+      const divided = this.#threads === 1 ? undefined : unitsOf(plan, itemsOf(plan, part), pages.layout, this.#threads);
+      const units = divided && divided.cost >= leastCost ? divided : undefined;
+      return { first, items, rows, units, sizes: this.#sizes(plan, headDim, rows, units) };
     });
-    this.#scratch.reserve(Math.max(0, ...parts.map((part) => sum(this.#sizes(plan, headDim, part)))));
+    this.#scratch.reserve(Math.max(0, ...parts.map(({ sizes }) => sum(sizes))));
     const result: AttendResult<D> = {
       out: call.out ?? (newResult(plan.outDtype, plan.totalQ * plan.queryHeads * headDim) as OutArray<D>),
       lse: call.lse ?? new Float32Array(plan.totalQ * plan.queryHeads),
     };
-    const inputs = [call.q, plan.blockTable, plan.sinks, plan.alibiSlopes, plan.kScale.values, plan.vScale.values].map((input) => input?.buffer);
-    const apart = parts.length > 1 && (inputs.includes(result.out.buffer) || inputs.includes(result.lse.buffer));
+    const inputs = [call.q, plan.blockTable, plan.sinks, plan.alibiSlopes, plan.kScale.values, plan.vScale.values];
+    const apart = parts.length > 1 && inputs.some((input) => input && (input.buffer === result.out.buffer || input.buffer === result.lse.buffer));
     const { out, lse } = apart ? { out: newResult(plan.outDtype, result.out.length) as OutArray<D>, lse: new Float32Array(result.lse.length) } : result;
     return { call, pages, plan, parts, out, lse, result };
   }
 
-  /** Bytes of what a part needs in working memory, in the order in which it is laid out. */
-  #sizes({ work, queryHeads, blockTable, kScale, vScale, dtype }: AttendPlan, headDim: number, { rows, units }: Part): number[] {
+  /** {@link Part.sizes} of so many rows. */
+  #sizes({ work, queryHeads, blockTable, kScale, vScale, dtype }: AttendPlan, headDim: number, rows: number, units: Units | undefined): number[] {
     const values = rows * queryHeads * headDim;
     const threads = units ? this.#threads : 1;
     return [
       threads * PARAMS_STRIDE, sideWriter.bytes, sideWriter.bytes, work.byteLength, values * 4, values * 4, rows * queryHeads * 4,
-      blockTable.byteLength, queryHeads * 4, queryHeads * 4, kScale.values.byteLength, vScale.values.byteLength, threads * SCRATCH_STRIDE, dtype === 'f32' ? 0 : values * floatDtypes[dtype].bytes,
+      blockTable.byteLength, queryHeads * 4, queryHeads * 4, kScale.values.byteLength, vScale.values.byteLength, threads * SCRATCH_STRIDE,
+      dtype === 'f32' ? 0 : values * floatDtypes[dtype].bytes,
       units?.units.byteLength ?? 0, units?.splits.byteLength ?? 0, units?.partialBytes ?? 0,
     ];
   }
@@ -128,8 +133,7 @@ export class AttendMemory {
     const { k, v, headDim } = layout;
     const rowFloats = plan.queryHeads * headDim;
     const floats = part.rows * rowFloats;
-    const { units } = part;
-    const sizes = this.#sizes(plan, headDim, part);
+    const { units, sizes } = part;
     const place = carve(this.#scratch.reserve(sum(sizes)));
     const [params, kAt, vAt, work, q, outAt, lseAt, blockTable, sinks, alibiSlopes, kGiven, vGiven, scratch, narrow, unitsAt, splits, partials] = sizes.map(place);
     const { u8, i32, f32, view } = this.#memory;
@@ -139,7 +143,8 @@ export class AttendMemory {
     // The kernel counts rows from the first that it is given.
     for (let item = 0; item < part.items; item++) i32[(work >>> 2) + item * WORK_WORDS] -= firstRow;
     const widens = plan.dtype !== 'f32';
-    u8.set(bytesOf(call.q.subarray(firstRow * rowFloats, firstRow * rowFloats + floats)), widens ? narrow : q);
+    const rows = part.rows === plan.totalQ ? call.q : call.q.subarray(firstRow * rowFloats, firstRow * rowFloats + floats);
+    u8.set(bytesOf(rows), widens ? narrow : q);
     if (widens) this.#kernels.widen(narrow, floatDtypes[plan.dtype].id, floats, q);
     i32.set(plan.blockTable, blockTable >>> 2);
     if (plan.sinks) f32.set(plan.sinks, sinks >>> 2);

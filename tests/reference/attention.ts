@@ -15,6 +15,7 @@ export interface ReferenceCall {
   readonly windowRight?: number;
   readonly softcap?: number;
   readonly sinks?: ArrayLike<number>;
+  readonly alibiSlopes?: ArrayLike<number>;
   readonly softmaxScale?: number;
 }
 
@@ -34,7 +35,7 @@ export function referenceAttention(call: ReferenceCall): { out: Float64Array; ls
       const scores = keys.map((j) => {
         let dot = 0;
         for (let d = 0; d < headDim; d++) dot += q[at + d] * call.key(j, head, d);
-        const s = dot * softmaxScale;
+        const s = dot * softmaxScale + (call.alibiSlopes?.[h] ?? 0) * (j - position);
         return softcap > 0 ? softcap * Math.tanh(s / softcap) : s;
       });
       const sink = call.sinks?.[h] ?? -Infinity;

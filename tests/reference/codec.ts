@@ -14,6 +14,21 @@ export const definitions: { readonly [format in 'e4m3fn' | 'e5m2' | 'f16']: Defi
   f16: { exponentBits: 5, mantissaBits: 10, bias: 15, ieee: true },
 };
 
+/** The f16 nearest to a number, ties to even, as bits. */
+export function halfOf(x: number): number {
+  if (Number.isNaN(x)) return 0x7e00;
+  const sign = x < 0 || Object.is(x, -0) ? 0x8000 : 0;
+  const magnitude = Math.abs(x);
+  if (magnitude >= 65520) return sign | 0x7c00;
+  const exponent = Math.max(-14, Math.floor(Math.log2(magnitude)));
+  const ulp = 2 ** (exponent - 10);
+  const below = Math.floor(magnitude / ulp);
+  const rest = magnitude / ulp - below;
+  const units = below + (rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? 1 : 0);
+  // A mantissa that is rounded up to the next power of two carries into the exponent.
+  return sign | ((exponent + 14) * 1024 + units);
+}
+
 /** A code's value. */
 export function valueOf(code: number, { exponentBits, mantissaBits, bias, ieee }: Definition): number {
   const mantissa = code & (2 ** mantissaBits - 1);

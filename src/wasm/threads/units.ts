@@ -1,9 +1,11 @@
 /** Attention's work in pieces for several threads: by sequence, KV head and block of rows, and where that is too coarse, by cut. */
 import type { AttendPlan } from '../../attention.js';
-import { BLOCK_ROWS, CUT_KEYS, PARTIAL_WORDS, UNIT_WORDS, WORK_WORDS, type PageLayout } from '../../layout.js';
+import { BLOCK_ROWS, CUT_KEYS, PARTIAL_WORDS, UNIT_WORDS, WORK_WORDS, type PageLayout, type SideLayout } from '../../layout.js';
 
 /** A block of rows is computed cut by cut where it is more than one part in this many of a thread's share of the work. */
 const SHARE_PARTS = 8;
+/** Decoding and scaling a tile of a side with groups of dims takes as long as its products with so many rows. */
+const GROUPED_ROWS = 2;
 /** Bytes that cuts may take to hand on what they give: blocks beyond are left whole. */
 const MAX_PARTIAL_BYTES = 2 ** 25;
 
@@ -27,11 +29,15 @@ interface Block {
   readonly rows: number;
   readonly firstCut: number;
   readonly cuts: number;
-  /** Scores of one KV head. */
+  /** Scores of one KV head, and what takes as long. */
   readonly scores: number;
 }
 
-function blocksOf(plan: AttendPlan, work: Int32Array, group: number): Block[] {
+const isGrouped = ({ groupSize }: SideLayout, headDim: number): boolean => groupSize > 0 && groupSize < headDim;
+
+function blocksOf(plan: AttendPlan, work: Int32Array, { kvHeads, headDim, k, v }: PageLayout): Block[] {
+  const group = plan.queryHeads / kvHeads;
+  const more = GROUPED_ROWS * [k, v].filter((side) => isGrouped(side, headDim)).length;
   const blocks: Block[] = [];
   for (let item = 0; item * WORK_WORDS < work.length; item++) {
     const [, count, position, keys] = work.subarray(item * WORK_WORDS);
@@ -43,7 +49,7 @@ function blocksOf(plan: AttendPlan, work: Int32Array, group: number): Block[] {
       const right = plan.windowRight < 0 ? keys : Math.min(keys, lastAt + plan.windowRight + 1);
       const end = plan.causal ? Math.min(right, lastAt + 1) : right;
       const firstCut = first - (first % CUT_KEYS);
-      blocks.push({ item, firstRow, rows, firstCut, cuts: Math.ceil((end - firstCut) / CUT_KEYS), scores: rows * Math.max(0, end - first) });
+      blocks.push({ item, firstRow, rows, firstCut, cuts: Math.ceil((end - firstCut) / CUT_KEYS), scores: (rows + more) * Math.max(0, end - first) });
     }
   }
   return blocks;
@@ -53,8 +59,9 @@ function blocksOf(plan: AttendPlan, work: Int32Array, group: number): Block[] {
  * The units of some work items. Threads take them from the last to the first: a causal prefill's longest come first.
  * @param work (items, WORK_WORDS)
  */
-export function unitsOf(plan: AttendPlan, work: Int32Array, { kvHeads, headDim }: PageLayout, threads: number): Units {
-  const blocks = blocksOf(plan, work, plan.queryHeads / kvHeads);
+export function unitsOf(plan: AttendPlan, work: Int32Array, layout: PageLayout, threads: number): Units {
+  const { kvHeads, headDim } = layout;
+  const blocks = blocksOf(plan, work, layout);
   const scores = kvHeads * blocks.reduce((sum, block) => sum + block.scores, 0);
   const rowBytes = 4 * (PARTIAL_WORDS + headDim);
   const isLarge = ({ cuts, scores: own }: Block): boolean => cuts > 1 && own * maxSplits(threads) > scores;
