@@ -50,6 +50,61 @@ function testAttention(simd: (typeof builds)[number]): void {
     }
   });
 
+  test('group scales, too: what a row cannot see does not reach it, what it sees does', async () => {
+    const side = { granularity: 'group', groupSize: 8 } as const;
+    const cache = await fixture(backend, random(33), { kvHeads: 2, headDim: 16, blockSize: 4, kvLens: [40], k: side, v: { ...side, dtype: 'int8' } });
+    const { stored, blockTable } = cache;
+    const keyScale = stored.keyScale!.slice();
+    const valueScale = stored.valueScale!.slice();
+    const at = (j: number, head: number, group: number): number => ((blockTable[j >> 2] * 4 + (j & 3)) * 2 + head) * 2 + group;
+    keyScale[at(7, 0, 1)] = NaN;
+    valueScale[at(8, 1, 1)] = Infinity;
+    await cache.pages.import({ ...stored, keyScale, valueScale });
+    const q = random(32).normals(40 * 2 * 16);
+    // Many rows together, and each alone.
+    const { out } = backend.attend(callOf(cache, [40], q));
+    for (let row = 0; row < 40; row++) {
+      const alone = backend.attend({ ...callOf(cache, [1], q.subarray(row * 32, row * 32 + 32)), seqUsedK: Int32Array.of(row + 1) });
+      assertSameBits(alone.out, out.subarray(row * 32, row * 32 + 32), `row ${row}`);
+      for (let i = 0; i < 32; i++) {
+        const [head, d] = [i >> 4, i & 15];
+        is(Number.isFinite(alone.out[i]), !((head === 0 && row >= 7) || (head === 1 && row >= 8 && d >= 8)), `row ${row} head ${head} dim ${d}`);
+      }
+    }
+    cache.pages.dispose();
+  });
+
+  test('given scales of any size give the same bits, times a power of two', async () => {
+    const [kvHeads, headDim] = [2, 24];
+    for (const granularity of ['head', 'channel'] as const) {
+      for (const dtype of ['e4m3fn', 'int8'] as const) {
+        const scale = Float32Array.from({ length: granularity === 'head' ? kvHeads : kvHeads * headDim }, (_, i) => 0.03 * 1.1 ** (i % 31));
+        const side = { dtype, granularity };
+        const cache = await fixture(backend, random(63), { kvHeads, headDim, blockSize: 8, kvLens: [50], k: side, v: side, kScale: scale, vScale: scale });
+        for (const rows of [1, 30]) {
+          const call = callOf(cache, [rows], random(64).normals(rows * 2 * kvHeads * headDim));
+          const expected = backend.attend(call);
+          // The smallest scales still are normal numbers, and scores as well as results are in range.
+          for (const exponent of [110, -110]) {
+            const kScale = scale.map((x) => x * 2 ** exponent);
+            const scaled = backend.attend({ ...call, kScale, vScale: kScale, softmaxScale: 2 ** -exponent / Math.sqrt(headDim) });
+            assertSameBits(scaled.out, expected.out.map((x) => x * 2 ** exponent), `${granularity} ${dtype}, scales times 2^${exponent}`);
+            assertSameBits(scaled.lse, expected.lse);
+          }
+        }
+        cache.pages.dispose();
+      }
+    }
+  });
+
+  test('without a block table, sequence s has page s', async () => {
+    const cache = await fixture(backend, random(53), { kvHeads: 1, headDim: 16, blockSize: 40, kvLens: [40, 3, 17], sparePages: 0 });
+    const call = { ...callOf(cache, [2, 1, 17], random(54).normals(20 * 16)), seqUsedK: Int32Array.of(2, 3, 17) };
+    const contiguous = { ...call, blockTable: undefined };
+    assertSameBits(backend.attend(contiguous).out, backend.attend({ ...call, blockTable: Int32Array.of(0, 1, 2) }).out);
+    throws(() => backend.attend({ ...contiguous, seqUsedK: Int32Array.of(2, 41, 17) }), /"seqUsedK\[1\]" expected an integer from 0 to 40/);
+  });
+
   test('rows that see nothing: out 0, lse −∞ or the sink', async () => {
     const cache = await fixture(backend, random(41), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [2, 0] });
     const q = random(42).normals(6 * 8);
@@ -127,6 +182,10 @@ function testAttention(simd: (typeof builds)[number]): void {
     const floats = rows * queryHeads * headDim;
     const q = random(84).normals(floats);
     const { out } = backend.attend(callOf(cache, [rows], q));
+    const halves = Uint16Array.from({ length: floats }, (_, i) => 0x3000 + (i % 0xfff));
+    const half = { ...callOf(cache, [rows], new Float32Array(0)), q: halves, dtype: 'f16', outDtype: 'f16', out: undefined } as const;
+    const expected = backend.attend<'f16'>(half);
+    assertSameBits(backend.attend<'f16'>({ ...half, q: halves, out: halves }).out, expected.out, 'f16');
     for (const shift of [0, headDim, 8 * headDim]) {
       const shared = new Float32Array(floats + shift);
       shared.set(q);

@@ -5,7 +5,7 @@ import { ThreadedBackend } from '../src/wasm/threads/backend.js';
 import { testGolden, testPlacement } from './attention-bits.js';
 import { assertSameBits } from './bits.js';
 import { builds } from './builds.js';
-import { callOf, fixture, type Fixture } from './fixture.js';
+import { callOf, fixture, type Fixture, type FixtureOptions } from './fixture.js';
 import { random } from './random.js';
 import { suite } from './suite.js';
 
@@ -28,15 +28,21 @@ function testBits(name: string, open: () => Backend): void {
     return { ...callOf(cache, [rows], q.subarray(row * rowFloats, (row + rows) * rowFloats)), ...attention, seqUsedK: Int32Array.of(kvLen) };
   }
 
-  for (const [name, attention] of [
-    ['plain', {}],
+  const channels = Float32Array.from({ length: 2 * 40 }, (_, i) => 0.02 * 1.1 ** (i % 31));
+  for (const [name, attention, sides] of [
+    ['plain', {}, {}],
     // Rows of one block then begin in different tiles.
-    ['window, softcap, sinks', { windowLeft: 101, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }],
-  ] as const) {
+    ['window, softcap, sinks', { windowLeft: 101, softcap: 8, sinks: Float32Array.of(0.5, -1, 2, 0, 1, 3) }, {}],
+    ['ALiBi, scales per channel and group', { alibiSlopes: Float32Array.of(0.5, 0.1, 2, 0, 0.01, -0.1), windowLeft: 101 },
+      { k: { granularity: 'channel' }, kScale: channels, v: { dtype: 'e5m2', granularity: 'group', groupSize: 8 } }],
+    ['scales per group and head, softcap', { softcap: 8 },
+      { k: { dtype: 'int8', granularity: 'group', groupSize: 8 }, v: { granularity: 'head' }, vScale: Float32Array.of(0.02, 3) }],
+    ['int8 per channel', {}, { k: { dtype: 'int8', granularity: 'channel' }, kScale: channels, v: { dtype: 'int8', granularity: 'channel' }, vScale: channels }],
+  ] as const satisfies readonly [string, AttentionOptions, Partial<FixtureOptions>][]) {
     test(`invariance: one prefill, chunks of 1, 7 and 64, and decode give the same bits (${name})`, async () => {
       const [kvHeads, queryHeads, headDim, tokens] = [2, 6, 40, 300];
       const numbers = random(11);
-      const cache = await fixture(backend, numbers, { kvHeads, headDim, blockSize: 16, kvLens: [tokens] });
+      const cache = await fixture(backend, numbers, { kvHeads, headDim, blockSize: 16, kvLens: [tokens], ...sides });
       const rowFloats = queryHeads * headDim;
       const q = numbers.normals(tokens * rowFloats);
       const whole = await backend.attend(chunk(cache, q, rowFloats, 0, tokens, tokens, attention));

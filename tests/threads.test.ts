@@ -333,6 +333,24 @@ test('operations take effect in the order of the calls, also while attention is 
   backend.dispose();
 }));
 
+test('given scales of an append that has to wait are those of its call', () => asOnAPage(async () => {
+  const side = { granularity: 'channel' } as const;
+  async function written(backend: Backend): Promise<NhdTensors> {
+    const pages = backend.createPages(pageLayout({ kvHeads: 2, headDim: 64, blockSize: BLOCK, k: side, v: side }), 1);
+    const before = backend.attend(await callOn(backend, LONG));
+    const x = random(41).normals(2 * 128);
+    const scale = Float32Array.from({ length: 128 }, (_, i) => 0.01 * (i + 1));
+    void backend.append({ pages, key: x, value: x, slotMapping: Int32Array.of(3, 5), kScale: scale, vScale: scale });
+    scale.fill(1e6);
+    await before;
+    return pages.export();
+  }
+  const backend = threaded(2);
+  const [actual, expected] = [await written(backend), await written(wasmBackend({ simd: builds[0] }))];
+  for (const name of ['keyCache', 'valueCache'] as const) assertSameBits(actual[name], expected[name], name);
+  backend.dispose();
+}));
+
 test('a call that does not fit is refused by name and stops no other', async () => {
   const backend = threaded(2);
   const call = await callOn(backend, SMALL);

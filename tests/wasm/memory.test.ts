@@ -154,6 +154,7 @@ test('more than 4 GiB is refused by name, and nothing changes', () => {
 
 const sides: readonly SideOptions[] = [
   { dtype: 'e4m3fn' }, { dtype: 'e4m3fn', granularity: 'tensor' }, { dtype: 'e5m2', granularity: 'tensor' }, { dtype: 'f16' }, { dtype: 'f32' },
+  { dtype: 'int8', granularity: 'group', groupSize: 8 }, { dtype: 'e4m3fn', granularity: 'channel' },
 ];
 const PAGES = 4;
 
@@ -165,12 +166,16 @@ function exercise(backend: WasmBackend, pages: WasmPages): AttendResult & NhdTen
   pages.import(poison(pages.layout, PAGES));
   const key = numbers.normals(tokens * kvHeads * headDim);
   const value = numbers.normals(tokens * kvHeads * headDim);
-  backend.append({ pages, key, value, slotMapping: Int32Array.from({ length: tokens }, (_, token) => token) });
+  // One for each channel, or of all.
+  const given = pages.layout.k.granularity === 'channel' ? numbers.normals(kvHeads * headDim).map((x) => 0.01 + Math.abs(x)) : undefined;
+  const scales = { kScale: given, vScale: given };
+  backend.append({ pages, ...scales, key, value, slotMapping: Int32Array.from({ length: tokens }, (_, token) => token) });
   // The last page is read where it was copied from and written where it was.
   pages.copyPages([3, 0, 1], [0, 1, 3]);
   const q = Uint16Array.from({ length: 3 * 2 * kvHeads * headDim }, (_, i) => 0x3c00 + ((i * 37) & 0x83ff));
   const tables = { blockTable: Int32Array.of(0, 1, 2, 3), cuSeqlensQ: Int32Array.of(0, 3), seqUsedK: Int32Array.of(tokens) };
-  return { ...backend.attend({ pages, q, dtype: 'f16', ...tables, sinks: numbers.normals(2 * kvHeads) }), ...pages.export() };
+  const perHead = { sinks: numbers.normals(2 * kvHeads), alibiSlopes: numbers.normals(2 * kvHeads) };
+  return { ...backend.attend({ pages, q, dtype: 'f16', ...tables, ...scales, ...perHead }), ...pages.export() };
 }
 
 const layouts = sides.map((side) => pageLayout({ kvHeads: 2, headDim: 64, blockSize: 16, k: side, v: side }));
