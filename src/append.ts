@@ -1,7 +1,7 @@
 /** Append's parameters, checked once for every backend. */
 import { int32 } from './attention.js';
 import type { AppendCall, AppendStatus, PerSide } from './backend.js';
-import { floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
+import { countNaN, floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
 import { isGiven, type PageLayout, type SideLayout } from './layout.js';
 import { checkPolicy } from './policies.js';
 import { resolveRecipe, withScalePrecision, type Recipe } from './recipe.js';
@@ -63,16 +63,9 @@ export class SlotMarks {
 }
 
 /** NaN among the tokens that are not skipped, of `floats` elements each. */
-function countNaN(values: FloatArray, dtype: FloatDtype, slotMapping: Int32Array, floats: number): number {
-  const infinity = dtype === 'bf16' ? 0x7f80 : 0x7c00;
+function countStoredNaN(values: FloatArray, dtype: FloatDtype, slotMapping: Int32Array, floats: number): number {
   let nan = 0;
-  for (let token = 0; token < slotMapping.length; token++) {
-    if (slotMapping[token] < 0) continue;
-    for (let i = token * floats; i < (token + 1) * floats; i++) {
-      const x = values[i];
-      if (dtype === 'f32' ? Number.isNaN(x) : (x & 0x7fff) > infinity) nan++;
-    }
-  }
+  for (let token = 0; token < slotMapping.length; token++) if (slotMapping[token] >= 0) nan += countNaN(values, dtype, token * floats, (token + 1) * floats);
   return nan;
 }
 
@@ -133,6 +126,6 @@ export function planAppend<T = never>(
   const integers = ([['k', 'key'], ['v', 'value']] as const).filter(([side]) => layout[side].format === 'int8').map(([, argument]) => call[argument]);
   const status: AppendStatus = { written: tokens - skipped, skipped };
   if (integers.length === 0 || integers.some((input) => elsewhere(input))) return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status };
-  const nan = integers.reduce<number>((sum, input) => sum + countNaN(input as FloatArray, dtype, slotMapping, layout.kvHeads * layout.headDim), 0);
+  const nan = integers.reduce<number>((sum, input) => sum + countStoredNaN(input as FloatArray, dtype, slotMapping, layout.kvHeads * layout.headDim), 0);
   return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status: { ...status, nan } };
 }

@@ -86,6 +86,13 @@ export function resolveFp8Format(name: string, argument = 'format'): Fp8Format {
   return format;
 }
 
+/** As {@link resolveFormat}, for calls that quantize. */
+export function resolveQuantizedFormat(name: string, argument = 'format'): QuantizedFormat {
+  const format = resolveFormat(name, argument);
+  if (isFp8(format) || format === 'int8') return format;
+  throw new TypeError(`"${argument}" expected e4m3fn, e5m2 or int8, got ${name}`);
+}
+
 /**
  * The dtype of a typed array of unquantized values.
  * @param dtype what the caller says; needed for 16-bit input, where the array does not tell
@@ -101,6 +108,14 @@ export function floatDtypeOf(values: FloatArray, dtype: FloatDtype | undefined, 
     throw new TypeError(`"${argument}" is a Uint16Array: its dtype expected f16 or bf16, got ${String(dtype)}`);
   }
   throw new TypeError(`"${argument}" expected a Float32Array, or a Uint16Array of f16 or bf16 bits, got ${describe(values)}`);
+}
+
+/** NaN among the values from … to − 1. */
+export function countNaN(values: FloatArray, dtype: FloatDtype, from: number, to: number): number {
+  const infinity = dtype === 'bf16' ? 0x7f80 : 0x7c00;
+  let nan = 0;
+  for (let i = from; i < to; i++) if (dtype === 'f32' ? Number.isNaN(values[i]) : (values[i] & 0x7fff) > infinity) nan++;
+  return nan;
 }
 
 /** The bytes behind a typed array, in place. */

@@ -1,5 +1,5 @@
 /** The codec as plain functions: values ↔ codes, and rows → codes and scales. Synchronous, exact, no backend needed. */
-import { bytesOf, describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
+import { bytesOf, countNaN, describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, resolveQuantizedFormat, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
 import { paramWriter, quantizeParams, ROWS_AT_ONCE } from '../layout.js';
 import { checkPolicy } from '../policies.js';
 import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
@@ -23,7 +23,7 @@ function codec(): { kernels: Kernels; memory: WasmMemory; scratch: Scratch } {
   return shared;
 }
 
-function checkOut<T extends Uint8Array | Float32Array>(out: T | undefined, kind: new (length: number) => T, length: number, argument: string): T {
+function checkOut<T extends Uint8Array | Int8Array | Float32Array>(out: T | undefined, kind: new (length: number) => T, length: number, argument: string): T {
   if (out === undefined) return new kind(length);
   if (!(out instanceof kind)) throw new TypeError(`"${argument}" expected a ${kind.name}, got ${describe(out)}`);
   if (out.length !== length) throw new RangeError(`"${argument}" expected length ${length}, got ${out.length}`);
@@ -96,9 +96,12 @@ export function decode(codes: Uint8Array, format: FormatName, options: DecodeOpt
   return out;
 }
 
-export interface QuantizeOptions {
+/** FP8 codes are bytes, those of int8 integers. */
+type Codes = Uint8Array | Int8Array;
+
+export interface QuantizeOptions<C extends Codes = Uint8Array> {
   /** Default e4m3fn. */
-  readonly format?: FormatName;
+  readonly format?: C extends Int8Array ? 'int8' : Exclude<FormatName, 'int8'>;
   /** Values that share a scale; a multiple of 8 that divides the input's length. */
   readonly rowLength: number;
   /** How each row's scale is computed. Default `amax`. Not together with `scale`. */
@@ -110,27 +113,32 @@ export interface QuantizeOptions {
   /** Dtype of the input; needed for a Uint16Array. */
   readonly from?: FloatDtype;
   /** Where to put the codes; as long as the input. */
-  readonly out?: Uint8Array;
+  readonly out?: C;
 }
 
-export interface Quantized {
-  /** One code per value. */
-  readonly codes: Uint8Array;
+export interface Quantized<C extends Codes = Uint8Array> {
+  /** One code per value: an Int8Array for int8. */
+  readonly codes: C;
   /** One f32 per row; the given scale once where there is one. */
   readonly scales: Float32Array;
+  /** NaN among the values, where codes are int8, which has none: they are 0. */
+  readonly nan?: number;
 }
 
 /**
- * Quantizes rows to FP8 with a scale each: x ≈ decode(code) · scale. Exact: the very bytes that a cache of granularity
+ * Quantizes rows to FP8 or int8 with a scale each: x ≈ decode(code) · scale. Exact: the very bytes that a cache of granularity
  * token-head would hold, so that other kernels can be checked against it.
  *
  * @param x [rows, rowLength]
  * @returns codes [rows, rowLength] and scales [rows]
  * @throws TypeError or RangeError when an argument does not fit
  */
-export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
-  const format = resolveFp8Format(options.format ?? 'e4m3fn');
-  const dtype = floatDtypes[floatDtypeOf(x, options.from, 'x')];
+export function quantize(x: FloatArray, options: QuantizeOptions<Int8Array> & { readonly format: 'int8' }): Quantized<Int8Array>;
+export function quantize(x: FloatArray, options: QuantizeOptions): Quantized;
+export function quantize(x: FloatArray, options: QuantizeOptions<Uint8Array> | QuantizeOptions<Int8Array>): Quantized<Codes> {
+  const format = resolveQuantizedFormat(options.format ?? 'e4m3fn');
+  const from = floatDtypeOf(x, options.from, 'x');
+  const dtype = floatDtypes[from];
   const dim = options.rowLength;
   if (!Number.isSafeInteger(dim) || dim < 8 || dim % 8 !== 0 || x.length % dim !== 0) {
     throw new RangeError(`"rowLength" expected a multiple of 8 that divides ${x.length}, got ${describe(dim)}`);
@@ -144,7 +152,8 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
   checkPolicy({ format, granularity: 'token-head' }, 'k', recipe);
   const computed = quantizeRule({ format, granularity: 'token-head' }, recipe, 1);
   const rule = given === undefined ? computed : { ...computed, quotient: quotients[quotient] };
-  const out = checkOut(options.out, Uint8Array, x.length, 'out');
+  const out = checkOut<Codes>(options.out, format === 'int8' ? Int8Array : Uint8Array, x.length, 'out');
+  const outBytes = bytesOf(out);
   const rows = x.length / dim;
   const scales = given === undefined ? new Float32Array(rows) : Float32Array.of(given);
   const rowsAtOnce = Math.max(1, Math.floor(CHUNK / dim));
@@ -162,8 +171,8 @@ export function quantize(x: FloatArray, options: QuantizeOptions): Quantized {
     const n = Math.min(rowsAtOnce, rows - start);
     u8.set(input.subarray(start * dim * dtype.bytes, (start + n) * dim * dtype.bytes), values);
     kernels.quantizeRows(params, n);
-    out.set(u8.subarray(codes, codes + n * dim), start * dim);
+    outBytes.set(u8.subarray(codes, codes + n * dim), start * dim);
     if (given === undefined) scales.set(f32.subarray(scalesAt >>> 2, (scalesAt >>> 2) + n), start);
   }
-  return { codes: out, scales };
+  return format === 'int8' ? { codes: out, scales, nan: countNaN(x, from, 0, x.length) } : { codes: out, scales };
 }

@@ -1,7 +1,7 @@
 import { is, ok, throws } from 'uvu/assert';
 import { decode, quantize, recipes, type FloatArray, type FloatDtype, type QuantizeOptions, type Recipe, type RecipeName } from '../../src/index.js';
 import { parseSafetensors, type SafetensorsFile } from '../../src/files/safetensors.js';
-import { float32, uint16 } from '../../src/files/tensor.js';
+import { float32, int32, uint16 } from '../../src/files/tensor.js';
 import { assertSameBits } from '../bits.js';
 import { golden, goldenFiles } from '../golden.js';
 import { random } from '../random.js';
@@ -95,6 +95,33 @@ for (const path of goldenFiles('recipes')) {
     is(compared, 7);
   });
 }
+
+for (const path of goldenFiles('recipes')) {
+  test(`${path}: every recipe for int8`, () => {
+    const file = parseSafetensors(golden(path), path);
+    const { x, from, rowLength } = inputOf(file);
+    for (const recipe of ['amax', 'vllm-token-head', 'compressed-tensors', 'ferrum-int8'] as const) {
+      const name = `${recipe}.int8`;
+      const codes = new Int8Array(file.tensors.get(`${name}.codes`)!.data);
+      const scales = float32(file.tensors.get(`${name}.scale`)!);
+      for (const [i, row] of int32(file.tensors.get(`${name}.rows`)!).entries()) {
+        const actual = quantize(x.subarray(row * rowLength, (row + 1) * rowLength), { format: 'int8', rowLength, from, recipe });
+        assertSameBits(actual.codes, codes.slice(i * rowLength, (i + 1) * rowLength), `${name}, row ${row}`);
+        assertSameBits(actual.scales, scales.slice(i, i + 1), `${name}, row ${row}, scale`);
+        is(actual.nan, 0);
+      }
+    }
+  });
+}
+
+test('int8: NaN is 0 and counted', () => {
+  const x = new Float32Array(16).fill(1);
+  x[3] = x[9] = NaN;
+  const { codes, nan } = quantize(x, { format: 'int8', rowLength: 8, scale: 0.5 });
+  is(nan, 2);
+  assertSameBits(codes, Int8Array.from(x, (value) => (Number.isNaN(value) ? 0 : 2)));
+  is(quantize(Uint16Array.of(0x7e00, 0, 0, 0, 0, 0, 0, 0xfc00), { format: 'int8', rowLength: 8, from: 'f16', scale: 1 }).nan, 1);
+});
 
 test('rows do not depend on those beside them: in range, clipped, with NaN, infinite, zero', () => {
   const numbers = random(11);
