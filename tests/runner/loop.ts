@@ -28,6 +28,9 @@ export function totalsOf(output: string): Totals | undefined {
 
 export const sum = (a: Totals, b: Totals): Totals => ({ passed: a.passed + b.passed, failed: a.failed + b.failed, skipped: a.skipped + b.skipped });
 
+/** Seconds from which on a run says how long a suite took. */
+const LONG = 5;
+
 export interface RunOptions {
   /** Whether a suite that says it must be skipped has failed. */
   readonly requireGpu: boolean;
@@ -71,8 +74,11 @@ export class Run {
     const { name, tests, skip, hookErrors } = suite;
     if (tests === 0) return this.fail(1, `suite "${name}" has no test`);
     if (skip !== undefined) return this.options.requireGpu ? this.fail(tests, `suite "${name}" may not be skipped: ${skip}`) : this.skip(tests, `suite "${name}", ${skip}`);
+    const start = performance.now();
     suite.enqueue();
     const [errors, ran, skipped, total] = await uvu.UVU_QUEUE[0].shift()!();
+    const seconds = Math.round((performance.now() - start) / 1000);
+    if (seconds >= LONG) this.options.print(`  ${seconds} s`);
     this.totals.passed += ran;
     const missing = tests - ran;
     if (missing > 0) this.fail(missing, errors === true ? '' : errors);
