@@ -6,11 +6,10 @@ import { quotients, scalePrecisions, type Recipe } from './recipe.js';
 /** The fields of the kernels' quantizeParams that say how, not where. */
 export type QuantizeRule = ReturnType<typeof quantizeRule>;
 
-/** @param givenScale what to divide by where the granularity is `tensor`: as vLLM's reshape_and_cache_flash does */
-export function quantizeRule(side: { readonly format: Format; readonly granularity: Granularity }, recipe: Recipe, givenScale: number) {
+/** Where scales are given, the quotient is x / scale, as in vLLM's reshape_and_cache_flash. */
+export function quantizeRule(side: { readonly format: Format; readonly granularity: Granularity }, recipe: Recipe) {
   return {
     format: formats[side.format].id,
-    givenScale,
     max: side.format === 'int8' ? (recipe.int8?.divisor ?? formats.int8.max) : formats[side.format].max,
     amaxFloor: recipe.amaxFloor,
     scaleFloor: recipe.scaleFloor,

@@ -37,8 +37,8 @@ export class Appender {
     const scaleBytes = align16(4 * Math.max(kScale.values.length, vScale.values.length));
     this.#scratch.reserve(writer.bytes + (ROWS_AT_ONCE + headDim) * 4 + PANEL_TOKENS * PANEL_ROW_BYTES + scaleBytes + align16(atOnce * tokenBytes) + atOnce * 4);
     return () => {
-      this.#write(pages, k, key, plan, atOnce, quantizeRule(k, plan.kRecipe, 1), kScale);
-      this.#write(pages, v, value, plan, atOnce, quantizeRule(v, plan.vRecipe, 1), vScale);
+      this.#write(pages, k, key, plan, atOnce, quantizeRule(k, plan.kRecipe), kScale);
+      this.#write(pages, v, value, plan, atOnce, quantizeRule(v, plan.vRecipe), vScale);
     };
   }
 

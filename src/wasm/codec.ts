@@ -150,7 +150,7 @@ export function quantize(x: FloatArray, options: QuantizeOptions<Uint8Array> | Q
   if (quotient !== 'divide' && quotient !== 'reciprocal') throw new TypeError(`"quotient" expected divide or reciprocal, got ${describe(quotient)}`);
   const recipe = resolveRecipe(options.recipe);
   checkPolicy({ format, granularity: 'token-head' }, 'k', recipe);
-  const computed = quantizeRule({ format, granularity: 'token-head' }, recipe, 1);
+  const computed = quantizeRule({ format, granularity: 'token-head' }, recipe);
   const rule = given === undefined ? computed : { ...computed, quotient: quotients[quotient] };
   const out = checkOut<Codes>(options.out, format === 'int8' ? Int8Array : Uint8Array, x.length, 'out');
   const outBytes = bytesOf(out);

@@ -49,8 +49,8 @@ function writeTables({ arena }: Gpu, call: GpuAppendCall, sideWorkgroups: number
   const kGiven = given.add(kScale.values);
   const vGiven = given.add(vScale.values);
   const { k, v, kvHeads, headDim, blockSize } = layout;
-  const kRule = quantizeRule(k, kRecipe, kScale.values[0]);
-  const vRule = quantizeRule(v, vRecipe, vScale.values[0]);
+  const kRule = quantizeRule(k, kRecipe);
+  const vRule = quantizeRule(v, vRecipe);
   writer.write(paramsBlock.view, 0, {
     tokens: call.tokens,
     kvHeads,

@@ -24,7 +24,7 @@ for (const { name, optionalFeatures } of noAdapter ? [variants[0]] : variants) {
   });
   test.after(() => backend.dispose());
 
-  // All in Node without subgroups; there, and in a page, each head dimension and format has been tried so.
+  // All of them once; with subgroups, and in a page, some.
   testGolden(test, () => backend, inNode && optionalFeatures.length === 0 ? 1 : 4);
   testPlacement(test, () => backend);
   testAgainstReference(test, () => backend, fewShapes);
