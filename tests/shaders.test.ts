@@ -1,7 +1,7 @@
 /** Every kernel in every variant is accepted by Dawn's compiler, without a warning; its null adapter has every feature. */
 import { equal, is, ok } from 'uvu/assert';
 import { readdirSync, readFileSync } from 'node:fs';
-import { pageLayout, type Format } from '../src/index.js';
+import { pageLayout, type Format, type PageLayout, type SideOptions } from '../src/index.js';
 import { appendKernel, checkKernel, decodeKernel, encodeKernel, matrixProbe, mergeKernel, mergeStatesKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
 import { tuningChoices } from '../src/webgpu/tuning.js';
 import { PREFILL_WORKGROUP, variantOf } from '../src/webgpu/variant.js';
@@ -9,7 +9,7 @@ import { tuningOf } from './gpu/tunings.js';
 import { suite } from './suite.js';
 
 const test = suite('shaders');
-const allFormats: readonly Format[] = ['e4m3fn', 'e5m2', 'f16', 'f32'];
+const allFormats: readonly Format[] = ['e4m3fn', 'e5m2', 'int8', 'f16', 'f32'];
 const variants = [0, 4, 32].flatMap((subgroupSize) => [false, true].flatMap((f16) => [false, true].map((unpacksF16) => variantOf({ subgroupSize, f16, unpacksF16 }))));
 
 const name = 'webgpu';
@@ -43,7 +43,7 @@ async function assertCompiles(kernel: Kernel): Promise<void> {
 for (const variant of variants) {
   test(`attention, ${variant.key}`, async () => {
     for (const [i, k] of allFormats.entries()) {
-      for (const v of [k, allFormats[(i + 1) % 4]]) {
+      for (const v of [k, allFormats[(i + 1) % allFormats.length]]) {
         for (const headDim of [8, 72, 256]) {
           const layout = pageLayout({ kvHeads: 2, headDim, blockSize: 16, k: { dtype: k }, v: { dtype: v } }, 'token-major');
           for (const group of headDim === 72 ? [1, 2, 3, 8] : [8]) await assertCompiles(decodeKernel(layout, group, variant));
@@ -53,6 +53,38 @@ for (const variant of variants) {
     }
   });
 }
+
+/** A head dimension, and the dims of each group of K and of V; 0: a row has one scale. */
+const grouped = [[8, 8, 0], [72, 24, 8], [128, 0, 32], [256, 64, 256]];
+
+for (const variant of variants) {
+  test(`attention, ${variant.key}, with scales of groups`, async () => {
+    for (const [headDim, kGroup, vGroup] of grouped) {
+      for (const [k, v] of [['e4m3fn', 'int8'], ['int8', 'e5m2']] as const) {
+        const side = (dtype: Format, groupSize: number): SideOptions => (groupSize > 0 ? { dtype, granularity: 'group', groupSize } : { dtype });
+        const layout = pageLayout({ kvHeads: 2, headDim, blockSize: 16, k: side(k, kGroup), v: side(v, vGroup) }, 'token-major');
+        for (const kernel of [decodeKernel(layout, 4, variant), prefillKernel(layout, variant), appendKernel(layout)]) await assertCompiles(kernel);
+      }
+    }
+  });
+}
+
+test('scales of groups and channels have kernels of their own, those of tensors and heads have not', () => {
+  const keysOf = (k: SideOptions, v: SideOptions = {}): string[] => {
+    const layout = pageLayout({ kvHeads: 2, headDim: 64, blockSize: 16, k, v }, 'token-major');
+    return [appendKernel, (each: PageLayout) => decodeKernel(each, 4, variants[0]), (each: PageLayout) => prefillKernel(each, variants[0])].map((kernelOf) => kernelOf(layout).key);
+  };
+  const plain = keysOf({});
+  equal(keysOf({ granularity: 'tensor' }, { granularity: 'head' }), plain);
+  const [append, ...attention] = keysOf({ granularity: 'channel' });
+  equal(attention, plain.slice(1));
+  const keys = [plain[0], append, keysOf({}, { granularity: 'channel' })[0]];
+  for (const groupSize of [8, 16, 64]) {
+    const side: SideOptions = { granularity: 'group', groupSize };
+    keys.push(...keysOf(side), ...keysOf({}, side));
+  }
+  is(new Set(keys).size, 3 + 3 * 2 * 3);
+});
 
 const shapes = [[16, 16, 16, 4], [16, 8, 16, 4], [8, 8, 8, 4], [8, 16, 16, 8], [32, 32, 16, 1]];
 for (const [rows, columns, k, subgroups] of shapes) {

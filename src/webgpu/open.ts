@@ -48,7 +48,7 @@ const neededLimits = {
   maxStorageBuffersPerShaderStage: 8,
   maxUniformBuffersPerShaderStage: 1,
   maxDynamicUniformBuffersPerPipelineLayout: 1,
-  maxDynamicStorageBuffersPerPipelineLayout: 3,
+  maxDynamicStorageBuffersPerPipelineLayout: 4,
   maxComputeWorkgroupStorageSize: 16384,
   maxComputeInvocationsPerWorkgroup: 128,
   maxComputeWorkgroupSizeX: 128,

@@ -1,4 +1,4 @@
-/** Every combination of the grids; `npm test` takes a quarter of the largest. */
+/** Every combination of the grids; `npm test` takes a sixteenth of the largest on the GPU. */
 import { adapterName, noAdapter } from '../gpu/adapter.js';
 import { openVariant, variants } from '../gpu/variants.js';
 import { suite } from '../suite.js';

@@ -70,6 +70,12 @@ const rules: readonly Recipe[] = [
   ...Object.entries(guards).flatMap(([name, bounds]) => (['divide', 'reciprocal', 'max-over-amax'] as const).map((quotient) => ({ name, ...bounds, quotient }))),
 ];
 const quantized = { k: { dtype: 'e4m3fn' }, v: { dtype: 'e5m2' } } as const;
+
+/** Scales of any magnitude. */
+const scalesOf = (length: number): Float32Array => Float32Array.from({ length }, (_, i) => [0.37 * 1.1 ** (i % 50), 1e-41, 3e38, 2 ** -20][i % 13 < 10 ? 0 : (i % 13) - 9]);
+
+/** A group size that divides the head dimension: of some lanes, not always a power of two. */
+const groupSizeOf = (headDim: number): number => [40, 32, 24].find((size) => headDim % size === 0) ?? 8;
 const givenScale = { k: { dtype: 'e4m3fn', granularity: 'tensor' }, v: { dtype: 'e5m2', granularity: 'tensor' } } as const;
 
 testGoldenRecipes(test, () => backend);
@@ -89,6 +95,14 @@ for (const dtype of ['f32', 'f16', 'bf16'] as const) {
       for (const recipe of rules) await assertSameBytes(x, dtype, headDim, { ...quantized, recipe }, `${headDim}, ${recipe.name} ${recipe.quotient}`);
       for (const recipe of integerRules) await assertSameBytes(x, dtype, headDim, { k: { dtype: 'int8' }, v: { dtype: 'int8' }, recipe }, `${headDim}, int8, ${recipe.name} ${recipe.quotient}`);
       await assertSameBytes(x, dtype, headDim, { k: { dtype: 'int8', granularity: 'tensor' }, v: { dtype: 'int8' }, kScale: 0.037 }, `${headDim}, int8, given scale`);
+      await assertSameBytes(x, dtype, headDim, { k: { dtype: 'e4m3fn', granularity: 'head' }, v: { dtype: 'e5m2', granularity: 'head' }, kScale: scalesOf(4), vScale: 0.5 }, `${headDim}, a scale for each head`);
+      for (const [k, v] of [['int8', 'e4m3fn'], ['e5m2', 'int8']] as const) {
+        const each = { k: { dtype: k, granularity: 'channel' }, v: { dtype: v, granularity: 'group', groupSize: groupSizeOf(headDim) } } as const;
+        await assertSameBytes(x, dtype, headDim, { ...each, kScale: scalesOf(4 * headDim), recipe: 'vllm-token-head' }, `${headDim}, ${k} by channel, ${v} by group`);
+        await assertSameBytes(x, dtype, headDim, { ...each, kScale: 3 }, `${headDim}, ${k} by channel with one scale, ${v} by group`);
+      }
+      const groups = { k: { dtype: 'e4m3fn', granularity: 'group', groupSize: 8 }, v: { dtype: 'int8', granularity: 'group', groupSize: headDim } } as const;
+      await assertSameBytes(x, dtype, headDim, { ...groups, recipe: { k: 'max-over-amax', v: 'ferrum-int8' } }, `${headDim}, groups of 8 and of all`);
       await assertSameBytes(x, dtype, headDim, { k: { dtype: 'f32' }, v: { dtype: 'f16' } }, `${headDim}, unquantized`);
       await assertSameBytes(x, dtype, headDim, { k: { dtype: 'f16' }, v: { dtype: 'e4m3fn' } }, `${headDim}, f16 keys`);
     }

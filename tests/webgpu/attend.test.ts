@@ -46,8 +46,9 @@ for (const { name, optionalFeatures } of noAdapter ? [variants[0]] : variants) {
 
   test('a visible NaN or infinity gives what it gives on the CPU, one that is not seen nothing', async () => {
     const [tokens, kvHeads, headDim] = [40, 2, 16];
-    for (const dtype of ['e4m3fn', 'e5m2', 'f16', 'f32'] as const) {
-      const layout = pageLayout({ kvHeads, headDim, blockSize: 8, k: { dtype }, v: { dtype } });
+    for (const [dtype, granularity, groupSize] of [['e4m3fn'], ['e5m2'], ['f16'], ['f32'], ['e5m2', 'group', 8], ['int8', 'group', 8]] as const) {
+      const side = { dtype, granularity, groupSize };
+      const layout = pageLayout({ kvHeads, headDim, blockSize: 8, k: side, v: side });
       const numbers = random(3);
       const key = numbers.normals(tokens * kvHeads * headDim);
       const value = numbers.normals(tokens * kvHeads * headDim);
@@ -75,6 +76,57 @@ for (const { name, optionalFeatures } of noAdapter ? [variants[0]] : variants) {
         ok(cpu.out.some(Number.isNaN) && cpu.out.some(Number.isFinite));
       }
     }
+  });
+
+  test('scales of groups that no row sees may be anything, also so large that products overflow', async () => {
+    const side = { dtype: 'e5m2', granularity: 'group', groupSize: 8 } as const;
+    const [headDim, groups, seen] = [16, 2, 30];
+    const cache = await fixture(backend, random(8), { kvHeads: 2, headDim, blockSize: 8, kvLens: [40], k: side, v: side });
+    for (const rows of [15, 40]) {
+      const call = callOf(cache, [rows], random(9).normals(rows * 6 * headDim));
+      const expected = await backend.attend(call);
+      const keyScale = cache.stored.keyScale!.slice();
+      const valueScale = cache.stored.valueScale!.slice();
+      for (let j = seen; j < 40; j++) {
+        const at = (cache.blockTable[j >> 3] * 8 + (j & 7)) * 2 * groups;
+        keyScale.fill([NaN, Infinity, 3e38][j % 3], at, at + 2 * groups);
+        valueScale.fill([3e38, NaN, -Infinity][j % 3], at, at + 2 * groups);
+      }
+      await cache.pages.import({ ...cache.stored, keyScale, valueScale });
+      const { out, lse } = await backend.attend(call);
+      const before = (rows - 40 + seen) * 6;
+      assertSameBits(out.subarray(0, before * headDim), expected.out.subarray(0, before * headDim), `${rows} rows`);
+      assertSameBits(lse.subarray(0, before), expected.lse.subarray(0, before), `${rows} rows, lse`);
+      ok(out.subarray(before * headDim).every(Number.isNaN), 'what sees them');
+      await cache.pages.import(cache.stored);
+    }
+    cache.pages.dispose();
+  });
+
+  test('invariance: alone and in a batch give the same bits with ALiBi, scales of groups, and descales', async () => {
+    const [kvHeads, queryHeads, headDim, kvLens, qLens] = [2, 6, 64, [300, 17, 64], [5, 17, 1]];
+    const groups = { dtype: 'e4m3fn', granularity: 'group', groupSize: 16 } as const;
+    const head = { dtype: 'e5m2', granularity: 'head' } as const;
+    const cache = await fixture(backend, random(31), { kvHeads, headDim, blockSize: 16, kvLens, k: groups, v: head });
+    const rowFloats = queryHeads * headDim;
+    const q = random(32).normals(23 * rowFloats);
+    const vDescale = Float32Array.from({ length: 6 }, (_, i) => 0.3 + i);
+    const alibiSlopes = Float32Array.from({ length: queryHeads }, (_, i) => 2 ** -i);
+    const batch = await backend.attend({ ...callOf(cache, qLens, q), alibiSlopes, vDescale });
+    let row = 0;
+    for (const [s, rows] of qLens.entries()) {
+      const maxBlocks = cache.blockTable.length / kvLens.length;
+      const alone = await backend.attend({
+        pages: cache.pages, alibiSlopes, vDescale: vDescale.subarray(2 * s, 2 * s + 2), q: q.subarray(row * rowFloats, (row + rows) * rowFloats), cuSeqlensQ: Int32Array.of(0, rows),
+        blockTable: cache.blockTable.slice(s * maxBlocks, (s + 1) * maxBlocks), seqUsedK: Int32Array.of(kvLens[s]),
+      });
+      assertSameBits(alone.out, batch.out.subarray(row * rowFloats, (row + rows) * rowFloats), `sequence ${s}`);
+      row += rows;
+    }
+    // One number for all is as good as that number for each.
+    const each = await backend.attend({ ...callOf(cache, qLens, q), vDescale: new Float32Array(6).fill(0.37) });
+    assertSameBits((await backend.attend({ ...callOf(cache, qLens, q), vDescale: 0.37 })).out, each.out);
+    cache.pages.dispose();
   });
 
   test('tens of thousands of keys that weigh the same', async () => {

@@ -20,7 +20,12 @@ test.after(() => plain.dispose());
 
 /** Layers alike, and layers unlike: other parameters, other kernels. */
 const options: KvCacheOptions = {
-  layers: [{}, {}, { windowLeft: 100, sinks: Float32Array.of(0.5, -1, -0, 0) }, { dtype: { k: 'e5m2', v: 'f16' }, softcap: 9 }],
+  layers: [
+    {},
+    {},
+    { windowLeft: 100, sinks: Float32Array.of(0.5, -1, -0, 0), alibiSlopes: Float32Array.of(0.5, 0.25, 0.125, 0.0625), granularity: 'head', scale: Float32Array.of(0.03, 0.02) },
+    { dtype: { k: 'e5m2', v: 'f16' }, softcap: 9, granularity: { k: 'channel', v: undefined }, scale: { k: Float32Array.from({ length: 32 }, (_, i) => 0.01 * (1 + i)), v: undefined } },
+  ],
   queryHeads: 4, kvHeads: 2, headDim: 16, blockSize: 4, capacity: 1000,
 };
 const layers = 4;

@@ -1,11 +1,11 @@
 /** Prefill in ways that no device takes by itself, or the test's device cannot: other rows for a workgroup, and stand-ins for f16 and matrices. */
-import { ok } from 'uvu/assert';
+import { equal, ok } from 'uvu/assert';
 import { attentionError } from '../../src/files/compare.js';
-import { pageLayout, type AttendResult, type AttentionOptions } from '../../src/index.js';
+import { pageLayout, type AttendResult, type AttentionOptions, type Granularity, type SideOptions } from '../../src/index.js';
 import { WebgpuBackend } from '../../src/webgpu/backend.js';
 import { multipliesMatrices } from '../../src/webgpu/probe.js';
 import type { Tuning } from '../../src/webgpu/tuning.js';
-import { matrixShapeOf, variantOf, type Variant } from '../../src/webgpu/variant.js';
+import { matrixShapeOf, productsOf, variantOf, type Variant } from '../../src/webgpu/variant.js';
 import { testPlacement } from '../attention-bits.js';
 import { assertSameBits } from '../bits.js';
 import { callOf, fixture } from '../fixture.js';
@@ -33,7 +33,7 @@ interface Case {
   readonly headDim: number;
   readonly k?: 'e4m3fn' | 'e5m2';
   readonly v?: 'e4m3fn' | 'e5m2';
-  readonly granularity?: 'tensor' | 'token-head';
+  readonly granularity?: Granularity;
   readonly options?: AttentionOptions;
   /** Whether q is to be f16 exactly: in large scores, what it is rounded by is large. */
   readonly halfQueries?: boolean;
@@ -43,7 +43,9 @@ interface Case {
 async function attend(device: GPUDevice, variant: Variant, { headDim, k = 'e4m3fn', v = k, granularity, options, halfQueries }: Case): Promise<AttendResult> {
   const backend = new WebgpuBackend(device, variant, false);
   const [kvLens, qLens, kvHeads, queryHeads] = [[300, 17, 65], [140, 17, 20], 2, 4];
-  const cache = await fixture(backend, random(headDim), { kvHeads, headDim, blockSize: 16, kvLens, k: { dtype: k, granularity }, v: { dtype: v, granularity } });
+  const scales = Float32Array.from({ length: kvHeads * headDim }, (_, i) => 0.02 * 1.1 ** (i % 31));
+  const given = granularity === 'channel' ? { kScale: scales, vScale: scales } : {};
+  const cache = await fixture(backend, random(headDim), { kvHeads, headDim, blockSize: 16, kvLens, k: { dtype: k, granularity }, v: { dtype: v, granularity }, ...given });
   const rows = qLens.reduce((a, b) => a + b, 0);
   const q = random(61).normals(rows * queryHeads * headDim);
   const result = await backend.attend({ ...callOf(cache, qLens, halfQueries ? q.map((x) => Math.round(x * 64) / 64) : q), ...options });
@@ -51,10 +53,12 @@ async function attend(device: GPUDevice, variant: Variant, { headDim, k = 'e4m3f
   return result;
 }
 
+const alibiSlopes = Float32Array.of(0.5, 0.1, 0.02, 0);
+
 const cases: readonly Case[] = [
   { headDim: 64 },
-  { headDim: 128, k: 'e5m2', v: 'e4m3fn', options: { windowLeft: 70 } },
-  { headDim: 80, k: 'e4m3fn', v: 'e5m2', granularity: 'tensor', options: { causal: false, softcap: 3 } },
+  { headDim: 128, k: 'e5m2', v: 'e4m3fn', options: { windowLeft: 70, alibiSlopes } },
+  { headDim: 80, k: 'e4m3fn', v: 'e5m2', granularity: 'channel', options: { causal: false, softcap: 3 } },
   { headDim: 256, options: { causal: false, windowLeft: 20, windowRight: 90, sinks: Float32Array.of(0.5, -1, 2, 0) } },
 ];
 
@@ -155,12 +159,28 @@ testStandIn('f16, 32 rows', f16, inF32, cases.slice(0, 1), rowsOf(32));
 // In f32, matrices of larger head dimensions would take more workgroup memory than SwiftShader has.
 const matrixCases: readonly Case[] = [
   { headDim: 64 },
-  { headDim: 56, k: 'e5m2', v: 'e4m3fn', options: { windowLeft: 70 } },
-  { headDim: 40, k: 'e4m3fn', v: 'e5m2', granularity: 'tensor', options: { causal: false, softcap: 3 } },
+  { headDim: 56, k: 'e5m2', v: 'e4m3fn', options: { windowLeft: 70, alibiSlopes } },
+  { headDim: 40, k: 'e4m3fn', v: 'e5m2', granularity: 'channel', options: { causal: false, softcap: 3 } },
   { headDim: 16, halfQueries: true, options: { softmaxScale: 4, sinks: Float32Array.of(0.5, -1, 2, 0) } },
 ];
 testStandIn('16x16 matrices', { ...f16, matrix: { rows: 16, columns: 16, k: 16, subgroups: 4 } }, withoutMatrices, matrixCases);
 testStandIn('8x8 matrices', { ...f16, matrix: { rows: 8, columns: 8, k: 8, subgroups: 4 } }, withoutMatrices, matrixCases.slice(1, 2));
+
+const products = suite('what attention multiplies in');
+products('sides whose groups have scales of their own: in f32, also where others are f16 or matrices', () => {
+  const variant = variantOf({ ...f16, matrix: { rows: 16, columns: 16, k: 16, subgroups: 4 } });
+  const of = (k: SideOptions, v: SideOptions): string[] => {
+    const layout = pageLayout({ kvHeads: 1, headDim: 64, blockSize: 16, k, v });
+    return [productsOf('decode', layout, variant), productsOf('prefill', layout, variant), productsOf('prefill', layout, variantOf(f16))];
+  };
+  const [plain, grouped] = [{}, { granularity: 'group', groupSize: 16 }] as const;
+  equal(of(plain, plain), ['f16', 'matrix', 'f16']);
+  equal(of({ granularity: 'channel' }, { granularity: 'head' }), ['f16', 'matrix', 'f16']);
+  // Decode multiplies values in f32 always.
+  equal(of(plain, grouped), ['f16', 'f32', 'f32']);
+  equal(of(grouped, plain), ['f32', 'f32', 'f32']);
+  equal(of({ dtype: 'f16' }, { dtype: 'f32' }), ['f32', 'f32', 'f32']);
+});
 
 const chosen = suite('which matrices prefill multiplies');
 chosen('those of an adapter that fit its rows and keys, the largest of them', () => {

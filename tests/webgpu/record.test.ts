@@ -107,6 +107,7 @@ test('200 steps with tables on the GPU: no pipeline, no readback, no submit of o
   // The engine's own buffers are none of the backend's business.
   const input = { key: bufferOf(own, x), q: bufferOf(own, q), table: bufferOf(own, table), cu: bufferOf(own, Int32Array.of(0, 1, 2)), slots: emptyBuffer(own, 2), used: emptyBuffer(own, 2) };
   const [out, lse] = [emptyBuffer(own, sequences * rowFloats), emptyBuffer(own, sequences * queryHeads)];
+  const alibiSlopes = Float32Array.of(0.3, 0.1, 0.03, 0.01);
   const pageOf = (sequence: number, block: number): number => table[sequence * maxBlocks + block];
   const before = { ...counts };
   for (let step = 0; step < steps; step++) {
@@ -115,7 +116,7 @@ test('200 steps with tables on the GPU: no pipeline, no readback, no submit of o
     const encoder = wrapped.createCommandEncoder();
     borrowed.recordAppend(encoder, { pages, key: input.key, value: input.key, slotMapping: input.slots, tokens: 2 });
     borrowed.recordAttend(encoder, {
-      pages, q: input.q, queryHeads, totalQ: 2, sequences, maxBlocks, maxSeqlenQ: 1, blockTable: input.table, cuSeqlensQ: input.cu, seqUsedK: input.used, out, lse,
+      pages, q: input.q, queryHeads, totalQ: 2, sequences, maxBlocks, maxSeqlenQ: 1, blockTable: input.table, cuSeqlensQ: input.cu, seqUsedK: input.used, alibiSlopes, out, lse,
     });
     own.queue.submit([encoder.finish()]);
   }
@@ -129,7 +130,7 @@ test('200 steps with tables on the GPU: no pipeline, no readback, no submit of o
   const cpuPages = cpu.createPages(layout, sequences * maxBlocks);
   for (let step = 0; step < steps; step++) cpu.append({ pages: cpuPages, key: x, value: x, slotMapping: Int32Array.from({ length: 2 }, (_, s) => pageOf(s, step >> 2) * 4 + (step & 3)) });
   equal(await pages.export(), cpuPages.export());
-  const expected = cpu.attend({ pages: cpuPages, q, blockTable: table, cuSeqlensQ: Int32Array.of(0, 1, 2), seqUsedK: Int32Array.of(steps, steps) });
+  const expected = cpu.attend({ pages: cpuPages, q, blockTable: table, cuSeqlensQ: Int32Array.of(0, 1, 2), seqUsedK: Int32Array.of(steps, steps), alibiSlopes });
   const readOwn = async (from: GPUBufferBinding, floats: number): Promise<Float32Array> => {
     const result = own.createBuffer({ size: floats * 4, usage: usage.mapRead | usage.copyDst });
     const encoder = own.createCommandEncoder();
@@ -372,6 +373,52 @@ test('a ragged batch with tables on the GPU, sinks there too, equals the call wi
   assertSameBits(await read(out, 51 * rowFloats), expected.out);
   assertSameBits(await read(lse, 51 * queryHeads), expected.lse);
   equal(await backend.readStatus(), { badSlot: false, badPage: false, badLength: false });
+});
+
+test('contiguous pages, descales, ALiBi and f16 output are those of the call with typed arrays', async () => {
+  await backend.warm(layout, { queryHeads });
+  // A page for each sequence: no table is needed, and none given where a step's lengths lie on the GPU.
+  const side = { granularity: 'tensor' } as const;
+  const contiguous = pageLayout({ ...shape, blockSize: 64, k: side, v: side });
+  const [cuSeqlensQ, seqUsedK, totalQ] = [Int32Array.of(0, 1, 31, 34), Int32Array.of(60, 30, 5), 34];
+  const pages = backend.createPages(contiguous, 3);
+  const numbers = random(11);
+  const x = numbers.normals(3 * 64 * tokenFloats);
+  await backend.append({ pages, key: x, value: x, slotMapping: Int32Array.from({ length: 3 * 64 }, (_, i) => i), kScale: 0.02, vScale: 0.03 });
+  const q = numbers.normals(totalQ * rowFloats);
+  const kDescale = Float32Array.of(0.02, 0.03, 0.01, 0.05, 0.02, 0.07);
+  const options = { kDescale, vDescale: 0.04, alibiSlopes: Float32Array.of(0.5, 0.25, 0.125, -0.1), sinks: numbers.normals(queryHeads), windowLeft: 50 };
+  const host = { cuSeqlensQ, seqUsedK };
+  const onGpu = { cuSeqlensQ: bufferOf(device, cuSeqlensQ), seqUsedK: bufferOf(device, seqUsedK), sequences: 3, totalQ, maxSeqlenQ: 30 };
+  for (const outDtype of ['f32', 'f16'] as const) {
+    const expected = await backend.attend({ ...options, ...host, pages, q, outDtype });
+    for (const tables of [host, onGpu]) {
+      const floats = expected.out.byteLength / 4;
+      const [out, lse] = [emptyBuffer(device, floats), emptyBuffer(device, totalQ * queryHeads)];
+      const encoder = device.createCommandEncoder();
+      backend.recordAttend(encoder, { ...options, ...tables, pages, q: bufferOf(device, q), queryHeads, outDtype, out, lse });
+      device.queue.submit([encoder.finish()]);
+      const bits = (await read(out, floats)).buffer;
+      assertSameBits(outDtype === 'f16' ? new Uint16Array(bits) : new Float32Array(bits), expected.out, outDtype);
+      assertSameBits(await read(lse, totalQ * queryHeads), expected.lse, `${outDtype}, lse`);
+    }
+  }
+  equal(await backend.readStatus(), { badSlot: false, badPage: false, badLength: false });
+  // Sinks in a buffer of the caller's are bound as they are, and nothing else can be then.
+  const encoder = device.createCommandEncoder();
+  const out = emptyBuffer(device, totalQ * rowFloats);
+  const call = { ...onGpu, pages, q: bufferOf(device, q), queryHeads, out, sinks: bufferOf(device, options.sinks) };
+  const refusal = /"sinks" expected a Float32Array where ALiBi slopes, or scales per sequence, head or channel go with them/;
+  backend.recordAttend(encoder, { ...call, vDescale: 0.04 });
+  throws(() => backend.recordAttend(encoder, { ...call, alibiSlopes: options.alibiSlopes }), refusal);
+  throws(() => backend.recordAttend(encoder, { ...call, kDescale }), refusal);
+  throws(() => backend.recordAttend(encoder, { ...call, kDescale, kScale: 1, sinks: undefined }), /"kDescale" expected to be absent where "kScale" is given/);
+  throws(() => backend.recordAttend(encoder, { ...call, kDescale: kDescale.subarray(1), sinks: undefined }), /"kDescale" expected 1 scale or \[3 sequences, 2 kvHeads\], got 5/);
+  throws(() => backend.recordAttend(encoder, { ...call, alibiSlopes: new Float32Array(3), sinks: undefined }), /"alibiSlopes" expected one number per query head \(4\), got 3/);
+  throws(() => backend.recordAttend(encoder, { ...call, maxBlocks: 2 }), /"maxBlocks" expected an integer from 1 to 1, got number 2/);
+  throws(() => backend.recordAttend(encoder, { ...call, outDtype: 'bf16' as 'f16' }), /"outDtype" expected f32 or f16/);
+  throws(() => backend.recordAttend(encoder, { ...call, outDtype: 'f16', out: emptyBuffer(device, totalQ * rowFloats / 2 - 4) }), /"out" expected 4352 bytes, got 4336/);
+  device.queue.submit([encoder.finish()]);
 });
 
 test('what does not fit is refused by name before anything is recorded', async () => {
