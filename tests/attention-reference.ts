@@ -30,10 +30,13 @@ async function againstReference(
   let row = 0;
   for (const [s, rows] of qLens.entries()) {
     const part = q.subarray(row * queryHeads * headDim, (row + rows) * queryHeads * headDim);
+    const tokenFloats = kvHeads * headDim;
+    const [keys, values] = (['k', 'v'] as const).map((side) =>
+      Float64Array.from({ length: options.kvLens[s] * tokenFloats }, (_, i) => valueAt(side, s, Math.floor(i / tokenFloats), Math.floor((i % tokenFloats) / headDim), i % headDim)));
     const expected = referenceAttention({
       ...attention, q: part, queryHeads, kvHeads, headDim, kvLen: options.kvLens[s],
-      key: (j, head, d) => valueAt('k', s, j, head, d),
-      value: (j, head, d) => valueAt('v', s, j, head, d),
+      key: (j, head, d) => keys[j * tokenFloats + head * headDim + d],
+      value: (j, head, d) => values[j * tokenFloats + head * headDim + d],
     });
     const actual = {
       out: out.subarray(row * queryHeads * headDim, (row + rows) * queryHeads * headDim),

@@ -24,7 +24,7 @@ export interface RecordMergeStatesCall {
 
 const names = ['outA', 'lseA', 'outB', 'lseB'] as const;
 
-/** A checked call. */
+/** @internal A checked call. */
 export interface GpuMergeStates {
   readonly rows: number;
   readonly quads: number;
@@ -33,7 +33,7 @@ export interface GpuMergeStates {
   readonly lse: Region;
 }
 
-/** @throws TypeError or RangeError naming the argument that does not fit */
+/** @internal @throws TypeError or RangeError naming the argument that does not fit */
 export function planMergeStates(gpu: Gpu, call: RecordMergeStatesCall): GpuMergeStates {
   const rows = checkInteger(call.rows, 'rows', 0, 0x7fffffff);
   const quads = checkInteger(call.headDim / 4, 'headDim / 4', 2, 64);
@@ -46,7 +46,7 @@ export function planMergeStates(gpu: Gpu, call: RecordMergeStatesCall): GpuMerge
   return { rows, quads, read, out, lse };
 }
 
-/** Records a call whose kernel has been compiled. */
+/** @internal Records a call whose kernel has been compiled. */
 export function recordMerge(gpu: Gpu, encoder: GPUCommandEncoder, { rows, quads, read, out, lse }: GpuMergeStates): void {
   const params = gpu.arena.write(Int32Array.of(rows, quads));
   const pass = encoder.beginComputePass({ label: 'fp8-kv merge states' });
