@@ -28,6 +28,11 @@ export interface AppendPlan {
   readonly status: AppendStatus;
 }
 
+const copyOf = (scales: GivenScales): GivenScales => ({ ...scales, values: scales.values.slice() });
+
+/** The same with arrays of its own: what a call that has to wait keeps, since its caller's may change meanwhile. */
+export const ownPlan = (plan: AppendPlan): AppendPlan => ({ ...plan, slotMapping: plan.slotMapping.slice(), kScale: copyOf(plan.kScale), vScale: copyOf(plan.vScale) });
+
 /** Finds slots that are named twice: each slot remembers the last call that wrote to it. */
 export class SlotMarks {
   readonly #lastCall: Uint32Array;

@@ -1,4 +1,4 @@
-import { planAppend } from '../append.js';
+import { ownPlan, planAppend } from '../append.js';
 import { newResult, planAttention } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutArray, OutDtype, Pages } from '../backend.js';
 import type { FloatArray } from '../formats.js';
@@ -165,9 +165,9 @@ export class WebgpuBackend implements Backend {
       return (gpu) => upload(gpu, gpu.reserve(name, bytes, name), values);
     };
     const [key, value] = [input('key'), input('value')];
-    const slots = ready ? plan.slotMapping : plan.slotMapping.slice();
+    const own = ready ? plan : ownPlan(plan);
     return this.run(async (gpu) => {
-      const quantize = { ...plan, layout, pages: region, groups, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(slots) };
+      const quantize = { ...own, layout, pages: region, groups, slots: pages.count * layout.blockSize, tokens, key: key(gpu), value: value(gpu), slotMapping: gpu.arena.write(own.slotMapping) };
       await gpu.submit('append', (encoder) => recordQuantize(gpu, encoder, quantize));
       return plan.status;
     }, kernels);

@@ -180,6 +180,23 @@ test('typed arrays may change as soon as append was called, also while a kernel 
   other.dispose();
 });
 
+test('given scales may change as well', async () => {
+  const other = await openVariant([]);
+  const side = { dtype: 'int8', granularity: 'channel' } as const;
+  const layout = pageLayout({ kvHeads: 1, headDim: 72, blockSize: 4, k: side, v: side });
+  const x = random(10).normals(2 * 72);
+  const scale = Float32Array.from({ length: 72 }, (_, d) => 0.01 + d / 1000);
+  const call = { key: x, value: x, slotMapping: Int32Array.of(0, 1) };
+  const expected = cpu.createPages(layout, 3);
+  cpu.append({ ...call, pages: expected, kScale: scale, vScale: scale });
+  const pages = other.createPages(layout, 3);
+  const done = other.append({ ...call, pages, kScale: scale, vScale: scale });
+  scale.fill(9);
+  await done;
+  equal(await pages.export(), expected.export());
+  other.dispose();
+});
+
 function pagesOnCpu(layout: Parameters<Backend['createPages']>[0], x: Float32Array): NhdTensors {
   const pages = cpu.createPages(layout, 3);
   cpu.append({ pages, key: x, value: x, slotMapping: Int32Array.of(0, 1) });

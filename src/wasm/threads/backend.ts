@@ -1,7 +1,6 @@
-import { planAppend } from '../../append.js';
+import { ownPlan, planAppend } from '../../append.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages } from '../../backend.js';
 import type { PageLayout } from '../../layout.js';
-import type { GivenScales } from '../../scale.js';
 import { Appender } from '../append.js';
 import { AttendMemory, PARAMS_STRIDE, type OpenCall } from '../attend.js';
 import type { SimdBuild } from '../features.js';
@@ -17,8 +16,6 @@ import { Queue } from '../../queue.js';
  * and more to be faster than one (measured on 2 cores of an AMD EPYC, Node 20).
  */
 const SMALL = 2 ** 20;
-
-const copyOf = (scales: GivenScales): GivenScales => ({ ...scales, values: scales.values.slice() });
 
 /**
  * The CPU path on several threads: attention is computed by workers, and by the calling thread, in parts that do not
@@ -63,7 +60,7 @@ export class ThreadedBackend implements Backend {
     const plan = planAppend(call, pages.marks);
     const { busy } = this.#queue;
     const [key, value] = busy ? [call.key.slice(), call.value.slice()] : [call.key, call.value];
-    const own = busy ? { ...plan, slotMapping: plan.slotMapping.slice(), kScale: copyOf(plan.kScale), vScale: copyOf(plan.vScale) } : plan;
+    const own = busy ? ownPlan(plan) : plan;
     this.#queue.later(this.#appender.prepare(this.#bytes(pages), key, value, own));
     return plan.status;
   }
