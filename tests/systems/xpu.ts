@@ -40,7 +40,7 @@ function testVarlen(test: Suite, open: () => Backend, { whole }: GridOptions): v
           }
         }
         for (const { pages } of placed.values()) pages.dispose();
-      }, { seconds: 300 });
+      });
     }
   }
 }
