@@ -2,7 +2,7 @@
 import { int32 } from './attention.js';
 import type { AppendCall, AppendStatus, PerSide } from './backend.js';
 import { countNaN, floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
-import { isGiven, type PageLayout, type SideLayout } from './layout.js';
+import type { PageLayout, SideLayout } from './layout.js';
 import { checkPolicy } from './policies.js';
 import { resolveRecipe, withScalePrecision, type Recipe } from './recipe.js';
 import { checkGivenScale, type GivenScales } from './scale.js';
@@ -91,8 +91,7 @@ export type QuantizePlan = Pick<AppendPlan, 'kRecipe' | 'vRecipe' | 'kScale' | '
 export function planQuantize(call: Pick<AppendCall, 'recipe' | 'scalePrecision' | 'kScale' | 'vScale'>, layout: PageLayout): QuantizePlan {
   const recipeOf = (side: 'k' | 'v'): Recipe => {
     const recipe = resolveRecipe(call.recipe && sideOf(call.recipe, side));
-    // Where no scale is computed, a recipe has nothing to say.
-    if (isGiven(layout[side].granularity)) return recipe;
+    // Where no scale is computed, a recipe passes by.
     checkPolicy(layout[side], side, recipe);
     return withScalePrecision(recipe, call.scalePrecision && sideOf(call.scalePrecision, side));
   };

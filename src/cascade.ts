@@ -1,6 +1,7 @@
 /** Attention over a prefix that all sequences share, once, and over what each has of its own. */
 import { int32 } from './attention.js';
 import type { AttendCall, AttendResult, Backend } from './backend.js';
+import { describe } from './formats.js';
 import { checkInteger } from './layout.js';
 import { mergeStates } from './merge-states.js';
 
@@ -15,19 +16,22 @@ export interface CascadeCall extends Omit<AttendCall, 'windowLeft' | 'windowRigh
   readonly seqUsedK: Int32Array;
 }
 
+/** What depends on how far a key is from a row differs between rows that stand in different places behind the prefix. */
 const refused = ['windowLeft', 'windowRight', 'alibiSlopes'] as const;
 
 /** @throws TypeError or RangeError naming what does not fit a shared prefix */
 function checkCascade(call: CascadeCall): void {
   for (const name of refused) {
     const value = (call as Partial<AttendCall>)[name];
-    // What depends on how far a key is from a row differs between rows that stand in different places behind the prefix.
     if (value !== undefined && value !== -1) throw new TypeError(`"${name}" expected to be absent where a prefix is shared: use attend, with the prefix in each row of the block table`);
   }
   for (const name of ['kDescale', 'vDescale'] as const) {
     const scale = call[name];
     if (scale instanceof Float32Array && scale.length > 1) throw new TypeError(`"${name}" expected one number where a prefix is shared, as that has one, got ${scale.length}`);
   }
+  const { outDtype } = call as Partial<AttendCall>;
+  if (outDtype !== undefined && outDtype !== 'f32') throw new TypeError(`"outDtype" expected f32 where a prefix is shared, as states are merged in f32, got ${describe(outDtype)}`);
+  int32(call.blockTable, 'blockTable');
   const cuSeqlensQ = int32(call.cuSeqlensQ, 'cuSeqlensQ');
   const seqUsedK = int32(call.seqUsedK, 'seqUsedK');
   for (let s = 0; s < seqUsedK.length; s++) {

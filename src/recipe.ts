@@ -73,9 +73,12 @@ export const recipes = {
 
 export type RecipeName = keyof typeof recipes;
 
+/** A number that as f32, which kernels take, is finite. */
+const isNumber = (value: unknown): boolean => typeof value === 'number' && Number.isFinite(Math.fround(value));
+
 /**
  * A recipe by name, or the given one checked.
- * @throws TypeError for an unknown name or quotient; RangeError for a bound that is negative, NaN or infinite
+ * @throws TypeError for an unknown name or quotient; RangeError for a bound that is negative, NaN or, as f32, infinite
  */
 export function resolveRecipe(recipe: RecipeName | Recipe = 'amax'): Recipe {
   if (typeof recipe === 'string') {
@@ -85,14 +88,14 @@ export function resolveRecipe(recipe: RecipeName | Recipe = 'amax'): Recipe {
   if (typeof recipe !== 'object' || recipe === null) throw new TypeError(`"recipe" expected a name or an object, got ${describe(recipe)}`);
   for (const field of ['amaxFloor', 'scaleFloor', 'scaleIfZero'] as const) {
     const value = recipe[field];
-    if (!(Number.isFinite(value) && value >= 0)) throw new RangeError(`"recipe.${field}" expected a finite number of at least 0, got ${describe(value)}`);
+    if (!(isNumber(value) && value >= 0)) throw new RangeError(`"recipe.${field}" expected a finite number of at least 0, got ${describe(value)}`);
   }
   if (!Object.hasOwn(quotients, recipe.quotient)) {
     throw new TypeError(`"recipe.quotient" expected one of ${Object.keys(quotients).join(', ')}, got ${describe(recipe.quotient)}`);
   }
   const { int8, scalePrecision } = recipe;
   if (int8 !== undefined) {
-    if (!(int8.divisor > 0 && int8.divisor < Infinity)) throw new RangeError(`"recipe.int8.divisor" expected a finite number greater than 0, got ${describe(int8.divisor)}`);
+    if (!(isNumber(int8.divisor) && Math.fround(int8.divisor) > 0)) throw new RangeError(`"recipe.int8.divisor" expected a finite number greater than 0, got ${describe(int8.divisor)}`);
     if (int8.least !== -127 && int8.least !== -128) throw new RangeError(`"recipe.int8.least" expected -127 or -128, got ${describe(int8.least)}`);
   }
   if (scalePrecision !== undefined) checkScalePrecision(scalePrecision, 'recipe.scalePrecision');

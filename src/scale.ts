@@ -21,9 +21,10 @@ const isScale = (scale: number): boolean => scale > 0 && scale < Infinity;
 
 /**
  * A given scale as f32.
- * @throws RangeError for 0 (also by underflow), negative, infinite or NaN
+ * @throws TypeError for what is no number; RangeError for 0 (also by underflow), negative, infinite or NaN
  */
 export function checkScale(scale: number, argument: string): number {
+  if (typeof scale !== 'number') throw new TypeError(`"${argument}" expected a number or a Float32Array, got ${describe(scale)}`);
   const rounded = Math.fround(scale);
   if (!isScale(rounded)) throw new RangeError(`"${argument}" expected a finite scale greater than 0, got ${describe(scale)}`);
   return rounded;

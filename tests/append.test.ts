@@ -194,6 +194,12 @@ test('what does not fit is refused by name, and nothing is written', () => {
   const one = { pages: plain, key: new Float32Array(8), value: new Float32Array(8), slotMapping: Int32Array.of(0) };
   throws(() => backend.append({ ...one, kScale: 2 }), /"kScale" expected 1 for f32/);
   for (const vScale of [0, -1, NaN, Infinity]) throws(() => backend.append({ ...one, vScale }), /"vScale" expected a finite scale greater than 0/);
+  for (const vScale of [[2], '2', true, Float64Array.of(2)]) throws(() => backend.append({ ...one, vScale: vScale as unknown as number }), /"vScale" expected a number or a Float32Array, got/);
+  throws(() => backend.append({ ...one, scalePrecision: 'f8' as 'f16' }), /"scalePrecision" expected one of f32, f16, f16-stored, got "f8"/);
+  const own = { name: 'own', amaxFloor: 0, scaleFloor: 0, scaleIfZero: 1, quotient: 'divide' } as const;
+  // What f32 does not have.
+  throws(() => backend.append({ ...one, recipe: { ...own, amaxFloor: 1e39 } }), /"recipe.amaxFloor" expected a finite number of at least 0, got number 1e\+39/);
+  throws(() => backend.append({ ...one, recipe: { ...own, int8: { divisor: 1e-46, least: -127 } } }), /"recipe.int8.divisor" expected a finite number greater than 0, got number 1e-46/);
 });
 
 test('import and export are each other, for every format and any block size', () => {

@@ -38,6 +38,9 @@ test('a prefix without keys changes nothing', async () => {
 const refused: readonly (readonly [Partial<Record<string, unknown>>, RegExp])[] = [
   [{ windowLeft: 5 }, /"windowLeft" expected to be absent where a prefix is shared: use attend/],
   [{ alibiSlopes: new Float32Array(1) }, /"alibiSlopes" expected to be absent/],
+  [{ outDtype: 'f16', out: undefined }, /"outDtype" expected f32 where a prefix is shared, as states are merged in f32, got "f16"/],
+  [{ outDtype: 'f16', out: new Uint16Array(3 * 8) }, /"outDtype" expected f32 where a prefix is shared/],
+  [{ blockTable: undefined }, /"blockTable" expected an Int32Array, got undefined/],
   [{ kDescale: Float32Array.of(1, 1) }, /"kDescale" expected one number where a prefix is shared/],
   [{ seqUsedK: Int32Array.of(1, 4) }, /"seqUsedK\[0\]" expected at least the 2 new tokens of the sequence, got 1/],
   [{ sharedLen: 17 }, /"sharedLen" expected an integer from 0 to 16, got number 17/],
