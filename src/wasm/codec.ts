@@ -167,6 +167,8 @@ export function quantize(x: FloatArray, options: QuantizeOptions<Uint8Array> | Q
   const codes = scalesAt + rowsAtOnce * 4;
   if (given !== undefined) f32[scalesAt >>> 2] = given;
   writer.write(view, params, { ...rule, x: values, dtype: dtype.id, dim, groupSize: dim, codes, codesStride: dim, scales: scalesAt, given: given === undefined ? 0 : 1, operands });
+  // Before any code is written: `out` may lie where x does.
+  const nan = format === 'int8' ? countNaN(x, from, 0, x.length) : 0;
   for (let start = 0; start < rows; start += rowsAtOnce) {
     const n = Math.min(rowsAtOnce, rows - start);
     u8.set(input.subarray(start * dim * dtype.bytes, (start + n) * dim * dtype.bytes), values);
@@ -174,5 +176,5 @@ export function quantize(x: FloatArray, options: QuantizeOptions<Uint8Array> | Q
     outBytes.set(u8.subarray(codes, codes + n * dim), start * dim);
     if (given === undefined) scales.set(f32.subarray(scalesAt >>> 2, (scalesAt >>> 2) + n), start);
   }
-  return format === 'int8' ? { codes: out, scales, nan: countNaN(x, from, 0, x.length) } : { codes: out, scales };
+  return format === 'int8' ? { codes: out, scales, nan } : { codes: out, scales };
 }

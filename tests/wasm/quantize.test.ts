@@ -1,4 +1,4 @@
-import { is, ok, throws } from 'uvu/assert';
+import { equal, is, ok, throws } from 'uvu/assert';
 import { decode, quantize, recipes, type FloatArray, type FloatDtype, type QuantizeOptions, type Recipe, type RecipeName } from '../../src/index.js';
 import { parseSafetensors, type SafetensorsFile } from '../../src/files/safetensors.js';
 import { float32, int32, uint16 } from '../../src/files/tensor.js';
@@ -160,6 +160,14 @@ test('an infinite value makes its row read back as NaN, and only its row', () =>
   const back = decode(codes, 'e4m3fn').map((value, i) => value * scales[i >> 3]);
   ok(back.subarray(0, 8).every(Number.isNaN));
   ok(back.subarray(8).every((value) => Math.abs(value - 1.5) < 1e-6));
+});
+
+test('int8 codes may take the place of the values: NaN are counted all the same', () => {
+  const x = Float32Array.from({ length: 64 }, (_, i) => (i % 9 === 4 ? NaN : i - 30));
+  const expected = quantize(x.slice(), { rowLength: 16, format: 'int8' });
+  const { codes, nan } = quantize(x, { rowLength: 16, format: 'int8', out: new Int8Array(x.buffer, 0, 64) });
+  equal(codes, expected.codes);
+  is(nan, 7);
 });
 
 test('bad arguments are refused by name', () => {
