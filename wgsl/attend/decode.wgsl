@@ -107,8 +107,8 @@ fn loadKeys(kvHead: u32, cut: u32, first: u32, lane: u32) -> array<KeyWords, KEY
   return words;
 }
 
-// Products of all keys of a cut, which begins at the given key, that are seen, and of some more, with all rows. Loads of the next keys go before the products
-// of those that are there, and so before what invocations wait for.
+// Products of all keys of a cut that are seen, and of some more, with all rows; the cut begins at the given key. Loads of the
+// next keys go before the products of those that are there, and so before what invocations wait for.
 fn multiplyKeys(kvHead: u32, cut: u32, begin: u32, end: u32, lane: u32) {
   let start = begin / (ROUND * GROUPS) * (ROUND * GROUPS);
   var next = loadKeys(kvHead, cut, start, lane);
