@@ -31,7 +31,7 @@ async function runCase({ run }: Case, reference: Backend, other: Backend, bound:
 }
 
 /**
- * Runs some 50 small calls on both backends: appends must give the same bytes, attention must agree within its bound. The
+ * Runs some 60 small calls on both backends: appends must give the same bytes, attention must agree within its bound. The
  * calls are the same each time. A case that a backend throws in has failed, with the error as its summary.
  * @param reference what is right, as `wasmBackend()` is
  */
