@@ -259,6 +259,14 @@ test('int8: NaN becomes 0 and is counted, ties go to even, and what recipes do n
   value[3] = NaN;
   equal(backend.append({ pages, key, value, slotMapping: Int32Array.of(0, 1) }), { written: 2, skipped: 0, nan: 2 });
   equal(backend.append({ pages, key, value, slotMapping: Int32Array.of(-1, 1) }), { written: 1, skipped: 1, nan: 1 });
+  for (const [nan, infinities] of [[0, [Infinity, -Infinity]], [1, [NaN, Infinity, -Infinity]]] as const) {
+    const given = new Float32Array(8);
+    given.set(infinities, 1);
+    for (const [dtype, bits] of [['f32', given], ['f16', Uint16Array.from(given, (x) => (Number.isNaN(x) ? 0xfe01 : x === 0 ? 0 : x > 0 ? 0x7c00 : 0xfc00))], ['bf16', Uint16Array.from(given, (x) => (Number.isNaN(x) ? 0xffc0 : x === 0 ? 0 : x > 0 ? 0x7f80 : 0xff80))]] as const) {
+      const status = backend.append({ pages, key: bits, value: bits, dtype, slotMapping: Int32Array.of(5) });
+      equal(status, { written: 1, skipped: 0, nan: 2 * nan }, `${dtype}, ${infinities}`);
+    }
+  }
   const { keyCache, valueCache } = pages.export();
   equal([...(keyCache as Int8Array)].slice(0, 16), [-127, -3, -2, -2, -1, -1, 0, 127, 0, 2, 2, 0, -2, 127, -127, 0]);
   equal([...(valueCache as Int8Array)].slice(0, 8), [127, 127, 127, 0, 127, 127, 127, 127]);
