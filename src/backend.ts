@@ -70,7 +70,7 @@ export interface Pages {
    * The reverse of `import`: fills the tensors of another system from the pages, beginning at page `firstPage` (default 0).
    * What the layout does not name stays as it is: other layers, for instance, and what comes after the last token. Where this
    * gives a promise, the arrays must be left alone until it settles.
-   * @throws as `import`; RangeError also where keys and values would be written over each other
+   * @throws as `import`; RangeError also where keys and values begin at the same place. Other overlaps of a layout are the caller's
    */
   exportInto(tensors: CacheTensors, firstPage?: number): Awaitable<void>;
 

@@ -95,6 +95,7 @@ export function resolveRecipe(recipe: RecipeName | Recipe = 'amax'): Recipe {
   }
   const { int8, scalePrecision } = recipe;
   if (int8 !== undefined) {
+    if (typeof int8 !== 'object' || int8 === null) throw new TypeError(`"recipe.int8" expected an object, or to be absent, got ${describe(int8)}`);
     if (!(isNumber(int8.divisor) && Math.fround(int8.divisor) > 0)) throw new RangeError(`"recipe.int8.divisor" expected a finite number greater than 0, got ${describe(int8.divisor)}`);
     if (int8.least !== -127 && int8.least !== -128) throw new RangeError(`"recipe.int8.least" expected -127 or -128, got ${describe(int8.least)}`);
   }

@@ -199,6 +199,7 @@ test('what does not fit is refused by name, and nothing is written', () => {
   const own = { name: 'own', amaxFloor: 0, scaleFloor: 0, scaleIfZero: 1, quotient: 'divide' } as const;
   // What f32 does not have.
   throws(() => backend.append({ ...one, recipe: { ...own, amaxFloor: 1e39 } }), /"recipe.amaxFloor" expected a finite number of at least 0, got number 1e\+39/);
+  throws(() => backend.append({ ...one, recipe: { ...own, int8: null as never } }), /"recipe.int8" expected an object, or to be absent, got null/);
   throws(() => backend.append({ ...one, recipe: { ...own, int8: { divisor: 1e-46, least: -127 } } }), /"recipe.int8.divisor" expected a finite number greater than 0, got number 1e-46/);
 });
 

@@ -4,7 +4,7 @@
  * FP8 codes are multiplied as value · 2^-unit (formats/), so the other factor takes the 2^unit: a query is scaled to
  * 2^bias · [1, 2), whatever its size, and its scores' factor undoes that. Neither the largest query overflows, nor is a
  * product of an FP8 value with an element above 2^-100 of the largest an f32 denormal, which plain SIMD computes eight times
- * slower; what is below is taken for 0. So the products are the same numbers under any bias.
+ * slower; what is below, or below 2^-107, is taken for 0. So the products are the same numbers under any bias.
  *
  * Given scales of K are part of that factor, too. Where each channel has its own, they are multiplied into the query first:
  * divided by a power of two, which goes to the factor, so that no large query overflows.
