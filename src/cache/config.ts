@@ -69,8 +69,8 @@ export interface Layer {
   /** With the layer's scalePrecision. */
   readonly recipe: { readonly k: Recipe; readonly v: Recipe };
   /** Absent where the pages hold the scales. */
-  readonly kScale: GivenScale | undefined;
-  readonly vScale: GivenScale | undefined;
+  readonly kScale: Float32Array | undefined;
+  readonly vScale: Float32Array | undefined;
   readonly attention: AttentionOptions;
 }
 
@@ -120,12 +120,14 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number):
   const queryHeads = checkInteger(config.queryHeads ?? kvHeads, 'queryHeads', 1);
   if (queryHeads % kvHeads !== 0) throw new RangeError(`"queryHeads" expected a multiple of kvHeads (${kvHeads}), got ${queryHeads}`);
   const { causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale } = config;
-  const attention = { causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale };
-  checkAttentionOptions(attention, queryHeads, headDim);
-  const given = (name: Side): GivenScale | undefined => {
+  checkAttentionOptions({ causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale }, queryHeads, headDim);
+  const attention = { causal, windowLeft, windowRight, softcap, sinks: sinks?.slice(), alibiSlopes: alibiSlopes?.slice(), softmaxScale };
+  // Copies, as of sinks and slopes: what a cache is made of stays so.
+  const given = (name: Side): Float32Array | undefined => {
     const value = scaleSetting(config.scale, own.scale, name, config);
-    checkUnscaled(layout[name], checkGivenScale(value, layout[name], layout, 'scale'), 'scale');
-    return value;
+    const checked = checkGivenScale(value, layout[name], layout, 'scale');
+    checkUnscaled(layout[name], checked, 'scale');
+    return value === undefined ? undefined : checked.values.slice();
   };
   const kScale = given('k');
   const vScale = given('v');

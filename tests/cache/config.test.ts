@@ -103,17 +103,21 @@ test('a step tells the backend what its layer and its caller say', () => {
   const scale = { k: Float32Array.of(0.5, 2), v: 3 };
   const alibiSlopes = new Float32Array(4).fill(0.25);
   const { step, appends, attends, q } = watched({ granularity: { k: 'head', v: 'tensor' }, scale, alibiSlopes });
-  is(appends[0].kScale, scale.k);
-  is(appends[0].vScale, 3);
+  const k = scale.k.slice();
+  const v = Float32Array.of(3);
+  // What a cache is made of stays so.
+  scale.k.fill(7);
+  alibiSlopes.fill(7);
+  equal([appends[0].kScale, appends[0].vScale], [k, v]);
   const slopes = new Float32Array(4);
   const out = new Uint16Array(64);
   step.attendSync(0, q);
   const bits: Uint16Array = step.attendSync(0, q, { kDescale: 4, alibiSlopes: slopes, outDtype: 'f16', out }).out;
   ok(bits);
   const { kScale, vScale, kDescale, vDescale, outDtype } = attends[0];
-  equal([kScale, vScale, kDescale, vDescale, outDtype], [scale.k, 3, undefined, undefined, undefined]);
-  is(attends[0].alibiSlopes, alibiSlopes);
-  equal([attends[1].kScale, attends[1].vScale, attends[1].kDescale, attends[1].outDtype], [undefined, 3, 4, 'f16']);
+  equal([kScale, vScale, kDescale, vDescale, outDtype], [k, v, undefined, undefined, undefined]);
+  equal(attends[0].alibiSlopes, new Float32Array(4).fill(0.25));
+  equal([attends[1].kScale, attends[1].vScale, attends[1].kDescale, attends[1].outDtype], [undefined, v, 4, 'f16']);
   is(attends[1].alibiSlopes, slopes);
   is(attends[1].out, out);
 });
