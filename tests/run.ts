@@ -2,8 +2,7 @@
  * Runs the tests: `node --import tsx tests/run.ts [--kind test|slow] [--no-browser] [part of a path …]`.
  * Every `*.test.ts`, or every `*.slow.ts`, whose path contains one of the parts; those in a folder `webgpu` once more in Chromium.
  * The last line counts. The work is done by children: the environment that gives WebGPU its adapter must be there when a
- * process starts, and a whole run takes half as long when tests of the GPU, of which each keeps one core busy with compiling, run
- * beside the others.
+ * process starts, and a whole run takes half as long in two of them, since most tests keep one core busy.
  */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -40,27 +39,36 @@ function runChild(args: readonly string[], env: NodeJS.ProcessEnv, print: (text:
   });
 }
 
-/** Children that run one after the other; what they print is kept until `turn` comes. */
-async function runLane(lane: readonly (readonly string[])[], env: NodeJS.ProcessEnv, turn: Promise<unknown>): Promise<Totals> {
-  let kept = '';
-  let print = (text: string): void => void (kept += text);
-  void turn.then(() => {
-    process.stdout.write(kept);
-    print = (text) => void process.stdout.write(text);
-  });
-  let totals = none;
-  for (const args of lane) totals = sum(totals, await runChild([...given, ...args], env, (text) => print(text)));
-  await turn;
-  return totals;
+/** What runs apart: the longest first, since cores take the next when they are done with one. */
+const parts = ['webgpu', 'cpu', 'browser', 'gpu'];
+const ATONCE = 2;
+
+/** Runs all parts, some at once, each of which prints once those before it are done. */
+async function runParts(env: NodeJS.ProcessEnv): Promise<Totals> {
+  const kept = parts.map(() => '');
+  const results: (Totals | undefined)[] = parts.map(() => undefined);
+  let printing = 0;
+  const print = (part: number, text: string): void => {
+    if (part === printing) process.stdout.write(text);
+    else kept[part] += text;
+  };
+  let next = 0;
+  const work = async (): Promise<void> => {
+    while (next < parts.length) {
+      const part = next++;
+      results[part] = await runChild([...given, '--only', parts[part]], env, (text) => print(part, text));
+      while (results[printing]) process.stdout.write(kept[++printing] ?? '');
+    }
+  };
+  await Promise.all(Array.from({ length: ATONCE }, work));
+  return results.reduce<Totals>((all, each) => sum(all, each!), none);
 }
 
 async function run(): Promise<Totals> {
   const env = await adapterEnvironment();
   // Of a few files one child runs all.
-  if (given.some((argument, i) => !argument.startsWith('--') && given[i - 1] !== '--kind')) return runLane([[]], env, Promise.resolve());
-  const first = runLane([['--only', 'cpu'], ['--only', 'browser']], env, Promise.resolve());
-  const beside = runLane([['--only', 'gpu']], env, first);
-  return sum(await first, await beside);
+  const few = given.some((argument, i) => !argument.startsWith('--') && given[i - 1] !== '--kind');
+  return few ? runChild(given, env, (text) => void process.stdout.write(text)) : runParts(env);
 }
 
 const totals = await run().catch(lost);

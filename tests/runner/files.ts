@@ -30,17 +30,16 @@ process.on('exit', () => {
   console.log(summary(run.totals));
 });
 
-/** Whether a file's tests use a GPU here, and whether they are for pages, too. */
-const usesGpu = (file: string): boolean => /(^|\/)(webgpu\/|gpu\.)/.test(file);
-const isForPages = (file: string): boolean => /(^|\/)webgpu\//.test(file);
+/** The part of a whole run that a file belongs to: those for pages, too, are apart from what else uses a GPU. */
+const partOf = (file: string): string => (/(^|\/)webgpu\//.test(file) ? 'webgpu' : /(^|\/)gpu\./.test(file) ? 'gpu' : 'cpu');
 
 if (files.length === 0) run.fail(1, `no test file matches ${parts.join(' ') || suffix}`);
 for (const file of files) {
-  if (options.only === 'browser' || (options.only !== undefined && usesGpu(file) !== (options.only === 'gpu'))) continue;
+  if (options.only !== undefined && options.only !== partOf(file)) continue;
   console.log(`\n${file}`);
   await run.file(file, () => import(pathToFileURL(root + file).href));
 }
-const pageFiles = files.filter(isForPages);
+const pageFiles = files.filter((file) => partOf(file) === 'webgpu');
 if (pageFiles.length > 0 && !options['no-browser'] && (options.only ?? 'browser') === 'browser') {
   if (packaged) await runInChromium(pageFiles, run, requireGpu).catch((error: Error) => run.fail(1, `Chromium could not run the tests: ${error.stack}`));
   else run.skip(pageFiles.length, `files for Chromium, which comes with the package @sparticuz/chromium for linux-x64 only; this is ${process.platform}-${process.arch}`);
