@@ -16,6 +16,7 @@ export const variants: readonly Variant[] = [
   { name: 'e4m3fn, token-head', dtype: 'e4m3fn', granularity: 'token-head' },
   { name: 'e5m2, scale 1', dtype: 'e5m2', granularity: 'tensor' },
   { name: 'e5m2, token-head', dtype: 'e5m2', granularity: 'token-head' },
+  { name: 'int8, token-head', dtype: 'int8', granularity: 'token-head' },
 ];
 
 export class CachedModel {

@@ -1,5 +1,5 @@
 /**
- * A real model through an f32 cache and through FP8 caches: what it says, what that costs and what it saves.
+ * A real model through an f32 cache and through caches of 8 bits: what it says, what that costs and what it saves.
  *
  *   npm run demo -- [--model DIR] [--prompt TEXT] [--tokens N] [--text FILE] [--limit TOKENS] [--backend auto|webgpu|wasm]
  */
