@@ -5,7 +5,7 @@ import { countNaN, floatDtypeOf, formats, type FloatArray, type FloatDtype } fro
 import type { PageLayout, SideLayout } from './layout.js';
 import { checkPolicy } from './policies.js';
 import { resolveRecipe, withScalePrecision, type Recipe } from './recipe.js';
-import { checkGivenScale, type GivenScales } from './scale.js';
+import { checkGivenScale, type GivenScale, type GivenScales } from './scale.js';
 
 /** Whether a setting is one for each side, not one for both. */
 export function isPerSide<T>(setting: PerSide<T>): setting is { readonly k: T; readonly v: T } {
@@ -74,11 +74,6 @@ function countStoredNaN(values: FloatArray, dtype: FloatDtype, slotMapping: Int3
   return nan;
 }
 
-/** f16 and f32 are stored as they come: a scale would be lost. */
-export function checkUnscaled({ format }: SideLayout, { values }: GivenScales, argument: string): void {
-  if (!formats[format].quantized && values[0] !== 1) throw new RangeError(`"${argument}" expected 1 for ${format}, which is stored unscaled, got ${values[0]}`);
-}
-
 /** Keys or values that lie where their number of elements does not show. */
 interface Elsewhere {
   readonly dtype: FloatDtype;
@@ -87,21 +82,35 @@ interface Elsewhere {
 /** How keys and values become codes, whatever they lie in. */
 export type QuantizePlan = Pick<AppendPlan, 'kRecipe' | 'vRecipe' | 'kScale' | 'vScale'>;
 
+/**
+ * The recipe of one side, checked. One that computes no scale passes by, but for what is wrong with it in itself.
+ * @throws TypeError or RangeError naming the argument that does not fit
+ */
+export function recipeOf({ recipe, scalePrecision }: Pick<AppendCall, 'recipe' | 'scalePrecision'>, layout: SideLayout, side: 'k' | 'v'): Recipe {
+  const resolved = resolveRecipe(recipe && sideOf(recipe, side));
+  checkPolicy(layout, side, resolved);
+  return withScalePrecision(resolved, scalePrecision && sideOf(scalePrecision, side));
+}
+
+/**
+ * The given scales of one side for appends: f16 and f32 are stored as they come, and a scale would be lost.
+ * @throws TypeError or RangeError naming the argument that does not fit
+ */
+export function checkAppendScale(scale: GivenScale | undefined, side: SideLayout, layout: PageLayout, argument: string): GivenScales {
+  const checked = checkGivenScale(scale, side, layout, argument);
+  const [first] = checked.values;
+  if (!formats[side.format].quantized && first !== 1) throw new RangeError(`"${argument}" expected 1 for ${side.format}, which is stored unscaled, got ${first}`);
+  return checked;
+}
+
 /** @throws TypeError or RangeError naming the argument that does not fit */
 export function planQuantize(call: Pick<AppendCall, 'recipe' | 'scalePrecision' | 'kScale' | 'vScale'>, layout: PageLayout): QuantizePlan {
-  const recipeOf = (side: 'k' | 'v'): Recipe => {
-    const recipe = resolveRecipe(call.recipe && sideOf(call.recipe, side));
-    // Where no scale is computed, a recipe passes by.
-    checkPolicy(layout[side], side, recipe);
-    return withScalePrecision(recipe, call.scalePrecision && sideOf(call.scalePrecision, side));
+  return {
+    kRecipe: recipeOf(call, layout.k, 'k'),
+    vRecipe: recipeOf(call, layout.v, 'v'),
+    kScale: checkAppendScale(call.kScale, layout.k, layout, 'kScale'),
+    vScale: checkAppendScale(call.vScale, layout.v, layout, 'vScale'),
   };
-  const kRecipe = recipeOf('k');
-  const vRecipe = recipeOf('v');
-  const kScale = checkGivenScale(call.kScale, layout.k, layout, 'kScale');
-  const vScale = checkGivenScale(call.vScale, layout.v, layout, 'vScale');
-  checkUnscaled(layout.k, kScale, 'kScale');
-  checkUnscaled(layout.v, vScale, 'vScale');
-  return { kRecipe, vRecipe, kScale, vScale };
 }
 
 /**

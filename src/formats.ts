@@ -77,6 +77,9 @@ export function resolveCacheDtype(name: CacheDtype, modelDtype: FloatDtype, argu
   return name === 'auto' ? modelFormats[modelDtype] : resolveFormat(name, argument);
 }
 
+/** Whether a format has 8 bits, and needs a scale. */
+export const isQuantized = (format: Format): format is QuantizedFormat => formats[format].quantized;
+
 const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
 
 /** As {@link resolveFormat}, for calls that encode to or decode from FP8 only. */
@@ -89,7 +92,7 @@ export function resolveFp8Format(name: string, argument = 'format'): Fp8Format {
 /** As {@link resolveFormat}, for calls that quantize. */
 export function resolveQuantizedFormat(name: string, argument = 'format'): QuantizedFormat {
   const format = resolveFormat(name, argument);
-  if (isFp8(format) || format === 'int8') return format;
+  if (isQuantized(format)) return format;
   throw new TypeError(`"${argument}" expected e4m3fn, e5m2 or int8, got ${name}`);
 }
 

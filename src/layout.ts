@@ -17,7 +17,6 @@
 import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
 import { checkPolicy, isGiven } from './policies.js';
 
-export { isGiven };
 
 /** Largest head dimension the kernels have room for. */
 const MAX_HEAD_DIM = 256;

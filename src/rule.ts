@@ -1,6 +1,7 @@
 /** A recipe in one format, as numbers: what kernels of both backends are told of it. */
 import { formats, type Format } from './formats.js';
-import { isGiven, type Granularity } from './layout.js';
+import type { Granularity } from './layout.js';
+import { isGiven } from './policies.js';
 import { quotients, scalePrecisions, type Recipe } from './recipe.js';
 
 /** The fields of the kernels' quantizeParams that say how, not where. */

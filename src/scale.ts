@@ -1,6 +1,7 @@
 /** Scales that a call is given. */
 import { describe } from './formats.js';
-import { isGiven, type PageLayout, type SideLayout } from './layout.js';
+import type { PageLayout, SideLayout } from './layout.js';
+import { isGiven } from './policies.js';
 
 /** One number for all, or as many as the granularity has: `head` [kvHeads], `channel` [kvHeads, headDim]. */
 export type GivenScale = number | Float32Array;

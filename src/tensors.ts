@@ -4,8 +4,9 @@
  */
 import type { CacheTensors, CodeArray, NhdTensors, ScaleStrides, SideTensor, TensorLayout, TensorStrides } from './backend.js';
 import { describe, formats, type Format } from './formats.js';
-import { checkInteger, isGiven, type PageLayout, type SideLayout } from './layout.js';
+import { checkInteger, type PageLayout, type SideLayout } from './layout.js';
 import { groupsOf, rowMajorLayout } from './layouts/row-major.js';
+import { isGiven } from './policies.js';
 
 const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, int8: Int8Array, f16: Uint16Array, f32: Float32Array } as const;
 

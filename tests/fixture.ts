@@ -50,7 +50,8 @@ export function poison(layout: PageLayout, blocks: number): NhdTensors {
   return { keyCache: codes(k.format), valueCache: codes(v.format), keyScale: scales(k), valueScale: scales(v) };
 }
 
-function shuffled(count: number, random: Random): number[] {
+/** Pages 0 … count − 1 in random order. */
+export function shuffled(count: number, random: Random): number[] {
   const pages = Array.from({ length: count }, (_, i) => i);
   for (let i = count - 1; i > 0; i--) {
     const j = random.integer(i + 1);

@@ -1,13 +1,12 @@
 /** What a cache is made of: one checked configuration per layer. */
-import { checkUnscaled, isPerSide, sideOf } from '../append.js';
+import { checkAppendScale, isPerSide, recipeOf, sideOf } from '../append.js';
 import { checkAttentionOptions } from '../attention.js';
 import type { AttentionOptions, PerSide } from '../backend.js';
 import { describe, formats, resolveCacheDtype, type CacheDtype, type FloatDtype } from '../formats.js';
-import { checkInteger, MAX_BLOCK_SIZE, pageLayout, type Granularity, type PageLayout, type SideLayout } from '../layout.js';
-import { checkPolicy } from '../policies.js';
+import { checkInteger, MAX_BLOCK_SIZE, pageLayout, type Granularity, type PageLayout } from '../layout.js';
 import { resolvePreset, type PresetName } from '../presets.js';
-import { resolveRecipe, withScalePrecision, type Recipe, type RecipeName, type ScalePrecision } from '../recipe.js';
-import { checkGivenScale, type GivenScale } from '../scale.js';
+import type { Recipe, RecipeName, ScalePrecision } from '../recipe.js';
+import type { GivenScale } from '../scale.js';
 import { resolveSkipped, type SkipLayers } from './skip.js';
 
 /**
@@ -100,13 +99,6 @@ function scaleSetting<T>(setting: PerSide<T> | undefined, own: PerSide<T> | unde
   return sideOf(own, side);
 }
 
-/** The layer's recipe of one side. One that computes no scale passes by, but for what is wrong with it in itself. */
-function recipeOf({ recipe = 'amax', scalePrecision }: LayerConfig, layout: SideLayout, side: Side): Recipe {
-  const resolved = resolveRecipe(sideOf(recipe, side));
-  checkPolicy(layout, side, resolved);
-  return withScalePrecision(resolved, scalePrecision === undefined ? undefined : sideOf(scalePrecision, side));
-}
-
 /** @param own what the layer itself states; `config` has it over what the cache's options state */
 function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number): Layer {
   const kvHeads = stated(config.kvHeads, 'kvHeads');
@@ -125,9 +117,8 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number):
   // Copies, as of sinks and slopes: what a cache is made of stays so.
   const given = (name: Side): Float32Array | undefined => {
     const value = scaleSetting(config.scale, own.scale, name, config);
-    const checked = checkGivenScale(value, layout[name], layout, 'scale');
-    checkUnscaled(layout[name], checked, 'scale');
-    return value === undefined ? undefined : checked.values.slice();
+    const { values } = checkAppendScale(value, layout[name], layout, 'scale');
+    return value === undefined ? undefined : values.slice();
   };
   const kScale = given('k');
   const vScale = given('v');

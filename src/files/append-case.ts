@@ -1,7 +1,8 @@
 /** `append/1` case files: everything one append needs, perhaps the cache it starts from and the one it must give. */
 import type { AppendCall, AppendStatus, Backend, NhdTensors } from '../backend.js';
 import { bytesOf, formats } from '../formats.js';
-import { isGiven, pageLayout, type PageLayout } from '../layout.js';
+import { pageLayout, type PageLayout } from '../layout.js';
+import { isGiven } from '../policies.js';
 import type { RecipeName } from '../recipe.js';
 import type { GivenScale } from '../scale.js';
 import { CaseReader, scaleShape, type CaseSide } from './case.js';

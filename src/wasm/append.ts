@@ -1,8 +1,9 @@
 /** Append on WebAssembly: the input goes through working memory in pieces, and is quantized into pages. */
 import type { AppendPlan } from '../append.js';
 import { bytesOf, floatDtypes, type FloatArray } from '../formats.js';
-import { align16, appendParams, isGiven, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, ROWS_AT_ONCE, type SideLayout } from '../layout.js';
+import { align16, appendParams, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, ROWS_AT_ONCE, type SideLayout } from '../layout.js';
 import type { GivenScales } from '../scale.js';
+import { isGiven } from '../policies.js';
 import type { Kernels } from './kernels.js';
 import { carve, Scratch, type WasmMemory } from './memory.js';
 import type { PageBytes } from './pages.js';

@@ -1,5 +1,5 @@
 /** The GPU's kernels: what each is made of, what it binds, and the constants that it is compiled with. */
-import { floatDtypes, formats, type Format, type Fp8Format, type QuantizedFormat } from '../formats.js';
+import { floatDtypes, formats, isQuantized, type Format, type Fp8Format, type QuantizedFormat } from '../formats.js';
 import { wgsl } from '../generated/wgsl.js';
 import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
 import { quotients, scalePrecisions } from '../recipe.js';
@@ -71,15 +71,24 @@ const quadWords: { readonly [bytes: number]: string } = {
 };
 const unitWords: { readonly [bytes: number]: readonly string[] } = { 1: ['words.x', 'words.y', 'words.z', 'words.w'], 2: ['words.xy', 'words.zw'], 4: ['words'] };
 
+/** WGSL that reads the scale of a quad's group, and multiplies by it: nothing where a row has no groups. */
+function groupScaleOf(side: SideLayout, name: 'key' | 'value'): { readonly load: string; readonly times: string } {
+  if (!isGrouped(side)) return { load: '', times: '' };
+  const [letter] = name;
+  return {
+    load: `\n  let scale = groupScale(${name}Scales[key], params.${letter}ScaleGroupStride, quad / ${letter.toUpperCase()}_GROUP_QUADS);`,
+    times: ' * bitcast<f32>(scale)',
+  };
+}
+
 /** How the prefill kernel reads 4 dims of its tile's key at a place; and whether one of them is NaN. */
 function keyFunction(k: SideLayout): string {
   const suffix = suffixes[k.format];
-  const [scale, times, orNan] = isGrouped(k)
-    ? ['\n  let scale = groupScale(keyScales[key], params.kScaleGroupStride, quad / K_GROUP_QUADS);', ' * bitcast<f32>(scale)', ' || isNanScale(vec4<u32>(scale))']
-    : ['', '', ''];
+  const { load, times } = groupScaleOf(k, 'key');
+  const orNan = isGrouped(k) ? ' || isNanScale(vec4<u32>(scale))' : '';
   return `fn keyQuad(key: u32, quad: u32) -> Quad {
   let row = keyRows[key];
-  let words = ${quadWords[formats[k.format].bytes]};${scale}
+  let words = ${quadWords[formats[k.format].bytes]};${load}
   return Quad(decode${suffix}(words)${times}, nan${suffix}(words) != 0u${orNan});
 }
 `;
@@ -88,12 +97,11 @@ function keyFunction(k: SideLayout): string {
 /** The same of a value; and whether one of them is, or may be, no finite number. */
 function valueFunction(v: SideLayout): string {
   const suffix = suffixes[v.format];
-  const [scale, times, orLarge] = isGrouped(v)
-    ? ['\n  let scale = groupScale(valueScales[key], params.vScaleGroupStride, quad / V_GROUP_QUADS);', ' * bitcast<f32>(scale)', ' || isLargeScale(vec4<u32>(scale))']
-    : ['', '', ''];
+  const { load, times } = groupScaleOf(v, 'value');
+  const orLarge = isGrouped(v) ? ' || isLargeScale(vec4<u32>(scale))' : '';
   return `fn valueQuad(key: u32, quad: u32) -> Quad {
   let row = valueRows[key];
-  let words = ${quadWords[formats[v.format].bytes]};${scale}
+  let words = ${quadWords[formats[v.format].bytes]};${load}
   if (special${suffix}(words) != 0u${orLarge}) { return Quad(decodeAll${suffix}(words, bitcast<f32>(params.nan))${times}, true); }
   return Quad(decode${suffix}(words)${times}, false);
 }
@@ -203,8 +211,6 @@ function encoders(quantized: readonly QuantizedFormat[]): string {
     `fn encodeCode(bits: u32, format: u32) -> u32 {\n${choice((format) => `encode${suffixes[format]}(bits)`)}}\n`,
   );
 }
-
-const isQuantized = (format: Format): format is QuantizedFormat => formats[format].quantized;
 
 /** Invocations of a row that share a computed scale; all where there is none, or one for each row. */
 const appendGroupLanes = (side: SideLayout, lanes: number): number => (isGrouped(side) ? side.groupSize / 4 : lanes);

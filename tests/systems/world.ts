@@ -1,9 +1,9 @@
 /** A model's keys and values for some sequences, in caches of any shape, and float64 attention over what those hold. */
 import { ok } from 'uvu/assert';
-import { encode, decode, pageLayout, type AttendCall, type AttendResult, type AttentionOptions, type Backend, type CodeArray, type Format, type PageLayout, type Pages } from '../../src/index.js';
+import { encode, decode, pageLayout, type AttendCall, type AttendResult, type AttentionOptions, type Backend, type Format, type PageLayout, type Pages } from '../../src/index.js';
 import { ATTENTION_BOUND, attentionError } from '../../src/files/compare.js';
-import { poison } from '../fixture.js';
-import { definitions, valueOf } from '../reference/codec.js';
+import { poison, shuffled } from '../fixture.js';
+import { halfOf } from '../reference/codec.js';
 import type { Random } from '../random.js';
 
 /** What grids call the cache's dtype: `none` is that of 16-bit queries. */
@@ -35,34 +35,21 @@ function halfNumbers(random: Random, length: number): Float32Array {
 
 /** f32 values that are f16, or bf16, as its bits. */
 export function narrow(values: Float32Array, dtype: 'f16' | 'bf16'): Uint16Array {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  if (dtype === 'bf16') return Uint16Array.from(bits, (word) => word >>> 16);
-  return Uint16Array.from(bits, (word) => ((word >>> 16) & 0x8000) | (word & 0x7fffffff ? ((word & 0x7fffffff) >>> 13) - (112 << 10) : 0));
+  if (dtype === 'f16') return Uint16Array.from(values, halfOf);
+  return Uint16Array.from(new Uint32Array(values.buffer, values.byteOffset, values.length), (word) => word >>> 16);
 }
 
 interface Side {
   readonly values: Float32Array;
-  /** What the cache is to hold, as numbers without the scale. */
-  readonly codes: CodeArray;
+  /** What the cache is to hold, without the scale. */
   readonly numbers: Float32Array;
   readonly scale: number;
 }
 
-/** What a cache of a format is to hold of f16 numbers. */
-function stored(format: Format, values: Float32Array, scale: number): { codes: CodeArray; numbers: Float32Array } {
-  if (format === 'f16') {
-    const codes = narrow(values, 'f16');
-    return { codes, numbers: Float32Array.from(codes, (half) => valueOf(half, definitions.f16)) };
-  }
-  const codes = encode(values.map((x) => x / scale), format as 'e4m3fn');
-  return { codes, numbers: decode(codes, format as 'e4m3fn') };
-}
-
-function shuffle(pages: number[], random: Random): void {
-  for (let i = pages.length - 1; i > 0; i--) {
-    const j = random.integer(i + 1);
-    [pages[i], pages[j]] = [pages[j], pages[i]];
-  }
+/** What a cache of a format is to hold of f16 numbers, as numbers without the scale. */
+function stored(format: Format, values: Float32Array, scale: number): Float32Array {
+  if (format === 'f16') return values;
+  return decode(encode(values.map((x) => x / scale), format as 'e4m3fn'), format as 'e4m3fn');
 }
 
 /** Pages that hold a world, and how to find them. */
@@ -99,7 +86,7 @@ export class World {
     const side = (): Side => {
       const values = halfNumbers(random, tokens * kvHeads * headDim);
       const scale = dtype === 'none' ? 1 : Math.fround(values.reduce((most, x) => Math.max(most, Math.abs(x)), 0) / scaleDivisor);
-      return { values, scale, ...stored(this.#format, values, scale) };
+      return { values, scale, numbers: stored(this.#format, values, scale) };
     };
     this.k = side();
     this.v = side();
@@ -120,8 +107,7 @@ export class World {
     const count = blocks.reduce((sum, n) => sum + n, 0);
     const pages = backend.createPages(layout, count);
     await pages.import(poison(layout, count));
-    const order = Array.from({ length: count }, (_, i) => i);
-    if (blockSize !== 'contiguous') shuffle(order, random);
+    const order = blockSize === 'contiguous' ? Array.from({ length: count }, (_, i) => i) : shuffled(count, random);
     const maxBlocks = Math.max(...blocks);
     const blockTable = new Int32Array(lengths.length * maxBlocks).fill(-1);
     const slots: number[] = [];
