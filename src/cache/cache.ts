@@ -1,14 +1,18 @@
 import type { Backend, Pages } from '../backend.js';
 import { OutOfPagesError } from '../errors.js';
-import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { WarmOptions, WebgpuBackend } from '../webgpu/backend.js';
 import { BlockPool } from './blocks.js';
 import { checkOrigin, originOf, readCheckpoint, writeCheckpoint, type Checkpoint, type Origin, type RestoreReport } from './checkpoint.js';
-import { resolveCache, type KvCacheOptions, type Layer } from './config.js';
-import { Sequence } from './sequence.js';
-import { Step, type Reservation, type StepEntry } from './step.js';
+import { resolveCache, type KvCacheOptions, type ResolvedCache } from './config.js';
+import { holdsNothing, PageGroup } from './groups.js';
+import { PrefixCache, type PrefixCounters, type PrefixMatch, type PrefixPages } from './prefix.js';
+import { checkEntries, checkIds, reserve, type Entry } from './reserve.js';
+import { Sequence, type SequenceState } from './sequence.js';
+import { Step, type Reservation, type StepCache, type StepEntry } from './step.js';
+import { createPages, layersOver, planStores, type StorePlans } from './stores.js';
 import { TableStore } from './tables.js';
+import { TokenLog, type KeyChain, type TokenIds } from './token-log.js';
 
 /** What a cache takes, and what the same tokens would take unquantized. */
 export interface MemoryReport {
@@ -16,9 +20,9 @@ export interface MemoryReport {
   readonly bytes: number;
   /** Bytes of the pages that sequences or open steps hold. */
   readonly bytesInUse: number;
-  /** Bytes per token, all layers, keys, values and scales. */
+  /** Bytes that one more token takes: keys, values and scales of all layers that keep all tokens. */
   readonly bytesPerToken: number;
-  /** Bytes that an f32 and an f16 cache of the same capacity would take. */
+  /** Bytes that an f32 and an f16 cache of the same capacity would take, without residuals. */
   readonly f32Bytes: number;
   readonly f16Bytes: number;
 }
@@ -26,24 +30,26 @@ export interface MemoryReport {
 /**
  * A paged key/value cache of all layers of a model, for any number of sequences.
  *
- * A page index means the same tokens in every layer: a sequence has one list of pages. Pages are shared between forks and
- * copied when one of them writes. In a contiguous cache that list is one page, which is as large as a sequence can get.
+ * A page index means the same tokens in every layer that keeps the same ones: a sequence has one list of pages for them. Pages
+ * are shared between forks and copied when one of them writes. In a contiguous cache that list is one page, which is as large
+ * as a sequence can get.
  */
 export class KvCache {
   /** Tokens per page. */
   readonly blockSize: number;
-  /** Tokens that fit, all sequences together. */
+  /** Tokens that fit, all sequences together, in layers that keep all; of a contiguous cache, in all its sequences. */
   readonly capacity: number;
   /** @internal sequences that were not freed */
   readonly live = new Set<Sequence>();
-  readonly #layers: readonly Layer[];
-  readonly #pageCount: number;
-  readonly #contiguous: boolean;
+  readonly #prefix: PrefixCache | undefined;
+  readonly #options: ResolvedCache;
+  readonly #plans: StorePlans;
   readonly #origin: Origin;
-  readonly #tables: TableStore;
-  #backend: Backend;
+  #inside: StepCache;
+  /** By number of the store. */
   #pages: readonly Pages[];
-  #pool: BlockPool;
+  /** Pages that come from a store. */
+  #arriving = 0;
   #disposed = false;
 
   /**
@@ -51,44 +57,66 @@ export class KvCache {
    * @throws TypeError or RangeError naming the option that does not fit
    */
   constructor(backend: Backend, options: KvCacheOptions) {
-    const { layers, pageCount, blockSize, contiguous } = resolveCache(options);
-    this.#layers = layers;
-    this.#pageCount = pageCount;
-    this.#contiguous = contiguous;
-    this.blockSize = blockSize;
-    this.capacity = this.#pageCount * this.blockSize;
-    this.#backend = backend;
-    this.#pages = createAllPages(backend, this.#layers, this.#pageCount);
-    this.#origin = originOf(layers.map(({ layout }) => layout), this.capacity);
-    this.#pool = new BlockPool(this.#pageCount);
-    this.#tables = new TableStore(this.blockSize);
+    const resolved = resolveCache(options);
+    this.#options = resolved;
+    this.blockSize = resolved.blockSize;
+    this.capacity = resolved.pageCount * resolved.blockSize;
+    this.#plans = planStores(resolved);
+    this.#pages = createPages(backend, this.#plans);
+    this.#prefix = resolved.prefix && new PrefixCache(resolved.prefix, resolved);
+    this.#inside = this.#over(backend, this.#pages, []);
+    this.#origin = originOf(this.#plans, this.capacity);
+  }
+
+  /** @param sequences whose pages they are; the others are free */
+  #over(backend: Backend, pages: readonly Pages[], sequences: readonly Sequence[]): StepCache {
+    const poolOf = (count: number, g: number): BlockPool =>
+      new BlockPool(count, sequences.map(({ state }) => state.held[g].pages), (page, key) => this.#prefix?.evicted(page, key, this.#pages));
+    const groups = this.#plans.groups.map((shape, g) => new PageGroup(shape, poolOf(shape.pageCount, g)));
+    return { backend, groups, layers: layersOver(this.#plans, this.#options.layers, pages), tableStore: new TableStore(groups), keep: (sequence, firstPage) => this.#keep(sequence, firstPage) };
   }
 
   /** @internal */
-  get pool(): BlockPool {
-    return this.#pool;
+  get keyChain(): KeyChain | undefined {
+    return this.#prefix?.chain;
+  }
+
+  /** @internal by their numbers */
+  get groups(): readonly PageGroup[] {
+    return this.#inside.groups;
   }
 
   /** Number of layers. */
   get layers(): number {
-    return this.#layers.length;
+    return this.#inside.layers.length;
   }
 
-  /** Pages that no sequence and no open step holds. */
+  /** Pages that no sequence and no open step holds, of the layers that keep the same tokens as the first. */
   get freePages(): number {
-    return this.pool.free;
+    return this.groups[0].pool.free;
+  }
+
+  /**
+   * Tokens of one sequence that a layer keeps at most: of a ring the capacity and sinkTokens, else as many as there is room for.
+   * @throws RangeError for a layer that there is not
+   */
+  tokensKept(layer: number): number {
+    const { ring } = this.#options.layers[checkInteger(layer, 'layer', 0, this.layers - 1)];
+    return ring ? ring.sinkTokens + ring.capacity : Math.min(this.#options.context, this.capacity);
   }
 
   get memory(): MemoryReport {
-    const pageBytes = this.#pages.reduce((sum, { layout }) => sum + layout.bytes, 0);
-    const values = this.#layers.reduce((sum, { layout }) => sum + 2 * layout.kvHeads * layout.headDim, 0);
-    return {
-      bytes: pageBytes * this.#pageCount,
-      bytesInUse: pageBytes * (this.#pageCount - this.pool.free),
-      bytesPerToken: pageBytes / this.blockSize,
-      f32Bytes: values * 4 * this.capacity,
-      f16Bytes: values * 2 * this.capacity,
-    };
+    const { stores, groups } = this.#plans;
+    const bytes = { all: 0, inUse: 0, perToken: 0, values: 0 };
+    for (const { layout, group, kind } of stores) {
+      const { pageCount, blockSize } = groups[group];
+      bytes.all += layout.bytes * pageCount;
+      bytes.inUse += layout.bytes * (pageCount - this.groups[group].pool.free);
+      if (kind === 'residual') continue;
+      if (groups[group].kind === 'all') bytes.perToken += layout.bytes / blockSize;
+      bytes.values += 2 * layout.kvHeads * layout.headDim * pageCount * blockSize;
+    }
+    return { bytes: bytes.all, bytesInUse: bytes.inUse, bytesPerToken: bytes.perToken, f32Bytes: 4 * bytes.values, f16Bytes: 2 * bytes.values };
   }
 
   /**
@@ -96,9 +124,11 @@ export class KvCache {
    * @param options.maxSeqlenQ new tokens of a sequence in one step, at most. Default: any number
    */
   async warm(options: Pick<WarmOptions, 'maxSeqlenQ'> = {}): Promise<void> {
-    if (this.#backend.kind !== 'webgpu') return;
-    const backend = this.#backend as WebgpuBackend;
-    await Promise.all(this.#layers.map(({ queryHeads }, i) => backend.warm(this.#pages[i].layout, { ...options, queryHeads })));
+    const { backend, layers } = this.#inside;
+    if (backend.kind !== 'webgpu') return;
+    const gpu = backend as WebgpuBackend;
+    const mergeStates = this.groups.some(({ kind, sinkTokens }) => kind === 'residual' || sinkTokens > 0);
+    await Promise.all(this.#plans.stores.map(({ layer }, at) => gpu.warm(this.#pages[at].layout, { ...options, queryHeads: layers[layer].queryHeads, mergeStates })));
   }
 
   /** A sequence without tokens. */
@@ -108,7 +138,7 @@ export class KvCache {
 
   /** The pages of one layer, for level-1 operations, import and export; after a `restore` they are others. */
   pages(layer: number): Pages {
-    return this.#pages[checkInteger(layer, 'layer', 0, this.#layers.length - 1)];
+    return this.#inside.layers[checkInteger(layer, 'layer', 0, this.layers - 1)].codes.pages;
   }
 
   /**
@@ -116,17 +146,15 @@ export class KvCache {
    * @throws OutOfPagesError, TypeError or RangeError; nothing is reserved or written then
    */
   begin(entries: readonly StepEntry[]): Step {
-    this.#checkEntries(entries);
-    if (this.#contiguous) this.#checkRuns(entries);
-    const need = entries.reduce((sum, entry) => sum + this.#pagesNeeded(entry), 0);
-    if (need > this.pool.free) throw new OutOfPagesError(need, this.pool.free);
-    const reservations = entries.map((entry) => this.#reserve(entry));
-    const copies = reservations.filter(({ replaced }) => replaced !== undefined);
-    const from = copies.map(({ replaced }) => replaced!);
-    const to = copies.map(({ blocks, sequence }) => blocks[sequence.blocks.length - 1]);
-    const step = new Step(this.#backend, this.pool, this.#layers, this.#pages, reservations, this.#tables);
+    const checked = checkEntries(entries, this);
+    this.#checkLengths(checked);
+    const { groups, layers } = this.#inside;
+    const reservations = reserve(checked, groups, this.#options.residual);
+    const step = new Step(this.#inside, reservations);
     try {
-      for (const pages of this.#pages) pages.copyPages(from, to);
+      for (const { codes, residual } of layers) {
+        for (const store of [codes, residual]) if (store) copyPages(store.pages, reservations, store.group);
+      }
     } catch (error) {
       step.abort();
       throw error;
@@ -134,50 +162,110 @@ export class KvCache {
     return step;
   }
 
-  #checkEntries(entries: readonly StepEntry[]): void {
-    if (!Array.isArray(entries)) throw new TypeError(`"entries" expected an array, got ${describe(entries)}`);
-    const seen = new Set<Sequence>();
-    for (const [index, entry] of (entries as readonly StepEntry[]).entries()) {
-      if (typeof entry !== 'object' || entry === null) throw new TypeError(`"entries[${index}]" expected { sequence, tokens }, got ${describe(entry)}`);
-      const { sequence, tokens } = entry;
-      if (!(sequence instanceof Sequence) || sequence.cache !== this) throw new TypeError(`"entries[${index}].sequence" expected a sequence of this cache, got ${describe(sequence)}`);
-      sequence.assertIdle();
-      if (seen.has(sequence)) throw new TypeError(`"entries[${index}].sequence" expected each sequence once, got one again`);
-      seen.add(sequence);
-      checkInteger(tokens, `entries[${index}].tokens`, 0);
-    }
-  }
-
-  /** A sequence of a contiguous cache is one run of slots: there is no second page for it, free or not. */
-  #checkRuns(entries: readonly StepEntry[]): void {
-    for (const { sequence, tokens } of entries) {
+  /** What limits a single sequence, and not all together. */
+  #checkLengths(entries: readonly Entry[]): void {
+    const { contiguous, context, chunk = Infinity, limited } = this.#options;
+    for (const [index, { sequence, tokens }] of entries.entries()) {
+      if (tokens > chunk) throw new RangeError(`"entries[${index}].tokens" expected at most ${chunk}, the cache's "chunk", got ${tokens}`);
+      const end = sequence.length + tokens;
+      if (limited && end > context) throw new RangeError(`"entries[${index}].tokens" expected at most ${context - sequence.length} more, as the cache's "context" is ${context}, got ${tokens}`);
+      if (!contiguous || end <= this.blockSize) continue;
+      // A sequence of a contiguous cache is one run of slots: there is no second page for it, free or not.
       const held = sequence.blocks.length;
-      if (sequence.length + tokens <= this.blockSize) continue;
-      const need = Math.ceil((sequence.length + tokens) / this.blockSize) - held;
-      throw new OutOfPagesError(need, 1 - held, `a sequence has one, of ${this.blockSize} tokens: truncate it`);
+      throw new OutOfPagesError(Math.ceil(end / this.blockSize) - held, 1 - held, `a sequence has one, of ${this.blockSize} tokens: truncate it`);
     }
   }
 
-  /** Whether new tokens would go into a page that another sequence holds too. */
-  #copiesLast({ sequence, tokens }: StepEntry): boolean {
-    const last = sequence.blocks.at(-1);
-    return tokens > 0 && last !== undefined && sequence.length % this.blockSize !== 0 && this.pool.isShared(last);
+  /** A sequence's full pages get their keys, from the given page on. */
+  #keep(sequence: Sequence, firstPage: number): void {
+    const { keys } = sequence.tokens;
+    for (let page = firstPage; page < keys.length; page++) this.groups[0].pool.keep(sequence.blocks[page], keys[page]);
   }
 
-  #pagesNeeded(entry: StepEntry): number {
-    const blocks = Math.ceil((entry.sequence.length + entry.tokens) / this.blockSize);
-    return blocks - entry.sequence.blocks.length + (this.#copiesLast(entry) ? 1 : 0);
+  /** The prefixes, or an error. */
+  #prefixes(method: string): PrefixCache {
+    if (this.#disposed) throw new TypeError('"cache" expected to be in use, got one that was disposed of');
+    if (!this.#prefix) throw new TypeError(`"${method}" expected a cache that was made with "prefix"`);
+    return this.#prefix;
   }
 
-  #reserve(entry: StepEntry): Reservation {
-    const { sequence } = entry;
-    const copies = this.#copiesLast(entry);
-    const taken = Array.from({ length: this.#pagesNeeded(entry) }, () => this.pool.take());
-    const kept = copies ? sequence.blocks.slice(0, -1) : sequence.blocks;
-    // Most tokens of a decode go into the page of the one before: the list, which may be long, stays the same then.
-    const blocks = taken.length === 0 ? sequence.blocks : [...kept, ...taken];
-    sequence.enterStep();
-    return { sequence, tokens: entry.tokens, taken, blocks, replaced: copies ? sequence.blocks.at(-1) : undefined };
+  get #prefixPages(): PrefixPages {
+    return { pool: this.groups[0].pool, pages: this.#pages };
+  }
+
+  /**
+   * A new sequence with as many of these tokens as the cache, or its store, has full pages of: they are not computed again. It
+   * finds tokens that steps were given by their ids, as long as their pages are there: also those of sequences that were freed
+   * or cut, least recently used ones go first when pages are needed.
+   *
+   * What a store does not give in time, or gives wrong, counts as not found, and a warning says so.
+   * @param tokens ids; all but the last may be found
+   * @throws TypeError or RangeError for what are no ids, and where the cache was made without `prefix`
+   */
+  async matchPrefix(tokens: TokenIds): Promise<PrefixMatch> {
+    const prefix = this.#prefixes('matchPrefix');
+    const keys = prefix.keysOf(checkIds(tokens, 'tokens'));
+    const ids = Array.from(tokens);
+    const pages = this.#prefixPages;
+    const found = prefix.find(keys, pages);
+    this.#arriving++;
+    try {
+      await prefix.fetch(keys, found, pages);
+    } catch (error) {
+      pages.pool.releaseAll(found);
+      throw error;
+    } finally {
+      this.#arriving--;
+    }
+    return this.#matched(ids, keys, found);
+  }
+
+  /** As {@link matchPrefix}, at once: it finds what is in the cache, and asks no store. */
+  matchPrefixSync(tokens: TokenIds): PrefixMatch {
+    const prefix = this.#prefixes('matchPrefixSync');
+    const keys = prefix.keysOf(checkIds(tokens, 'tokens'));
+    return this.#matched(tokens, keys, prefix.find(keys, this.#prefixPages));
+  }
+
+  #matched(ids: TokenIds, keys: readonly string[], pages: readonly number[]): PrefixMatch {
+    this.#prefix!.count(pages.length, keys);
+    const length = pages.length * this.blockSize;
+    const known = new TokenLog(this.keyChain);
+    known.extend(0, Array.prototype.slice.call(ids, 0, length));
+    const sequence = new Sequence(this, { length, held: [{ pages, floor: 0, end: length }], due: false }, known);
+    return { sequence, length };
+  }
+
+  /** What `matchPrefix` has found, and what became of pages. */
+  get prefixCounters(): PrefixCounters {
+    return this.#prefixes('prefixCounters').counters;
+  }
+
+  /**
+   * Puts a sequence's full pages into the store, as far as their tokens are known and it does not have them: other caches, also of
+   * other processes, then find them. Those that have to make room go there by themselves.
+   * @returns how many pages went
+   * @throws TypeError where the cache has no store, Error while the sequence is in a step
+   */
+  async storePrefix(sequence: Sequence): Promise<number> {
+    const prefix = this.#prefixes('storePrefix');
+    sequence.assertIdle();
+    const { pool } = this.groups[0];
+    const keys = [...sequence.tokens.keys];
+    const blocks = sequence.blocks.slice(0, keys.length);
+    for (const page of blocks) pool.share(page);
+    this.#arriving++;
+    try {
+      return await prefix.store(keys, blocks, this.#prefixPages);
+    } finally {
+      this.#arriving--;
+      pool.releaseAll(blocks);
+    }
+  }
+
+  /** Resolves once all pages that are on their way to the store have got there, or a warning has said that they have not. */
+  async settled(): Promise<void> {
+    await this.#prefixes('settled').settled();
   }
 
   /**
@@ -188,14 +276,14 @@ export class KvCache {
    */
   async checkpoint(): Promise<Checkpoint> {
     this.#assertAtRest('checkpoint');
-    const sequences = [...this.live].map(({ id, length, blocks }) => ({ id, length, blocks }));
-    const held = new Set(sequences.flatMap(({ blocks }) => blocks));
-    const pool = this.#pool;
-    for (const page of held) pool.share(page);
+    const sequences = [...this.live].map(({ id, state, tokens: { ids } }) => ({ id, state, ids: Array.from(ids) }));
+    const { groups } = this;
+    const held = groups.map((_, g) => new Set(sequences.flatMap(({ state }) => state.held[g].pages)));
+    for (const [g, { pool }] of groups.entries()) for (const page of held[g]) pool.share(page);
     try {
-      return await readCheckpoint(this.#pages, this.#origin, sequences, held);
+      return await readCheckpoint(this.#pages, this.#plans, this.#origin, sequences, held);
     } finally {
-      for (const page of held) pool.release(page);
+      for (const [g, { pool }] of groups.entries()) for (const page of held[g]) pool.release(page);
     }
   }
 
@@ -212,46 +300,50 @@ export class KvCache {
   async restore(backend: Backend, checkpoint?: Checkpoint): Promise<RestoreReport> {
     this.#assertAtRest('restore');
     if (checkpoint !== undefined) checkOrigin(checkpoint, this.#origin);
-    const pages = createAllPages(backend, this.#layers, this.#pageCount);
+    const pages = createPages(backend, this.#plans);
     try {
-      if (checkpoint) await writeCheckpoint(pages, checkpoint);
+      if (checkpoint) await writeCheckpoint(pages, this.#plans, checkpoint);
       // A GPU says only when it is asked something that it had no memory for them, or has been lost.
-      await Promise.all(pages.map((layer) => layer.export(0, 1)));
+      await Promise.all(pages.map((store) => store.export(0, 1)));
       // Much may have happened meanwhile.
       this.#assertAtRest('restore');
     } catch (error) {
-      for (const layer of pages) layer.dispose();
+      for (const store of pages) store.dispose();
       throw error;
     }
-    for (const layer of this.#pages) layer.dispose();
-    this.#backend = backend;
+    for (const store of this.#pages) store.dispose();
     this.#pages = pages;
-    return this.#resume(checkpoint);
+    return this.#resume(backend, checkpoint);
   }
 
   /** All sequences as they were at the checkpoint, and with that the owners of all pages. */
-  #resume(checkpoint: Checkpoint | undefined): RestoreReport {
+  #resume(backend: Backend, checkpoint: Checkpoint | undefined): RestoreReport {
     const saved = new Map(checkpoint?.sequences.map((each) => [each.id, each]));
+    const nothing: SequenceState = { length: 0, held: this.groups.map(() => holdsNothing), due: false };
     const sequences = [...this.live].map((sequence) => {
-      const { length, blocks } = saved.get(sequence.id) ?? { length: 0, blocks: [] };
-      const lost = Math.max(0, sequence.length - length);
-      sequence.become(length, blocks);
-      return { sequence, length, lost };
+      const { state, ids } = saved.get(sequence.id) ?? { state: nothing, ids: [] };
+      const lost = Math.max(0, sequence.length - state.length);
+      sequence.become(state);
+      sequence.tokens.truncate(0);
+      sequence.tokens.extend(0, ids);
+      return { sequence, length: state.length, lost };
     });
-    this.#pool = new BlockPool(this.#pageCount, sequences.map(({ sequence }) => sequence.blocks));
+    this.#inside = this.#over(backend, this.#pages, [...this.live]);
+    for (const { sequence } of sequences) this.#keep(sequence, 0);
     return { sequences, lost: sequences.reduce((sum, { lost }) => sum + lost, 0) };
   }
 
   #assertAtRest(action: string): void {
     if (this.#disposed) throw new TypeError('"cache" expected to be in use, got one that was disposed of');
     const busy = [...this.live].filter(({ isInStep }) => isInStep).length;
+    if (this.#arriving > 0) throw new Error(`"${action}" expected no pages on their way from or to a store, got some: await matchPrefix and storePrefix first`);
     if (busy > 0) throw new Error(`"${action}" expected no open step, got ${busy} sequences in one: commit or abort it first`);
   }
 
   /** Frees the pages of all layers; the backend stays as it is. */
   dispose(): void {
     this.#disposed = true;
-    for (const pages of this.#pages) pages.dispose();
+    for (const store of this.#pages) store.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -259,14 +351,8 @@ export class KvCache {
   }
 }
 
-/** All layers' pages, or none: a layer that does not fit gives back those before it. */
-function createAllPages(backend: Backend, layers: readonly Layer[], count: number): Pages[] {
-  const made: Pages[] = [];
-  try {
-    for (const { layout } of layers) made.push(backend.createPages(layout, count));
-    return made;
-  } catch (error) {
-    for (const pages of made) pages.dispose();
-    throw error;
-  }
+/** What steps copy before they write, in the pages of one store. */
+function copyPages(pages: Pages, reservations: readonly Reservation[], group: number): void {
+  const copies = reservations.flatMap(({ groups }) => groups[group].copies);
+  if (copies.length > 0) pages.copyPages(copies.map(([from]) => from), copies.map(([, to]) => to));
 }

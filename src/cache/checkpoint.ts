@@ -1,8 +1,8 @@
 /** What a cache held at some moment, read out of its pages and put into others. Knows no owners and no steps. */
 import type { NhdTensors, Pages } from '../backend.js';
 import { describe } from '../formats.js';
-import type { PageLayout } from '../layout.js';
-import type { Sequence } from './sequence.js';
+import type { Sequence, SequenceState } from './sequence.js';
+import type { StorePlans } from './stores.js';
 
 /**
  * What a cache held when `checkpoint()` was called on it: plain data on the host that belongs to no backend. It stays good
@@ -15,10 +15,10 @@ export interface Checkpoint {
   readonly origin: Origin;
   /** @internal */
   readonly sequences: readonly SavedSequence[];
-  /** @internal the pages of those sequences */
-  readonly runs: readonly PageRun[];
-  /** @internal [layers][runs] */
-  readonly layers: readonly (readonly NhdTensors[])[];
+  /** @internal the pages of those sequences: [groups][runs] */
+  readonly runs: readonly (readonly PageRun[])[];
+  /** @internal [stores][runs of their group] */
+  readonly stores: readonly (readonly NhdTensors[])[];
 }
 
 /** @internal which cache a checkpoint is of */
@@ -34,8 +34,9 @@ type LayerShape = Readonly<Record<'blockSize' | 'kvHeads' | 'headDim' | 'k.dtype
 
 interface SavedSequence {
   readonly id: number;
-  readonly length: number;
-  readonly blocks: readonly number[];
+  readonly state: SequenceState;
+  /** Token ids, as far as they are known. */
+  readonly ids: readonly number[];
 }
 
 /** Pages that follow each other. */
@@ -66,9 +67,10 @@ const RUN_BYTES = 2 ** 26;
 const RUNS_AT_ONCE = 4;
 
 /** @internal */
-export function originOf(layouts: readonly PageLayout[], capacity: number): Origin {
+export function originOf({ stores }: StorePlans, capacity: number): Origin {
   const id = crypto.getRandomValues(new Uint32Array(4)).join('-');
-  const layers = layouts.map(({ blockSize, kvHeads, headDim, k, v }): LayerShape => ({
+  const codes = stores.filter(({ kind }) => kind === 'codes');
+  const layers = codes.map(({ layout: { blockSize, kvHeads, headDim, k, v } }): LayerShape => ({
     blockSize, kvHeads, headDim, 'k.dtype': k.format, 'v.dtype': v.format,
     'k.granularity': k.granularity, 'v.granularity': v.granularity, 'k.groupSize': k.groupSize, 'v.groupSize': v.groupSize,
   }));
@@ -106,24 +108,26 @@ function runsOf(held: ReadonlySet<number>, most: number): PageRun[] {
   return runs;
 }
 
-/** @internal reads pages, a layer at a time: nobody may write into them meanwhile */
-export async function readCheckpoint(pages: readonly Pages[], origin: Origin, sequences: readonly SavedSequence[], held: ReadonlySet<number>): Promise<Checkpoint> {
-  const runs = runsOf(held, Math.max(1, Math.floor(RUN_BYTES / Math.max(...pages.map(({ layout }) => layout.bytes)))));
-  const layers: NhdTensors[][] = [];
-  for (const layer of pages) {
+/** @internal reads pages, a store at a time: nobody may write into them meanwhile */
+export async function readCheckpoint(pages: readonly Pages[], { groups, stores }: StorePlans, origin: Origin, sequences: readonly SavedSequence[], held: readonly ReadonlySet<number>[]): Promise<Checkpoint> {
+  const largest = (group: number): number => Math.max(...pages.map(({ layout }, at) => (stores[at].group === group ? layout.bytes : 0)));
+  const runs = groups.map((_, g) => runsOf(held[g], Math.max(1, Math.floor(RUN_BYTES / largest(g)))));
+  const read: NhdTensors[][] = [];
+  for (const [at, store] of pages.entries()) {
     const tensors: NhdTensors[] = [];
-    for (let run = 0; run < runs.length; run += RUNS_AT_ONCE) {
-      tensors.push(...(await Promise.all(runs.slice(run, run + RUNS_AT_ONCE).map(({ first, count }) => layer.export(first, count)))));
+    const own = runs[stores[at].group];
+    for (let run = 0; run < own.length; run += RUNS_AT_ONCE) {
+      tensors.push(...(await Promise.all(own.slice(run, run + RUNS_AT_ONCE).map(({ first, count }) => store.export(first, count)))));
     }
-    layers.push(tensors);
+    read.push(tensors);
   }
-  const byteLength = layers.flat().flatMap((tensors): (ArrayBufferView | undefined)[] => Object.values(tensors)).reduce((sum, tensor) => sum + (tensor?.byteLength ?? 0), 0);
-  return { byteLength, origin, sequences, runs, layers };
+  const byteLength = read.flat().flatMap((tensors): (ArrayBufferView | undefined)[] => Object.values(tensors)).reduce((sum, tensor) => sum + (tensor?.byteLength ?? 0), 0);
+  return { byteLength, origin, sequences, runs, stores: read };
 }
 
 /** @internal puts them into new pages of the same numbers */
-export async function writeCheckpoint(pages: readonly Pages[], { runs, layers }: Checkpoint): Promise<void> {
-  for (const [index, layer] of pages.entries()) {
-    for (const [run, { first }] of runs.entries()) await layer.import(layers[index][run], first);
+export async function writeCheckpoint(pages: readonly Pages[], { stores }: StorePlans, { runs, stores: saved }: Checkpoint): Promise<void> {
+  for (const [at, store] of pages.entries()) {
+    for (const [run, { first }] of runs[stores[at].group].entries()) await store.import(saved[at][run], first);
   }
 }

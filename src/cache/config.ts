@@ -3,10 +3,13 @@ import { checkAppendScale, isPerSide, recipeOf, sideOf } from '../append.js';
 import { checkAttentionOptions } from '../attention.js';
 import type { AttentionOptions, PerSide } from '../backend.js';
 import { describe, formats, resolveCacheDtype, type CacheDtype, type FloatDtype } from '../formats.js';
-import { checkInteger, MAX_BLOCK_SIZE, pageLayout, type Granularity, type PageLayout } from '../layout.js';
+import { checkInteger, pageLayout, type Granularity, type PageLayout } from '../layout.js';
 import { resolvePreset, type PresetName } from '../presets.js';
 import type { Recipe, RecipeName, ScalePrecision } from '../recipe.js';
 import type { GivenScale } from '../scale.js';
+import { checkPrefix, type PrefixOptions } from './prefix.js';
+import { checkResidualRule, type Residual, type ResidualRule } from './residual.js';
+import { resolveRoom, ringCapacity, type Room, type RoomOptions } from './room.js';
 import { resolveSkipped, type SkipLayers } from './skip.js';
 
 /**
@@ -35,9 +38,17 @@ export interface LayerConfig extends AttentionOptions {
   readonly scalePrecision?: PerSide<ScalePrecision | undefined>;
   /** Given scales (granularities tensor, head, channel): one number, or as many as the granularity has. Default 1. */
   readonly scale?: PerSide<GivenScale | undefined>;
+  /**
+   * A row sees this many keys, itself included, and the layer keeps no more than that needs: of each sequence a ring of
+   * min(context, slidingWindow + chunk − 1) tokens, in which new ones overwrite the oldest. Hugging Face's `sliding_window`.
+   * In place of windowLeft, which only hides what is there. Positions stay the original ones.
+   */
+  readonly slidingWindow?: number;
+  /** With slidingWindow: the first so many tokens of a sequence stay, and are seen by all rows that come later (StreamingLLM). Default 0. */
+  readonly sinkTokens?: number;
 }
 
-export interface KvCacheOptions extends LayerConfig {
+export interface KvCacheOptions extends LayerConfig, RoomOptions {
   /** How many layers, all alike; or each layer's own configuration. */
   readonly layers: number | readonly LayerConfig[];
   /**
@@ -48,17 +59,19 @@ export interface KvCacheOptions extends LayerConfig {
   /** The settings of another system; what is stated beside it wins. */
   readonly preset?: PresetName;
   /**
-   * `paged` (default): sequences take pages of `blockSize` tokens as they grow. `contiguous`: each has one run of `capacity`
-   * slots from its first token on, as in caches without a page table: a page of that size. A fork shares it until one of the
-   * two writes, and then needs one of its own.
+   * The most recent tokens of a sequence stay as they came, at least so many, and are quantized when they are older: see
+   * `residualRule`. Layers that are not quantized pass it by. KIVI's and Hugging Face's `residual_length`.
    */
-  readonly layout?: 'paged' | 'contiguous';
-  /** Tokens per page. Default 16. A contiguous cache has none to state. */
-  readonly blockSize?: number;
-  /** Tokens of all sequences together, rounded up to whole pages; in a contiguous cache, of each sequence, at most 2^20. */
-  readonly capacity: number;
-  /** Of a contiguous cache: how many sequences have tokens at a time, at most. Default 1. */
-  readonly sequences?: number;
+  readonly residual?: number;
+  /** When tokens leave the residual. Default `page`. */
+  readonly residualRule?: ResidualRule;
+  /**
+   * Full pages whose tokens' ids are known are found again by `matchPrefix`, as long as they are not needed for others. Not with
+   * rings, residuals, or in a contiguous cache.
+   */
+  readonly prefix?: PrefixOptions;
+  /** What the residual keeps. Default f32, which holds all that f16 and bf16 do; f16 takes half the room. */
+  readonly residualDtype?: 'f32' | 'f16';
 }
 
 /** A checked layer. */
@@ -71,6 +84,17 @@ export interface Layer {
   readonly kScale: Float32Array | undefined;
   readonly vScale: Float32Array | undefined;
   readonly attention: AttentionOptions;
+  /** Tokens that a row sees, and the first ones that stay; absent where the layer keeps all. */
+  readonly ring: Ring | undefined;
+  /** The pages of tokens that are not quantized yet, where the layer has such. */
+  readonly residual: PageLayout | undefined;
+}
+
+/** What a layer keeps of a sequence that does not keep all. */
+export interface Ring {
+  readonly window: number;
+  readonly sinkTokens: number;
+  readonly capacity: number;
 }
 
 function stated<T>(value: T | undefined, argument: string): T {
@@ -99,8 +123,42 @@ function scaleSetting<T>(setting: PerSide<T> | undefined, own: PerSide<T> | unde
   return sideOf(own, side);
 }
 
+/** What layers are told of the cache. */
+interface Place extends Room {
+  readonly residual: Residual | undefined;
+}
+
+const hiding = ['windowLeft', 'windowRight', 'causal'] as const;
+
+/** @throws TypeError or RangeError naming the option that does not fit */
+function resolveRing(config: LayerConfig, room: Room): Ring | undefined {
+  const { slidingWindow, sinkTokens = 0 } = config;
+  if (slidingWindow === undefined) {
+    if (sinkTokens !== 0) throw new TypeError(`"sinkTokens" expected to be absent without "slidingWindow", got ${describe(sinkTokens)}`);
+    return undefined;
+  }
+  const window = checkInteger(slidingWindow, 'slidingWindow', 1, 0x7fffffff);
+  for (const name of hiding) {
+    if (config[name] !== undefined) throw new TypeError(`"${name}" expected to be absent with "slidingWindow", which is causal and says what rows see, got ${describe(config[name])}`);
+  }
+  checkInteger(sinkTokens, 'sinkTokens', 0, room.context - 1);
+  if (sinkTokens > 0 && room.contiguous) throw new TypeError('"sinkTokens" expected to be absent with layout contiguous, where a ring is one page: use layout paged');
+  return { window, sinkTokens, capacity: ringCapacity(window, sinkTokens, room, stated(room.chunk, 'chunk')) };
+}
+
+/** @throws TypeError where a side that is not quantized would be rounded */
+function residualLayout({ kvHeads, headDim, k, v }: PageLayout, residual: Residual | undefined): PageLayout | undefined {
+  const sides = [k, v];
+  if (residual === undefined || !sides.some(({ format }) => formats[format].quantized)) return undefined;
+  const { blockSize, dtype } = residual;
+  if (dtype === 'f16' && sides.some(({ format }) => format === 'f32')) throw new TypeError('"residualDtype" expected f32 where keys or values are f32, which f16 would round, got f16');
+  return pageLayout({ kvHeads, headDim, blockSize, order: 'NHD', k: { dtype }, v: { dtype } });
+}
+
 /** @param own what the layer itself states; `config` has it over what the cache's options state */
-function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number): Layer {
+function resolveLayer(config: LayerConfig, own: LayerConfig, place: Place): Layer {
+  const ring = resolveRing(config, place);
+  const blockSize = ring && place.contiguous ? ring.capacity : place.blockSize;
   const kvHeads = stated(config.kvHeads, 'kvHeads');
   const headDim = stated(config.headDim, 'headDim');
   const side = (name: Side) => ({
@@ -111,7 +169,7 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number):
   const layout = pageLayout({ kvHeads, headDim, blockSize, k: side('k'), v: side('v') });
   const queryHeads = checkInteger(config.queryHeads ?? kvHeads, 'queryHeads', 1);
   if (queryHeads % kvHeads !== 0) throw new RangeError(`"queryHeads" expected a multiple of kvHeads (${kvHeads}), got ${queryHeads}`);
-  const { causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale } = config;
+  const { causal, windowLeft = ring && ring.window - 1, windowRight, softcap, sinks, alibiSlopes, softmaxScale } = config;
   checkAttentionOptions({ causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale }, queryHeads, headDim);
   const attention = { causal, windowLeft, windowRight, softcap, sinks: sinks?.slice(), alibiSlopes: alibiSlopes?.slice(), softmaxScale };
   // Copies, as of sinks and slopes: what a cache is made of stays so.
@@ -122,7 +180,8 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, blockSize: number):
   };
   const kScale = given('k');
   const vScale = given('v');
-  return { layout, queryHeads, recipe: { k: recipeOf(config, layout.k, 'k'), v: recipeOf(config, layout.v, 'v') }, kScale, vScale, attention };
+  const recipe = { k: recipeOf(config, layout.k, 'k'), v: recipeOf(config, layout.v, 'v') };
+  return { layout, queryHeads, recipe, kScale, vScale, attention, ring, residual: residualLayout(layout, place.residual) };
 }
 
 /** What goes wrong in `body` is said of this layer. */
@@ -136,20 +195,20 @@ function inLayer<T>(index: number, body: () => T): T {
 }
 
 /** A layer that is skipped: it keeps what it states itself, but for a dtype, which would say the contrary. */
-function resolveSkippedLayer(config: LayerConfig, own: LayerConfig, blockSize: number): Layer {
+function resolveSkippedLayer(config: LayerConfig, own: LayerConfig, place: Place): Layer {
   if (own.dtype !== undefined) throw new TypeError(`"dtype" expected to be absent where "skipLayers" names the layer, got ${describe(own.dtype)}`);
-  return resolveLayer({ ...config, dtype: 'auto' }, own, blockSize);
+  return resolveLayer({ ...config, dtype: 'auto' }, own, place);
 }
 
 /** @throws TypeError or RangeError naming the field, and the layer where there is a list of them */
-function resolveLayers(options: KvCacheOptions, { granularity, recipe, dtype }: Partial<LayerConfig>, blockSize: number): Layer[] {
+function resolveLayers(options: KvCacheOptions, { granularity, recipe, dtype }: Partial<LayerConfig>, place: Place): Layer[] {
   const { layers, skipLayers } = options;
   const config: LayerConfig = override({ granularity, recipe, dtype }, options);
   if (!Array.isArray(layers)) {
     const count = checkInteger(layers as number, 'layers', 1, 65536);
-    const layer = resolveLayer(config, options, blockSize);
+    const layer = resolveLayer(config, options, place);
     const skipped = resolveSkipped(skipLayers, count);
-    const unquantized = skipped.size > 0 ? resolveSkippedLayer(config, {}, blockSize) : layer;
+    const unquantized = skipped.size > 0 ? resolveSkippedLayer(config, {}, place) : layer;
     return Array.from({ length: count }, (_, index) => (skipped.has(index) ? unquantized : layer));
   }
   if (layers.length === 0) throw new RangeError('"layers" expected at least one layer, got none');
@@ -157,37 +216,38 @@ function resolveLayers(options: KvCacheOptions, { granularity, recipe, dtype }: 
   return layers.map((own: LayerConfig, index) => {
     if (typeof own !== 'object' || own === null) throw new TypeError(`"layers[${index}]" expected an object, got ${describe(own)}`);
     const resolve = skipped.has(index) ? resolveSkippedLayer : resolveLayer;
-    return inLayer(index, () => resolve(override(config, own), own, blockSize));
+    return inLayer(index, () => resolve(override(config, own), own, place));
   });
-}
-
-/** A slot is an int32. */
-const MAX_SLOTS = 2 ** 31 - 1;
-
-/** How tokens are laid out, checked. */
-interface Room {
-  readonly contiguous: boolean;
-  readonly blockSize: number;
-  readonly pageCount: number;
-}
-
-function contiguousRoom({ capacity, blockSize, sequences = 1 }: KvCacheOptions): Room {
-  if (blockSize !== undefined) throw new TypeError(`"blockSize" expected to be absent with layout contiguous, where "capacity" says how long a sequence may be, got ${describe(blockSize)}`);
-  checkInteger(capacity, 'capacity', 1, MAX_BLOCK_SIZE);
-  return { contiguous: true, blockSize: capacity, pageCount: checkInteger(sequences, 'sequences', 1, Math.floor(MAX_SLOTS / capacity)) };
-}
-
-function pagedRoom({ capacity, sequences, blockSize = 16 }: KvCacheOptions): Room {
-  if (sequences !== undefined) throw new TypeError(`"sequences" expected to be absent with layout paged, where "capacity" is that of all sequences, got ${describe(sequences)}`);
-  checkInteger(blockSize, 'blockSize', 1, 65536);
-  const most = MAX_SLOTS - (MAX_SLOTS % blockSize);
-  return { contiguous: false, blockSize, pageCount: Math.ceil(checkInteger(capacity, 'capacity', 1, most) / blockSize) };
 }
 
 /** A cache's options, checked. */
 export interface ResolvedCache extends Room {
   readonly layers: readonly Layer[];
+  readonly residual: Residual | undefined;
+  readonly prefix: PrefixOptions | undefined;
+  /** Whether no sequence may get longer than the context, whatever room there is. */
+  readonly limited: boolean;
 }
+
+/** @throws TypeError or RangeError naming the option that does not fit */
+function resolveResidual({ residual, residualRule, residualDtype }: KvCacheOptions, blockSize: number): Residual | undefined {
+  if (residual === undefined) {
+    for (const [name, value] of Object.entries({ residualRule, residualDtype })) if (value !== undefined) throw new TypeError(`"${name}" expected to be absent without "residual", got ${describe(value)}`);
+    return undefined;
+  }
+  const dtype = residualDtype ?? 'f32';
+  if (dtype !== 'f32' && dtype !== 'f16') throw new TypeError(`"residualDtype" expected f32 or f16, got ${describe(dtype)}`);
+  return { rule: checkResidualRule(residualRule), tokens: checkInteger(residual, 'residual', 1, 2 ** 20), blockSize, dtype };
+}
+
+/** @throws TypeError where there would be nothing to have room for */
+function checkSequences({ sequences }: KvCacheOptions, { contiguous }: Room, layers: readonly Layer[]): void {
+  if (sequences === undefined || contiguous || layers.some(({ ring, residual }) => ring || residual)) return;
+  throw new TypeError(`"sequences" expected to be absent with layout paged, where "capacity" is that of all sequences, got ${describe(sequences)}`);
+}
+
+/** Tokens of a page of the residual in a contiguous cache, whose own pages are as long as a sequence gets. */
+const RESIDUAL_BLOCK = 16;
 
 /**
  * The layers of a cache, and how many pages each has.
@@ -196,11 +256,15 @@ export interface ResolvedCache extends Room {
 export function resolveCache(options: KvCacheOptions): ResolvedCache {
   if (typeof options !== 'object' || options === null) throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   const preset: Partial<ReturnType<typeof resolvePreset>> = options.preset === undefined ? {} : resolvePreset(options.preset);
-  const layout = options.layout ?? preset.layout ?? 'paged';
-  if (layout !== 'paged' && layout !== 'contiguous') throw new TypeError(`"layout" expected paged or contiguous, got ${describe(layout)}`);
-  const room = layout === 'contiguous' ? contiguousRoom(options) : pagedRoom({ ...options, blockSize: options.blockSize ?? preset.blockSize });
+  const room = resolveRoom({ ...options, layout: options.layout ?? preset.layout, blockSize: options.blockSize ?? preset.blockSize });
+  const residual = resolveResidual(options, room.contiguous ? RESIDUAL_BLOCK : room.blockSize);
+  if (residual?.rule === 'huggingface') stated(room.chunk, 'chunk');
   try {
-    return { ...room, layers: resolveLayers(options, preset, room.blockSize) };
+    const layers = resolveLayers(options, preset, { ...room, residual });
+    const limited = options.context !== undefined || layers.some(({ ring }) => ring);
+    checkSequences(options, room, layers);
+    if (options.prefix !== undefined) checkPrefix(options.prefix, { contiguous: room.contiguous, layers, residual });
+    return { ...room, residual, layers, limited, prefix: options.prefix };
   } catch (error) {
     // What a page cannot be is said of the option that its size comes from.
     if (room.contiguous && error instanceof Error) error.message = error.message.replace('"blockSize"', '"capacity"');

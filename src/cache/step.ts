@@ -1,30 +1,37 @@
-import type { AppendStatus, AttendResult, AttentionOptions, Backend, OutArray, OutDtype, Pages } from '../backend.js';
+import { attendParts } from '../attend-parts.js';
+import type { AppendStatus, AttendCall, AttendResult, AttentionOptions, Backend, OutArray, OutDtype, Pages, RequantizeCall } from '../backend.js';
 import type { FloatArray, FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { GivenScale } from '../scale.js';
-import type { BlockPool } from './blocks.js';
-import type { Layer } from './config.js';
 import type { WebgpuBackend } from '../webgpu/backend.js';
 import type { RecordAttendCall } from '../webgpu/record.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
-import type { Sequence } from './sequence.js';
-import type { StepTables, TableStore } from './tables.js';
+import type { GroupReservation } from './groups.js';
+import { flushOf, type Flush } from './flush.js';
+import type { Sequence, SequenceState } from './sequence.js';
+import type { LayerStores, Stores } from './stores.js';
+import type { PartTables, StepTables, TableStore } from './tables.js';
+import type { TokenIds } from './token-log.js';
 
 /** A sequence's part in a step. */
 export interface StepEntry {
   readonly sequence: Sequence;
-  /** New tokens; 0 is allowed and gives no rows. */
-  readonly tokens: number;
+  /**
+   * New tokens: how many, or their ids (integers below 2^32), by which `matchPrefix` finds them again. 0, or none, is allowed
+   * and gives no rows.
+   */
+  readonly tokens: number | TokenIds;
 }
 
 /** @internal what a step has reserved for one sequence */
-export interface Reservation extends StepEntry {
-  /** The sequence's pages once the step is committed. */
-  readonly blocks: readonly number[];
-  /** Pages taken for this step: given back by `abort`. */
-  readonly taken: readonly number[];
-  /** The shared page that a copy has replaced: given back by `commit`. */
-  readonly replaced: number | undefined;
+export interface Reservation {
+  readonly sequence: Sequence;
+  readonly tokens: number;
+  readonly ids: TokenIds | undefined;
+  /** By number of the cache's groups of layers. */
+  readonly groups: readonly GroupReservation[];
+  /** Of the sequence once the step is committed. */
+  readonly due: boolean;
 }
 
 export interface StepAppendOptions {
@@ -67,44 +74,69 @@ export interface StepRecordOptions extends Omit<AttentionOptions, 'sinks' | 'ali
   readonly lse?: GpuTensor;
 }
 
+/** @internal what a step needs of its cache */
+export interface StepCache extends Stores {
+  readonly backend: Backend;
+  readonly tableStore: TableStore;
+  /** A sequence has new full pages: from the given one on. */
+  keep(sequence: Sequence, firstPage: number): void;
+}
+
 /**
  * New tokens of some sequences on their way through the layers. Made by `cache.begin()`, ended by `commit()` or
  * `abort()`; until then the sequences are as they were.
  */
 export class Step {
+  readonly #cache: StepCache;
+  readonly #reservations: readonly Reservation[];
   readonly #tables: StepTables;
+  readonly #flush: Flush | undefined;
   readonly #appended: boolean[];
+  #written = false;
   #announced = false;
   #open = true;
 
   /** @internal use `cache.begin` */
-  constructor(
-    private readonly backend: Backend,
-    private readonly pool: BlockPool,
-    private readonly layers: readonly Layer[],
-    private readonly pages: readonly Pages[],
-    private readonly reservations: readonly Reservation[],
-    private readonly tables: TableStore,
-  ) {
-    this.#tables = tables.take(reservations);
-    this.#appended = layers.map(() => false);
+  constructor(cache: StepCache, reservations: readonly Reservation[]) {
+    this.#cache = cache;
+    this.#reservations = reservations;
+    this.#tables = cache.tableStore.take(reservations);
+    this.#flush = flushOf(cache.groups, reservations);
+    this.#appended = cache.layers.map(() => false);
   }
 
   /** New tokens of all sequences: the rows of key, value and q, in the order of `begin`. */
   get tokens(): number {
-    return this.#tables.slotMapping.length;
+    return this.#tables.groups[0].slotMapping.length;
   }
 
   #assertOpen(): void {
     if (!this.#open) throw new Error('the step expected to be open, got one that was committed or aborted');
   }
 
+  #layer(layer: number): LayerStores {
+    const { layers } = this.#cache;
+    return layers[checkInteger(layer, 'layer', 0, layers.length - 1)];
+  }
+
   /** With the first layer's call, so that a GPU takes all tables at once, and not each where it is needed. */
   #announceTables(): void {
-    if (this.#announced || !this.backend.expectTables) return;
+    const { backend } = this.#cache;
+    if (this.#announced || !backend.expectTables) return;
     this.#announced = true;
-    const { slotMapping, blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
-    this.backend.expectTables([slotMapping, blockTable, cuSeqlensQ, seqUsedK]);
+    const tables = [this.#tables.cuSeqlensQ];
+    for (const { slotMapping, parts } of this.#tables.groups) {
+      tables.push(slotMapping);
+      for (const { blockTable, seqUsedK } of parts) tables.push(blockTable, seqUsedK);
+    }
+    backend.expectTables(tables);
+  }
+
+  /** Tokens that leave the residual of a layer, on their way into its pages. */
+  #flushOf({ codes, residual }: LayerStores): RequantizeCall | undefined {
+    if (residual === undefined || this.#flush === undefined) return undefined;
+    const { recipe, kScale, vScale } = codes;
+    return { from: residual.pages, fromPages: this.#flush.fromPages, pages: codes.pages, slotMapping: this.#flush.slotMapping(codes.group), recipe, kScale, vScale };
   }
 
   /**
@@ -117,11 +149,10 @@ export class Step {
    */
   append(layer: number, key: FloatArray, value: FloatArray, options: StepAppendOptions = {}): AppendStatus | Promise<AppendStatus> {
     this.#assertOpen();
-    const { recipe, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
-    const { slotMapping } = this.#tables;
+    const stores = this.#layer(layer);
     this.#announceTables();
-    const status = this.backend.append({ pages: this.pages[layer], key, value, dtype: options.dtype, slotMapping, recipe, kScale, vScale });
-    this.#appended[layer] = true;
+    const status = this.#append(stores, key, value, options.dtype);
+    this.#appended[layer] = this.#written = true;
     if (!(status instanceof Promise)) return status;
     return status.catch((error: unknown) => {
       this.#appended[layer] = false;
@@ -129,12 +160,27 @@ export class Step {
     });
   }
 
+  /** A layer without a residual has one call to make, and it makes no garbage. */
+  #append(stores: LayerStores, key: FloatArray, value: FloatArray, dtype: FloatDtype | undefined): AppendStatus | Promise<AppendStatus> {
+    const { backend } = this.#cache;
+    const { codes, residual } = stores;
+    const { pages, recipe, kScale, vScale } = codes;
+    const { slotMapping } = this.#tables.groups[codes.group];
+    const status = backend.append({ pages, key, value, dtype, slotMapping, recipe, kScale, vScale });
+    if (residual === undefined) return status;
+    const statuses = [status, backend.append({ pages: residual.pages, key, value, dtype, slotMapping: this.#tables.groups[residual.group].slotMapping })];
+    const flush = this.#flushOf(stores);
+    if (flush !== undefined) statuses.push(backend.requantize(flush));
+    return statuses.some((each) => each instanceof Promise) ? Promise.all(statuses).then((all) => joined(all, this.tokens)) : joined(statuses as AppendStatus[], this.tokens);
+  }
+
   /**
    * Attention of the step's queries over each sequence's tokens, the new ones included.
    * @param layer index of the layer, which must have been appended to
    * @param q [tokens, queryHeads, headDim], f32, or f16/bf16 bits with `dtype` stated
    * @returns out [tokens, queryHeads, headDim] of `outDtype`, and lse [tokens, queryHeads]
-   * @throws TypeError or RangeError naming what does not fit
+   * @throws TypeError or RangeError naming what does not fit; outDtype f16 is refused where a layer's tokens lie in several
+   * places (sinkTokens, residual), as what they give is joined in f32
    */
   async attend<D extends OutDtype = 'f32'>(layer: number, q: FloatArray, options: StepAttendOptions<D> = {}): Promise<AttendResult<D>> {
     return this.#attend(layer, q, options);
@@ -145,14 +191,16 @@ export class Step {
    * @throws TypeError on a backend that cannot: one with threads
    */
   attendSync<D extends OutDtype = 'f32'>(layer: number, q: FloatArray, options: StepAttendOptions<D> = {}): AttendResult<D> {
-    if (!this.backend.synchronous) throw new TypeError(`"attendSync" expected a backend that answers at once, got one (${this.backend.kind}) that gives promises: use attend`);
+    const { backend } = this.#cache;
+    if (!backend.synchronous) throw new TypeError(`"attendSync" expected a backend that answers at once, got one (${backend.kind}) that gives promises: use attend`);
     return this.#attend(layer, q, options) as AttendResult<D>;
   }
 
   /** The GPU backend, or an error. */
   #recorder(): WebgpuBackend {
-    if (this.backend.kind !== 'webgpu') throw new TypeError(`a step expected a WebGPU backend to record with, got one of kind ${this.backend.kind}`);
-    return this.backend as WebgpuBackend;
+    const { backend } = this.#cache;
+    if (backend.kind !== 'webgpu') throw new TypeError(`a step expected a WebGPU backend to record with, got one of kind ${backend.kind}`);
+    return backend as WebgpuBackend;
   }
 
   /**
@@ -163,12 +211,17 @@ export class Step {
    */
   recordAppend(encoder: GPUCommandEncoder, layer: number, key: GpuTensor, value: GpuTensor, { dtype }: StepAppendOptions = {}): void {
     this.#assertOpen();
-    const { recipe, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
-    const { slotMapping } = this.#tables;
+    const stores = this.#layer(layer);
+    const { codes, residual } = stores;
+    const { pages, recipe, kScale, vScale } = codes;
+    const { groups } = this.#tables;
     const recorder = this.#recorder();
     this.#announceTables();
-    recorder.recordAppend(encoder, { pages: this.pages[layer], key, value, dtype, slotMapping, recipe, kScale, vScale });
-    this.#appended[layer] = true;
+    recorder.recordAppend(encoder, { pages, key, value, dtype, slotMapping: groups[codes.group].slotMapping, recipe, kScale, vScale });
+    if (residual) recorder.recordAppend(encoder, { pages: residual.pages, key, value, dtype, slotMapping: groups[residual.group].slotMapping });
+    const flush = this.#flushOf(stores);
+    if (flush) recorder.recordRequantize(encoder, flush);
+    this.#appended[layer] = this.#written = true;
   }
 
   /**
@@ -177,40 +230,58 @@ export class Step {
    */
   recordAttend(encoder: GPUCommandEncoder, layer: number, q: GpuTensor, options: StepRecordOptions): void {
     this.#assertOpen();
-    const { attention, queryHeads, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
+    const stores = this.#layer(layer);
     if (!this.#appended[layer]) throw new Error(`"recordAttend" expected layer ${layer} to have been appended to in this step`);
-    const { blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
+    const { attention, queryHeads } = stores;
+    const { cuSeqlensQ } = this.#tables;
     const {
       causal = attention.causal, windowLeft = attention.windowLeft, windowRight = attention.windowRight,
       softcap = attention.softcap, sinks = attention.sinks, alibiSlopes = attention.alibiSlopes, softmaxScale = attention.softmaxScale,
       kDescale, vDescale, dtype, outDtype, out, lse,
     } = options;
-    this.#recorder().recordAttend(encoder, {
-      causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale, dtype, outDtype, out, lse,
-      pages: this.pages[layer], q, queryHeads, blockTable, cuSeqlensQ, seqUsedK, kDescale, vDescale,
-      kScale: kDescale === undefined ? kScale : undefined,
-      vScale: vDescale === undefined ? vScale : undefined,
-    });
+    const parts = this.#partsOf(stores);
+    const calls = parts.map(({ pages, tables, given, sinks: isFirst }, index) => ({
+      causal, windowLeft: isFirst ? -1 : windowLeft, windowRight, softcap, sinks: index === parts.length - 1 ? sinks : undefined, alibiSlopes, softmaxScale,
+      dtype, outDtype, q, queryHeads, pages, cuSeqlensQ, blockTable: tables.blockTable, seqUsedK: tables.seqUsedK, contextLens: tables.goesOn ? tables.contextLens : undefined,
+      kDescale: given ? kDescale : undefined, vDescale: given ? vDescale : undefined,
+      kScale: kDescale === undefined ? given?.kScale : undefined,
+      vScale: vDescale === undefined ? given?.vScale : undefined,
+    }));
+    this.#recorder().recordAttendParts(encoder, calls, { out, lse });
+  }
+
+  /** Where the keys of a layer are: never nowhere, so that rows which see nothing are given as such. */
+  #partsOf({ codes, residual }: LayerStores): KeyPart[] {
+    const parts: KeyPart[] = [];
+    const { groups } = this.#tables;
+    const ofCodes = groups[codes.group].parts;
+    for (const tables of ofCodes) if (tables.hasKeys) parts.push({ pages: codes.pages, tables, given: codes, sinks: tables.sinks });
+    if (residual) for (const tables of groups[residual.group].parts) if (tables.hasKeys) parts.push({ pages: residual.pages, tables, given: undefined, sinks: false });
+    return parts.length > 0 ? parts : [{ pages: codes.pages, tables: ofCodes[ofCodes.length - 1], given: codes, sinks: false }];
   }
 
   #attend<D extends OutDtype>(layer: number, q: FloatArray, options: StepAttendOptions<D>): AttendResult<D> | Promise<AttendResult<D>> {
     this.#assertOpen();
-    const { attention, queryHeads, layout, kScale, vScale } = this.layers[checkInteger(layer, 'layer', 0, this.layers.length - 1)];
+    const stores = this.#layer(layer);
+    const { attention, queryHeads, headDim } = stores;
     if (!this.#appended[layer]) throw new Error(`"attend" expected layer ${layer} to have been appended to in this step`);
-    const expected = this.tokens * queryHeads * layout.headDim;
-    if (q.length !== expected) throw new RangeError(`"q" expected ${this.tokens} tokens × ${queryHeads} heads × ${layout.headDim} = ${expected} elements, got ${q.length}`);
-    const { blockTable, cuSeqlensQ, seqUsedK } = this.#tables;
+    const expected = this.tokens * queryHeads * headDim;
+    if (q.length !== expected) throw new RangeError(`"q" expected ${this.tokens} tokens × ${queryHeads} heads × ${headDim} = ${expected} elements, got ${q.length}`);
+    const { cuSeqlensQ } = this.#tables;
     const {
       causal = attention.causal, windowLeft = attention.windowLeft, windowRight = attention.windowRight,
       softcap = attention.softcap, sinks = attention.sinks, alibiSlopes = attention.alibiSlopes, softmaxScale = attention.softmaxScale,
       kDescale, vDescale, dtype, outDtype, out, lse,
     } = options;
-    return this.backend.attend({
-      causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale, dtype, outDtype, out, lse,
-      pages: this.pages[layer], q, blockTable, cuSeqlensQ, seqUsedK, kDescale, vDescale,
-      kScale: kDescale === undefined ? kScale : undefined,
-      vScale: vDescale === undefined ? vScale : undefined,
-    });
+    const parts = this.#partsOf(stores);
+    const calls = parts.map(({ pages, tables, given, sinks: isFirst }, index): AttendCall<D> => ({
+      causal, windowLeft: isFirst ? -1 : windowLeft, windowRight, softcap, sinks: index === parts.length - 1 ? sinks : undefined, alibiSlopes, softmaxScale,
+      dtype, outDtype, q, pages, cuSeqlensQ, blockTable: tables.blockTable, seqUsedK: tables.seqUsedK, contextLens: tables.goesOn ? tables.contextLens : undefined,
+      kDescale: given ? kDescale : undefined, vDescale: given ? vDescale : undefined,
+      kScale: kDescale === undefined ? given?.kScale : undefined,
+      vScale: vDescale === undefined ? given?.vScale : undefined,
+    }));
+    return attendParts(this.#cache.backend, calls, { out, lse });
   }
 
   /**
@@ -224,25 +295,30 @@ export class Step {
       throw new Error(`"commit" expected every layer to have been appended to, missing ${missing.join(', ')}`);
     }
     this.#end();
-    for (const { sequence, tokens, blocks, replaced } of this.reservations) {
-      if (replaced !== undefined) this.pool.release(replaced);
-      sequence.leaveStep(sequence.length + tokens, blocks);
+    const { groups } = this.#cache;
+    for (const { sequence, tokens, ids, groups: reserved, due } of this.#reservations) {
+      for (let g = 0; g < groups.length; g++) groups[g].commit(reserved[g]);
+      const firstPage = sequence.tokens.extend(sequence.length, ids);
+      sequence.leaveStep({ length: sequence.length + tokens, held: reserved.map(({ after }) => after), due });
+      this.#cache.keep(sequence, firstPage);
     }
   }
 
   #end(): void {
     this.#open = false;
+    const { backend, tableStore } = this.#cache;
     // A backend that answers later may still have to read them.
-    if (this.backend.synchronous) this.tables.give(this.#tables);
+    if (backend.synchronous) tableStore.give(this.#tables);
   }
 
   /** Gives back what was reserved: the sequences are as before. Does nothing once the step has ended. */
   abort(): void {
     if (!this.#open) return;
     this.#end();
-    for (const { sequence, taken } of this.reservations) {
-      for (const page of taken) this.pool.release(page);
-      sequence.leaveStep();
+    const { groups } = this.#cache;
+    for (const { sequence, groups: reserved } of this.#reservations) {
+      const held = reserved.map((reservation, g) => groups[g].abort(reservation, this.#written));
+      sequence.leaveStep({ ...sequence.state, held } satisfies SequenceState);
     }
   }
 
@@ -250,4 +326,20 @@ export class Step {
   [Symbol.dispose](): void {
     this.abort();
   }
+}
+
+/** Keys of a layer that one call reads. */
+interface KeyPart {
+  readonly pages: Pages;
+  readonly tables: PartTables;
+  /** What has the scales that calls are given; absent where keys are not quantized. */
+  readonly given: Pick<LayerStores['codes'], 'kScale' | 'vScale'> | undefined;
+  readonly sinks: boolean;
+}
+
+/** What appends of one step to several places say together: each token was stored in one of them. */
+function joined(statuses: readonly AppendStatus[], tokens: number): AppendStatus {
+  const counted = statuses.filter(({ nan }) => nan !== undefined);
+  const status = { written: tokens, skipped: 0 };
+  return counted.length === 0 ? status : { ...status, nan: counted.reduce((sum, { nan }) => sum + nan!, 0) };
 }

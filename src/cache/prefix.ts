@@ -1,0 +1,237 @@
+/** Tokens that were computed before, found again: full pages by their keys, in the cache and in a store beyond it. */
+import type { NhdTensors, Pages } from '../backend.js';
+import { describe } from '../formats.js';
+import { checkInteger } from '../layout.js';
+import { warn } from '../warn.js';
+import type { BlockPool } from './blocks.js';
+import type { Layer, ResolvedCache } from './config.js';
+import { decodePage, encodePage } from './page-value.js';
+import type { PageStore } from './page-store.js';
+import type { Sequence } from './sequence.js';
+import { KeyChain } from './token-log.js';
+
+export interface PrefixOptions {
+  /**
+   * Names the model, and all else that keys and values depend on beside the tokens and the cache's own options: weights, RoPE,
+   * adapters. Pages of another name are not found.
+   */
+  readonly model: string;
+  /** Where pages go when the cache has no more room for them, and come back from. */
+  readonly store?: PageStore;
+  /** Milliseconds that the store has for one page. Default 2,000. */
+  readonly storeTimeout?: number;
+}
+
+/** Pages, since the cache was made. */
+export interface PrefixCounters {
+  /** That `matchPrefix` has found, those from the store included; and full pages that it looked for in vain. */
+  readonly hits: number;
+  readonly misses: number;
+  /** That had to make room for others. */
+  readonly evictions: number;
+  /** That went to the store, and came from there. */
+  readonly stored: number;
+  readonly fetched: number;
+}
+
+export interface PrefixMatch {
+  /** A new one, which holds the tokens that were found: give its next step the rest. */
+  readonly sequence: Sequence;
+  /** How many those are: whole pages, and never all, since a model has to see one token to say what comes next. */
+  readonly length: number;
+}
+
+/** Pages that are asked for at a time. */
+const FETCHES_AT_ONCE = 4;
+/** Pages on their way to the store, at most: behind a slow one they would take up memory without end. */
+const MOST_ON_THEIR_WAY = 256;
+
+/** All of a layer that the contents of its pages depend on, and those of later layers. */
+function layerOrigin({ layout: { kvHeads, headDim, k, v }, queryHeads, recipe, kScale, vScale, attention }: Layer): object {
+  const bits = (values: Float32Array | undefined): number[] | undefined => values && Array.from(new Uint32Array(values.slice().buffer));
+  const side = ({ format, granularity, groupSize }: Layer['layout']['k']): object => ({ format, granularity, groupSize });
+  const { sinks, alibiSlopes, ...rest } = attention;
+  return { kvHeads, headDim, queryHeads, k: side(k), v: side(v), recipe, kScale: bits(kScale), vScale: bits(vScale), ...rest, sinks: bits(sinks), alibiSlopes: bits(alibiSlopes) };
+}
+
+/** @throws TypeError or RangeError naming the option that does not fit */
+export function checkPrefix(prefix: PrefixOptions, { contiguous, layers, residual }: Pick<ResolvedCache, 'contiguous' | 'layers' | 'residual'>): void {
+  if (typeof prefix !== 'object' || prefix === null) throw new TypeError(`"prefix" expected { model }, got ${describe(prefix)}`);
+  const { model, store, storeTimeout = 2000 } = prefix;
+  if (typeof model !== 'string' || model === '') throw new TypeError(`"prefix.model" expected a name, got ${describe(model)}`);
+  for (const method of ['get', 'put', 'has'] as const) {
+    if (store !== undefined && typeof store?.[method] !== 'function') throw new TypeError(`"prefix.store" expected get, put and has, got ${describe(store)} without ${method}`);
+  }
+  checkInteger(storeTimeout, 'prefix.storeTimeout', 1);
+  if (contiguous) throw new TypeError('"prefix" expected layout paged: a page of a contiguous cache is a whole sequence, and never full');
+  if (residual) throw new TypeError('"prefix" expected a cache without "residual": what is shared is quantized, where the sequence itself would have kept it as it came');
+  if (layers.some(({ ring }) => ring)) throw new TypeError('"prefix" expected layers without "slidingWindow": a ring overwrites the pages that would be shared; fork the sequence instead');
+}
+
+/** Rejects when time is up. */
+async function within<T>(milliseconds: number, answer: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${milliseconds} ms`)), milliseconds);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** The pages that a prefix is looked for in, as they are now. */
+export interface PrefixPages {
+  readonly pool: BlockPool;
+  /** Of each layer. */
+  readonly pages: readonly Pages[];
+}
+
+export class PrefixCache {
+  readonly chain: KeyChain;
+  readonly #store: PageStore | undefined;
+  readonly #timeout: number;
+  readonly #counters = { hits: 0, misses: 0, evictions: 0, stored: 0, fetched: 0 };
+  /** Keys of pages that the store has. */
+  readonly #known = new Set<string>();
+  readonly #onTheirWay = new Set<Promise<unknown>>();
+
+  constructor({ model, store, storeTimeout = 2000 }: PrefixOptions, { blockSize, layers }: Pick<ResolvedCache, 'blockSize' | 'layers'>) {
+    this.chain = new KeyChain(JSON.stringify(['fp8-kv prefix 1', model, blockSize, layers.map(layerOrigin)]), blockSize);
+    this.#store = store;
+    this.#timeout = storeTimeout;
+  }
+
+  get counters(): PrefixCounters {
+    return { ...this.#counters };
+  }
+
+  /** The keys of the pages that a match may find. */
+  keysOf(ids: ArrayLike<number>): string[] {
+    return this.chain.keys(ids, Math.max(0, Math.floor((ids.length - 1) / this.chain.blockSize)));
+  }
+
+  /** Pages of the cache that have these keys, as far as there are any without a gap; each has one owner more. */
+  find(keys: readonly string[], { pool }: PrefixPages): number[] {
+    const found: number[] = [];
+    for (const key of keys) {
+      const page = pool.find(key);
+      if (page === undefined) break;
+      pool.share(page);
+      found.push(page);
+    }
+    return found;
+  }
+
+  count(found: number, keys: readonly string[]): void {
+    this.#counters.hits += found;
+    this.#counters.misses += keys.length - found;
+  }
+
+  /** Adds to `found` what the store has of the pages behind it. It may stop early: what is missing is computed. */
+  async fetch(keys: readonly string[], found: number[], into: PrefixPages): Promise<void> {
+    const store = this.#store;
+    if (store === undefined) return;
+    while (found.length < keys.length) {
+      const batch = keys.slice(found.length, found.length + FETCHES_AT_ONCE);
+      const values = await Promise.all(batch.map((key) => this.#get(store, key)));
+      for (const [i, key] of batch.entries()) {
+        const tensors = values[i];
+        if (tensors === undefined || !(await this.#take(key, tensors(into), found, into))) return;
+      }
+    }
+  }
+
+  /** What the store has of a key, to be decoded; undefined where that is nothing, or cannot be had. */
+  async #get(store: PageStore, key: string): Promise<((into: PrefixPages) => readonly NhdTensors[] | undefined) | undefined> {
+    try {
+      const value = await within(this.#timeout, store.get(key));
+      if (value === undefined || value === null) return undefined;
+      return ({ pages }) => this.#decode(key, value, pages);
+    } catch (error) {
+      warn(`the page store did not give page ${key}, which is computed instead: ${reasonOf(error)}`);
+      return undefined;
+    }
+  }
+
+  #decode(key: string, value: Uint8Array, pages: readonly Pages[]): readonly NhdTensors[] | undefined {
+    try {
+      return decodePage(value, key, pages.map(({ layout }) => layout));
+    } catch (error) {
+      warn(`the page store gave something else for page ${key}, which is computed instead: ${reasonOf(error)}`);
+      return undefined;
+    }
+  }
+
+  /** Puts a page from the store into the cache. */
+  async #take(key: string, tensors: readonly NhdTensors[] | undefined, found: number[], { pool, pages }: PrefixPages): Promise<boolean> {
+    if (tensors === undefined) return false;
+    const there = pool.find(key);
+    if (there !== undefined) {
+      pool.share(there);
+      found.push(there);
+      return true;
+    }
+    if (pool.free === 0) return false;
+    const page = pool.take();
+    found.push(page);
+    await Promise.all(pages.map((layer, index) => layer.import(tensors[index], page)));
+    pool.keep(page, key);
+    this.#known.add(key);
+    this.#counters.fetched++;
+    return true;
+  }
+
+  /** A page makes room for another: it goes to the store, where there is one that does not have it. */
+  evicted(page: number, key: string, pages: readonly Pages[]): void {
+    this.#counters.evictions++;
+    if (this.#store === undefined || this.#known.delete(key)) return;
+    if (this.#onTheirWay.size >= MOST_ON_THEIR_WAY) {
+      warn(`page ${key} is not stored: ${MOST_ON_THEIR_WAY} pages are on their way to the page store already`);
+      return;
+    }
+    void this.#put(this.#store, key, readPage(pages, page));
+  }
+
+  /** @returns whether it is there */
+  #put(store: PageStore, key: string, tensors: Promise<readonly NhdTensors[]>): Promise<boolean> {
+    const done = tensors
+      .then((page) => within(this.#timeout, store.put(key, encodePage(key, page))))
+      .then(() => {
+        this.#counters.stored++;
+        return true;
+      })
+      .catch((error: unknown) => {
+        warn(`the page store did not take page ${key}: ${reasonOf(error)}`);
+        return false;
+      });
+    this.#onTheirWay.add(done);
+    return done.finally(() => this.#onTheirWay.delete(done));
+  }
+
+  /** Stores the pages that have keys and are not there. @returns how many went */
+  async store(keys: readonly string[], blocks: readonly number[], { pages }: PrefixPages): Promise<number> {
+    const store = this.#store;
+    if (store === undefined) throw new TypeError('"prefix.store" expected a store to put pages into, got undefined');
+    let went = 0;
+    for (const [index, key] of keys.entries()) {
+      if (this.#known.has(key)) continue;
+      const there = await within(this.#timeout, store.has(key)).catch(() => false);
+      if (!there && !(await this.#put(store, key, readPage(pages, blocks[index])))) break;
+      if (!there) went++;
+      this.#known.add(key);
+    }
+    return went;
+  }
+
+  /** Once all pages that are on their way to the store have got there, or have not. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#onTheirWay);
+  }
+}
+
+/** A page of all layers, as it is at the time of the call. */
+const readPage = (pages: readonly Pages[], page: number): Promise<readonly NhdTensors[]> => Promise.all(pages.map((layer) => layer.export(page, 1)));
