@@ -1,7 +1,7 @@
 /** .safetensors: an 8-byte header length (u64), a JSON header, then the tensors' bytes, all little endian. */
 
 import { FormatError } from '../errors.js';
-import { METADATA, readHeader } from './safetensors-header.js';
+import { METADATA, readHeader, serializeHeader } from './safetensors-header.js';
 import { byteCount, checkTensor, dtypeBytes, quote, showShape } from './tensor.js';
 import type { Entry } from './safetensors-header.js';
 import type { Tensor } from './tensor.js';
@@ -40,20 +40,10 @@ export function serializeSafetensors(tensors: ReadonlyMap<string, Tensor>, metad
   if (tensors.has(METADATA)) throw new RangeError(`"tensors" expected names other than ${METADATA}, got a tensor of that name`);
   for (const [name, tensor] of tensors) checkTensor(name, tensor);
   const sorted = [...tensors].sort(byAlignmentThenName);
-  const members: string[] = [];
-  if (metadata.size > 0) members.push(`"${METADATA}":{${[...metadata].map(metadataMember).join(',')}}`);
-  let dataBytes = 0;
-  for (const [name, { dtype, shape, data }] of sorted) {
-    const begin = dataBytes;
-    dataBytes += data.byteLength;
-    members.push(`${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":[${begin},${dataBytes}]}`);
-  }
-  const header = new TextEncoder().encode(`{${members.join(',')}}`);
-  const dataStart = Math.ceil((8 + header.length) / 8) * 8;
-  const bytes = new Uint8Array(dataStart + dataBytes).fill(0x20, 8, dataStart);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(dataStart - 8), true);
-  bytes.set(header, 8);
-  let at = dataStart;
+  const header = serializeHeader(sorted, metadata);
+  const bytes = new Uint8Array(sorted.reduce((sum, [, { data }]) => sum + data.byteLength, header.length));
+  bytes.set(header);
+  let at = header.length;
   for (const [, { data }] of sorted) {
     bytes.set(data, at);
     at += data.byteLength;
@@ -80,11 +70,6 @@ function checkCoverage(entries: readonly Entry[], dataStart: number, fileBytes: 
   }
   const rest = fileBytes - dataStart - covered;
   if (rest > 0) throw new FormatError(file, dataStart + covered, `the last ${rest} bytes belong to no tensor`);
-}
-
-function metadataMember([key, value]: [string, string]): string {
-  if (typeof value !== 'string') throw new TypeError(`"metadata" expected strings, got ${typeof value} for ${quote(key)}`);
-  return `${JSON.stringify(key)}:${JSON.stringify(value)}`;
 }
 
 function byAlignmentThenName([a, { dtype: dtypeA }]: [string, Tensor], [b, { dtype: dtypeB }]: [string, Tensor]): number {
