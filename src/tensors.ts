@@ -8,7 +8,8 @@ import { checkInteger, type PageLayout, type SideLayout } from './layout.js';
 import { groupsOf, rowMajorLayout } from './layouts/row-major.js';
 import { isGiven } from './policies.js';
 
-const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, int8: Int8Array, f16: Uint16Array, f32: Float32Array } as const;
+/** What each format's codes come in. */
+export const codeArrays = { e4m3fn: Uint8Array, e5m2: Uint8Array, int8: Int8Array, f16: Uint16Array, f32: Float32Array } as const;
 
 function checkCodes(codes: CodeArray, format: Format, argument: string): CodeArray {
   const kind = codeArrays[format];

@@ -65,6 +65,28 @@ export abstract class JsonScanner {
     return value;
   }
 
+  /** Any number that JSON knows and that is not infinite as a double. */
+  protected number(what: string): number {
+    const at = this.skipSpace();
+    const text = this.word();
+    if (!/^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(text) || !Number.isFinite(Number(text))) throw this.error(`${what} is not a number`, at);
+    return Number(text);
+  }
+
+  protected boolean(what: string): boolean {
+    const at = this.skipSpace();
+    const text = this.word();
+    if (text !== 'true' && text !== 'false') throw this.error(`${what} is neither true nor false`, at);
+    return text === 'true';
+  }
+
+  /** What numbers and literals are made of, as far as it goes, or longer than any that is written. */
+  private word(): string {
+    let text = '';
+    while (this.at < this.end && text.length < 40 && isWord(this.bytes[this.at])) text += String.fromCharCode(this.bytes[this.at++]);
+    return text;
+  }
+
   private continuesNumber(): boolean {
     return this.at < this.end && '.eE'.includes(String.fromCharCode(this.bytes[this.at]));
   }
@@ -109,13 +131,19 @@ export abstract class JsonScanner {
     return true;
   }
 
-  protected skipSpace(): void {
+  /** Steps over white space, and says where it ends. */
+  protected skipSpace(): number {
     while (this.at < this.end && isSpace(this.bytes[this.at])) this.at++;
+    return this.at;
   }
 }
 
 function isDigit(byte: number): boolean {
   return byte >= 0x30 && byte <= 0x39;
+}
+
+function isWord(byte: number): boolean {
+  return isDigit(byte) || (byte >= 0x61 && byte <= 0x7a) || byte === 0x45 || byte === 0x2b || byte === 0x2d || byte === 0x2e;
 }
 
 function isSpace(byte: number): boolean {
