@@ -26,6 +26,11 @@ async function* chunksOf(source: ByteSource): AsyncGenerator<Uint8Array> {
   else throw new TypeError(`"source" expected a Uint8Array, a Blob, a ReadableStream or an iterable of chunks, got ${describe(source)}`);
 }
 
+/** What takes in bytes, and says of them all something in the end. */
+interface Hash {
+  update(bytes: Uint8Array): unknown;
+}
+
 export class ByteStream {
   readonly #chunks: AsyncGenerator<Uint8Array>;
   #chunk: Uint8Array = new Uint8Array(0);
@@ -45,9 +50,10 @@ export class ByteStream {
 
   /**
    * The next bytes, in an array of their own. Room is made as they come: what a file claims to have costs nothing.
+   * @param hash is told of them as they come, too: a large piece hashed at once would hold up all else
    * @throws FormatError where the source ends before
    */
-  async take(length: number): Promise<Uint8Array<ArrayBuffer>> {
+  async take(length: number, hash?: Hash): Promise<Uint8Array<ArrayBuffer>> {
     let bytes = new Uint8Array(Math.min(length, FIRST_ROOM));
     for (let filled = 0; filled < length; ) {
       if (!(await this.#fetch())) throw new FormatError(this.file, this.#position, `the file ends ${length - filled} bytes too early`);
@@ -55,6 +61,7 @@ export class ByteStream {
       const part = this.#chunk.subarray(0, bytes.length - filled);
       bytes.set(part, filled);
       this.#chunk = this.#chunk.subarray(part.length);
+      hash?.update(bytes.subarray(filled, filled + part.length));
       filled += part.length;
       this.#position += part.length;
     }

@@ -153,8 +153,7 @@ async function readLayers(stream: ByteStream, file: string, sink: SnapshotSink):
     const hash = sha256.create();
     const tensors: { [part in SnapshotPart]?: CodeArray } = {};
     for (const { part, format, dtype, shape } of layerTensors(head, index)) {
-      const bytes = await stream.take(byteCount(dtype, shape));
-      hash.update(bytes);
+      const bytes = await stream.take(byteCount(dtype, shape), hash);
       tensors[part] = new codeArrays[format](bytes.buffer);
     }
     found.push({ what: `layer ${index}`, at, checksum: hash.digest() });
@@ -180,8 +179,9 @@ function checkChecksums(found: readonly FoundChecksum[], expected: Uint8Array, f
 
 /** The head, in a header that says what it implies, and the checksum of all that was read for it. */
 async function readChecked(stream: ByteStream, file: string): Promise<{ head: SnapshotHead; checksum: Uint8Array }> {
-  const start = await stream.take(LENGTH_BYTES);
-  const text = await stream.take(readHeaderLength(start, file));
+  const hash = sha256.create();
+  const start = await stream.take(LENGTH_BYTES, hash);
+  const text = await stream.take(readHeaderLength(start, file), hash);
   const bytes = new Uint8Array(LENGTH_BYTES + text.length);
   bytes.set(start);
   bytes.set(text, LENGTH_BYTES);
@@ -190,7 +190,7 @@ async function readChecked(stream: ByteStream, file: string): Promise<{ head: Sn
   if (json === undefined) throw new FormatError(file, LENGTH_BYTES, `metadata "${HEAD}" expected a head, got none`);
   const head = readHead(json, (reason) => new FormatError(file, LENGTH_BYTES, `metadata "${HEAD}": ${reason}`));
   checkEntries(header, head, file);
-  return { head, checksum: sha256(bytes) };
+  return { head, checksum: hash.digest() };
 }
 
 const showEntry = ({ name, dtype, shape, begin, end }: Omit<Entry, 'at'>): string => `${quote(name)}, ${dtype} ${showShape(shape)} in ${begin}…${end}`;
