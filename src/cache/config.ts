@@ -256,7 +256,8 @@ const RESIDUAL_BLOCK = 16;
 export function resolveCache(options: KvCacheOptions): ResolvedCache {
   if (typeof options !== 'object' || options === null) throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   const preset: Partial<ReturnType<typeof resolvePreset>> = options.preset === undefined ? {} : resolvePreset(options.preset);
-  const room = resolveRoom({ ...options, layout: options.layout ?? preset.layout, blockSize: options.blockSize ?? preset.blockSize });
+  const layout = options.layout ?? preset.layout;
+  const room = resolveRoom({ ...options, layout, blockSize: options.blockSize ?? (layout === 'contiguous' ? undefined : preset.blockSize) });
   const residual = resolveResidual(options, room.contiguous ? RESIDUAL_BLOCK : room.blockSize);
   if (residual?.rule === 'huggingface') stated(room.chunk, 'chunk');
   try {

@@ -124,20 +124,25 @@ export class PageGroup {
     return { pages, floor, end: Math.max(floor, held.end) };
   }
 
-  /** Pages that a step would take. */
+  /** Pages that tokens up to `end` lie in. */
+  #pagesFor(held: Held, end: number): number {
+    if (end <= this.sinkTokens) return Math.ceil(end / this.blockSize);
+    const blocks = Math.ceil((end - this.start(held)) / this.blockSize);
+    return this.sinkPages + (this.kind === 'ring' ? Math.min(blocks, this.ringPages) : blocks);
+  }
+
+  /** Pages that a step would take: new ones, and one for each that it writes into and others hold too. */
   pagesNeeded(before: Held, { floor, begin, end }: Growth): number {
     const held = this.#remaining(before, floor);
-    let [pages, need] = [held.pages.length, 0];
-    const copied = new Set<number>();
-    for (let token = begin; token < end; token = this.#runEnd(held, token, end)) {
-      const index = this.pageOf(held, token);
-      if (index >= pages) {
-        pages = index + 1;
-        need++;
-      } else if (index < held.pages.length && !copied.has(index) && this.pool.isShared(held.pages[index])) {
-        copied.add(index);
-        need++;
-      }
+    const { length } = held.pages;
+    if (begin >= end) return 0;
+    let need = Math.max(0, this.#pagesFor(held, end) - length);
+    let token = begin;
+    // However many tokens there are, only so many pages are there to be written into.
+    for (let run = 0; run < length && token < end; run++, token = this.#runEnd(held, token, end)) {
+      const page = held.pages[this.pageOf(held, token)];
+      if (page === undefined) break;
+      if (this.pool.isShared(page)) need++;
     }
     return need;
   }
@@ -204,14 +209,8 @@ export class PageGroup {
     if (end >= held.end) return held;
     const floor = Math.min(held.floor, end);
     const origin = { ...held, floor };
-    const kept = end <= floor && this.kind === 'residual' ? 0 : this.#pagesUpTo(origin, end);
+    const kept = Math.min(held.pages.length, this.#pagesFor(origin, end));
     this.pool.releaseAll(held.pages.slice(kept));
     return { pages: held.pages.slice(0, kept), floor, end };
-  }
-
-  #pagesUpTo(held: Held, end: number): number {
-    // A ring that has come round needs all its pages.
-    if (this.kind === 'ring' && end - this.sinkTokens > this.ringPages * this.blockSize) return held.pages.length;
-    return end === 0 ? 0 : Math.min(held.pages.length, this.pageOf(held, end - 1) + 1);
   }
 }
