@@ -1,7 +1,7 @@
 /** Attention's parameters, checked once for every backend, and the plan: which rows are computed with which keys. */
 import type { AttendCall, AttentionOptions, OutDtype, Pages } from './backend.js';
 import { describe, floatDtypeOf, type FloatDtype } from './formats.js';
-import { checkInteger, WORK_WORDS, type PageLayout } from './layout.js';
+import { checkInteger, MAX_CONTEXT, WORK_WORDS, type PageLayout } from './layout.js';
 import { checkDescale, type GivenScales } from './scale.js';
 
 /** A checked call. */
@@ -74,9 +74,9 @@ function checkRows(cuSeqlensQ: Int32Array): number {
   return cuSeqlensQ[cuSeqlensQ.length - 1];
 }
 
-/** The first key that any row of a sequence can see. The last row stands at the last key, so all from here on are seen. */
-function firstVisible(qLen: number, kvLen: number, windowLeft: number): number {
-  return windowLeft < 0 ? 0 : Math.max(0, kvLen - qLen - windowLeft);
+/** The first key that any row of a sequence can see. The last row stands at the last key, or behind it, so all from here on are seen. */
+function firstVisible(qLen: number, contextLen: number, windowLeft: number): number {
+  return windowLeft < 0 ? 0 : Math.max(0, contextLen - qLen - windowLeft);
 }
 
 /**
@@ -133,27 +133,39 @@ interface CheckedTables {
   readonly blockTable: Int32Array;
   readonly cuSeqlensQ: Int32Array;
   readonly seqUsedK: Int32Array;
+  /** seqUsedK itself where a call states no other lengths. */
+  readonly contextLens: Int32Array;
 }
 
 /** The table of a contiguous cache: a sequence's keys are in the page of its own number. */
 export const pageEach = (sequences: number): Int32Array => Int32Array.from({ length: sequences }, (_, page) => page);
 
+/** @throws TypeError or RangeError unless the lengths, where given, are one for each sequence, of at least its keys */
+function checkContextLens(lengths: Int32Array | undefined, seqUsedK: Int32Array): Int32Array {
+  if (lengths === undefined) return seqUsedK;
+  const contextLens = int32(lengths, 'contextLens');
+  if (contextLens.length !== seqUsedK.length) throw new RangeError(`"contextLens" expected one number per sequence (${seqUsedK.length}), got ${contextLens.length}`);
+  for (let s = 0; s < seqUsedK.length; s++) checkInteger(contextLens[s], `contextLens[${s}]`, seqUsedK[s], MAX_CONTEXT);
+  return contextLens;
+}
+
 /** @throws TypeError or RangeError naming the table that does not fit */
-export function checkTables(pages: Pages, call: Pick<AttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK'>, windowLeft: number): CheckedTables {
+export function checkTables(pages: Pages, call: Pick<AttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'contextLens'>, windowLeft: number): CheckedTables {
   const cuSeqlensQ = int32(call.cuSeqlensQ, 'cuSeqlensQ');
   const seqUsedK = int32(call.seqUsedK, 'seqUsedK');
   const totalQ = checkRows(cuSeqlensQ);
   const sequences = cuSeqlensQ.length - 1;
   if (seqUsedK.length !== sequences) throw new RangeError(`"seqUsedK" expected one number per sequence (${sequences}), got ${seqUsedK.length}`);
+  const contextLens = checkContextLens(call.contextLens, seqUsedK);
   const blockTable = call.blockTable === undefined ? pageEach(sequences) : int32(call.blockTable, 'blockTable');
   const maxBlocks = sequences === 0 ? 0 : blockTable.length / sequences;
   if (!Number.isInteger(maxBlocks)) throw new RangeError(`"blockTable" expected ${sequences} rows of equal length, got length ${blockTable.length}`);
   for (let s = 0; s < sequences; s++) {
     const kvLen = checkInteger(seqUsedK[s], `seqUsedK[${s}]`, 0, maxBlocks * pages.layout.blockSize);
     const qLen = cuSeqlensQ[s + 1] - cuSeqlensQ[s];
-    if (qLen > 0) checkBlocks(pages, blockTable, s * maxBlocks, s, firstVisible(qLen, kvLen, windowLeft), kvLen);
+    if (qLen > 0) checkBlocks(pages, blockTable, s * maxBlocks, s, firstVisible(qLen, contextLens[s], windowLeft), kvLen);
   }
-  return { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK };
+  return { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK, contextLens };
 }
 
 /**
@@ -165,7 +177,7 @@ export function planAttention(call: AttendCall<OutDtype>, rowsAtOnce: (queryHead
   const { layout } = call.pages;
   const dtype = floatDtypeOf(call.q, call.dtype, 'q');
   const windowLeft = checkWindow(call.windowLeft, 'windowLeft');
-  const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(call.pages, call, windowLeft);
+  const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK, contextLens } = checkTables(call.pages, call, windowLeft);
   const queryHeads = queryHeadsOf(call, totalQ, layout);
   const { causal, windowRight, softcap, sinks, alibiSlopes, softmaxScale } = checkAttentionOptions(call, queryHeads, layout.headDim);
   const outDtype = checkOutDtype(call.outDtype);
@@ -176,22 +188,21 @@ export function planAttention(call: AttendCall<OutDtype>, rowsAtOnce: (queryHead
   for (let s = 0; s < sequences; s++) items += Math.ceil((cuSeqlensQ[s + 1] - cuSeqlensQ[s]) / step);
   const kScale = checkDescale({ scale: call.kScale, descale: call.kDescale }, layout.k, layout, sequences, 'k');
   const vScale = checkDescale({ scale: call.vScale, descale: call.vDescale }, layout.v, layout, sequences, 'v');
-  const work = layOutWork(cuSeqlensQ, seqUsedK, step, items);
+  const work = layOutWork(cuSeqlensQ, seqUsedK, contextLens, step, items);
   // Each field by its name: with a spread V8 makes 4 KB of garbage in every call.
   return { dtype, totalQ, queryHeads, maxBlocks, blockTable, kScale, vScale, causal, windowLeft, windowRight, softcap, sinks, alibiSlopes, softmaxScale, outDtype, work };
 }
 
-function layOutWork(cuSeqlensQ: Int32Array, seqUsedK: Int32Array, step: number, items: number): Int32Array {
+function layOutWork(cuSeqlensQ: Int32Array, seqUsedK: Int32Array, contextLens: Int32Array, step: number, items: number): Int32Array {
   const work = new Int32Array(items * WORK_WORDS);
   let at = 0;
   for (let s = 0; s < seqUsedK.length; s++) {
-    const kvLen = seqUsedK[s];
     const qLen = cuSeqlensQ[s + 1] - cuSeqlensQ[s];
     for (let row = 0; row < qLen; row += step) {
       work[at++] = cuSeqlensQ[s] + row;
       work[at++] = Math.min(step, qLen - row);
-      work[at++] = kvLen - qLen + row;
-      work[at++] = kvLen;
+      work[at++] = contextLens[s] - qLen + row;
+      work[at++] = seqUsedK[s];
       work[at++] = s;
     }
   }

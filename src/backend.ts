@@ -176,7 +176,7 @@ export interface AppendStatus {
 
 /** What shapes attention beside q, keys and values. The defaults are plain causal attention. */
 export interface AttentionOptions {
-  /** Row i of a sequence stands at kvLen − qLen + i and sees keys up to itself. Default true. */
+  /** Row i of a sequence stands at kvLen − qLen + i, before all keys where that is negative, and sees keys up to itself. Default true. */
   readonly causal?: boolean;
   /** A row sees keys j ≥ pos − windowLeft. −1 = unlimited (default). */
   readonly windowLeft?: number;
@@ -220,6 +220,11 @@ export interface AttendCall<D extends OutDtype = 'f32'> extends AttentionOptions
   readonly cuSeqlensQ: Int32Array;
   /** [sequences]: keys of each sequence, the new ones included. */
   readonly seqUsedK: Int32Array;
+  /**
+   * [sequences]: tokens of each sequence, where `seqUsedK` says only how many of its first keys lie in these pages: row i
+   * stands at contextLens − qLen + i, and keys from seqUsedK on are not seen here. At least seqUsedK, which is the default.
+   */
+  readonly contextLens?: Int32Array;
   /** Given scales, of any format: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
   readonly kScale?: GivenScale;
   readonly vScale?: GivenScale;

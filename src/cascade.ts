@@ -5,7 +5,7 @@ import { describe } from './formats.js';
 import { checkInteger } from './layout.js';
 import { mergeStates } from './merge-states.js';
 
-export interface CascadeCall extends Omit<AttendCall, 'windowLeft' | 'windowRight' | 'alibiSlopes' | 'blockTable' | 'outDtype'> {
+export interface CascadeCall extends Omit<AttendCall, 'windowLeft' | 'windowRight' | 'alibiSlopes' | 'contextLens' | 'blockTable' | 'outDtype'> {
   /** [blocks]: the pages of the prefix, in their order. */
   readonly sharedBlocks: Int32Array;
   /** Keys of the prefix. */
@@ -17,7 +17,7 @@ export interface CascadeCall extends Omit<AttendCall, 'windowLeft' | 'windowRigh
 }
 
 /** What depends on how far a key is from a row differs between rows that stand in different places behind the prefix. */
-const refused = ['windowLeft', 'windowRight', 'alibiSlopes'] as const;
+const refused = ['windowLeft', 'windowRight', 'alibiSlopes', 'contextLens'] as const;
 
 /** @throws TypeError or RangeError naming what does not fit a shared prefix */
 function checkCascade(call: CascadeCall): void {

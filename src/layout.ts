@@ -22,6 +22,8 @@ import { checkPolicy, isGiven } from './policies.js';
 const MAX_HEAD_DIM = 256;
 /** Largest page, in tokens: a whole sequence where a cache is contiguous. */
 export const MAX_BLOCK_SIZE = 2 ** 20;
+/** Tokens that a sequence may have whose length is stated apart from its keys: far enough from the largest i32 for kernels to add a window to a position. */
+export const MAX_CONTEXT = 2 ** 30 - 1;
 /** Rows whose scales are computed before any is encoded: 3 to 9 % faster than one row after the other. */
 export const ROWS_AT_ONCE = 8;
 /** Tokens of a dim-major side that append writes together, where their places are one after the other and the first is a multiple of this. */
@@ -393,6 +395,8 @@ export const gpuAttendParams = {
   /** Query heads that share a KV head. */
   group: 'u32',
   sequences: 'u32',
+  /** Where contextLens begins in the table of seqUsedK; 0: no lengths are stated but those. */
+  contexts: 'u32',
   totalQ: 'u32',
   maxBlocks: 'u32',
   pageCount: 'u32',

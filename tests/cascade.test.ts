@@ -38,6 +38,7 @@ test('a prefix without keys changes nothing', async () => {
 const refused: readonly (readonly [Partial<Record<string, unknown>>, RegExp])[] = [
   [{ windowLeft: 5 }, /"windowLeft" expected to be absent where a prefix is shared: use attend/],
   [{ alibiSlopes: new Float32Array(1) }, /"alibiSlopes" expected to be absent/],
+  [{ contextLens: Int32Array.of(8, 4) }, /"contextLens" expected to be absent/],
   [{ outDtype: 'f16', out: undefined }, /"outDtype" expected f32 where a prefix is shared, as states are merged in f32, got "f16"/],
   [{ outDtype: 'f16', out: new Uint16Array(3 * 8) }, /"outDtype" expected f32 where a prefix is shared/],
   [{ blockTable: undefined }, /"blockTable" expected an Int32Array, got undefined/],

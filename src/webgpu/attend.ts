@@ -1,7 +1,7 @@
 /** Attention on the GPU: which kernels a call takes, with which parameters, in which passes. */
 import type { AttentionOptions, OutDtype } from '../backend.js';
 import { floatDtypes, type FloatDtype } from '../formats.js';
-import { GPU_CUT_KEYS, gpuAttendParams, paramWriter, type PageLayout } from '../layout.js';
+import { GPU_CUT_KEYS, gpuAttendParams, MAX_CONTEXT, paramWriter, type PageLayout } from '../layout.js';
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { attentionKernels, checkKernel, DECODE_TOKENS, decodeRows, prefillRows, type Kernel } from './kernels.js';
@@ -15,8 +15,11 @@ const extrasList = new FloatList();
 const NAN_BITS = 0x7fc00000;
 /** Partial results that are kept at a time: a call with more goes in passes. */
 const PARTIAL_BYTES = 2 ** 26;
-/** Beyond all keys, and far enough from the largest i32 for kernels to add a position to it. */
-const FAR = 2 ** 30 - 1;
+/** Lengths in buffers of the caller's, which kernels have no binding for: they are copied into one. */
+export interface LengthTables {
+  readonly seqUsedK: Region;
+  readonly contextLens: Region;
+}
 
 /** A checked call, with all its data in buffers. */
 export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks' | 'alibiSlopes'>>, Pick<AttentionOptions, 'alibiSlopes'> {
@@ -29,7 +32,10 @@ export interface GpuAttendCall extends Required<Omit<AttentionOptions, 'sinks' |
   readonly q: Region;
   readonly blockTable: Region;
   readonly cuSeqlensQ: Region;
+  /** (sequences); where `contextLens` is there, that behind it. */
   readonly seqUsedK: Region;
+  /** Whether a sequence may have more tokens than keys, and where the lengths are that `seqUsedK` is yet to be made of. */
+  readonly contextLens: 'behind seqUsedK' | LengthTables | undefined;
   /** In a buffer only where nothing else is stated of single heads: see {@link saysMoreOfHeads}. */
   readonly sinks: Float32Array | Region | undefined;
   readonly out: Region;
@@ -61,6 +67,15 @@ export function measureTables(cuSeqlensQ: Int32Array, seqUsedK: Int32Array): Pic
     decodes ||= rows > 0 && rows <= DECODE_TOKENS;
   }
   return { maxSeqlenQ, maxSeqlenK, decodes, prefills: maxSeqlenQ > DECODE_TOKENS };
+}
+
+/** Lengths from the host where kernels find them. */
+export function writeLengths({ arena }: Gpu, seqUsedK: Int32Array, contextLens: Int32Array): Pick<GpuAttendCall, 'seqUsedK' | 'contextLens'> {
+  if (contextLens === seqUsedK) return { seqUsedK: arena.write(seqUsedK), contextLens: undefined };
+  const both = new Int32Array(2 * seqUsedK.length);
+  both.set(seqUsedK);
+  both.set(contextLens, seqUsedK.length);
+  return { seqUsedK: arena.write(both), contextLens: 'behind seqUsedK' };
 }
 
 type Shape = Pick<GpuAttendCall, 'layout' | 'queryHeads' | 'decodes' | 'prefills' | 'unchecked'>;
@@ -159,16 +174,17 @@ function writeParams({ arena }: Gpu, call: GpuAttendCall, extras: Extras, pass: 
     queryHeads,
     group: groupOf(call),
     sequences,
+    contexts: call.contextLens ? sequences : 0,
     totalQ,
     maxBlocks,
     pageCount,
     maxRows: call.maxSeqlenQ,
     // Lengths that the host has checked are not stated again: the next step's parameters are then the same.
-    maxKeys: Math.min(call.unchecked ? call.maxSeqlenK : FAR, maxBlocks * layout.blockSize, FAR),
+    maxKeys: Math.min(call.unchecked ? call.maxSeqlenK : MAX_CONTEXT, maxBlocks * layout.blockSize, MAX_CONTEXT),
     ...pass,
     causal: call.causal ? 1 : 0,
-    windowLeft: Math.min(windowLeft, FAR),
-    windowRight: Math.min(windowRight, FAR),
+    windowLeft: Math.min(windowLeft, MAX_CONTEXT),
+    windowRight: Math.min(windowRight, MAX_CONTEXT),
     scoreScale: softmaxScale * Math.LOG2E,
     // Neither denormal, which many devices take for 0, nor so large that scores divided by it are.
     softcap: softcap === 0 ? 0 : Math.min(Math.max(softcap * Math.LOG2E, 2 ** -100), 2 ** 100),
@@ -247,11 +263,18 @@ function recordPrefill(gpu: Gpu, pass: GPUComputePassEncoder, call: GpuAttendCal
   gpu.dispatch(pass, call.groups, attentionKernels(layout, groupOf(call), gpu.variant).prefill, regions, blocks);
 }
 
+function copyLengths(encoder: GPUCommandEncoder, { sequences, seqUsedK: { buffer } }: GpuAttendCall, { seqUsedK, contextLens }: LengthTables): void {
+  const bytes = 4 * sequences;
+  encoder.copyBufferToBuffer(seqUsedK.buffer, seqUsedK.offset, buffer, 0, bytes);
+  encoder.copyBufferToBuffer(contextLens.buffer, contextLens.offset, buffer, bytes, bytes);
+}
+
 /** Records a call whose kernels have been compiled. */
 export function recordAttention(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAttendCall): void {
   // What may be refused goes first: the caller's encoder is not to be left inside a pass.
   const decodePlan = call.decodes ? planDecode(gpu, call) : undefined;
   const extras = writeExtras(gpu, call);
+  if (typeof call.contextLens === 'object') copyLengths(encoder, call, call.contextLens);
   const pass = encoder.beginComputePass({ label: 'fp8-kv attend' });
   if (needsCheck(call)) {
     const params = writeParams(gpu, call, extras, { rowBlocks: 0, firstBlock: 0, blocks: 0, cuts: 0, cutsEach: 1, leastRows: 0, mostRows: 0 });

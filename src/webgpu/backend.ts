@@ -5,7 +5,7 @@ import type { FloatArray } from '../formats.js';
 import { checkInteger, type PageLayout } from '../layout.js';
 import { Queue } from '../queue.js';
 import { appendKernels, recordQuantize } from './append.js';
-import { attendKernels, measureTables, recordAttention, type GpuAttendCall } from './attend.js';
+import { attendKernels, measureTables, recordAttention, writeLengths, type GpuAttendCall } from './attend.js';
 import { Gpu } from './gpu.js';
 import { DECODE_TOKENS, mergeStatesKernel, statusBits, type Kernel } from './kernels.js';
 import { Loss } from './loss.js';
@@ -180,7 +180,7 @@ export class WebgpuBackend implements Backend {
     // Kernels find the rows themselves.
     const plan = planAttention(call, () => 0x7fffffff);
     const { totalQ, queryHeads, dtype } = plan;
-    const { cuSeqlensQ, seqUsedK } = call;
+    const { cuSeqlensQ, seqUsedK, contextLens = seqUsedK } = call;
     const rows = totalQ * queryHeads;
     const result: AttendResult<D> = { out: call.out ?? (newResult(plan.outDtype, rows * layout.headDim) as OutArray<D>), lse: call.lse ?? new Float32Array(rows) };
     if (rows === 0) return result;
@@ -193,7 +193,7 @@ export class WebgpuBackend implements Backend {
       const gpuCall: GpuAttendCall = {
         ...plan, ...shape, pageCount: count, pages: region, groups, out, lse,
         q: upload(gpu, gpu.reserve('q', bytes.q, 'q'), call.q),
-        blockTable: gpu.arena.write(plan.blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), seqUsedK: gpu.arena.write(seqUsedK),
+        blockTable: gpu.arena.write(plan.blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), ...writeLengths(gpu, seqUsedK, contextLens),
         sequences: seqUsedK.length,
       };
       const record = (encoder: GPUCommandEncoder, results: GPUBuffer): void => {

@@ -11,7 +11,7 @@ export class Gpu {
   readonly arena: Arena;
   readonly readbacks: Readbacks;
   /** Inputs and results of calls whose data comes from and goes to the host, and what cuts hand to the merge. */
-  readonly scratch: { readonly [name in 'key' | 'value' | 'q' | 'out' | 'lse' | 'partials' | 'page']: Scratch };
+  readonly scratch: { readonly [name in 'key' | 'value' | 'q' | 'out' | 'lse' | 'partials' | 'lengths' | 'page']: Scratch };
   /** One word, {@link statusBits}. */
   readonly status: GPUBuffer;
   /** The status word, to be bound; and something to bind where a kernel reads nothing. */
@@ -31,7 +31,7 @@ export class Gpu {
     this.groups = new BindGroups(device);
     const scratch = (label: string): Scratch => new Scratch(device, label);
     this.scratch = {
-      key: scratch('keys'), value: scratch('values'), q: scratch('queries'), out: scratch('outputs'), lse: scratch('lse'), partials: scratch('partial results'), page: scratch('page'),
+      key: scratch('keys'), value: scratch('values'), q: scratch('queries'), out: scratch('outputs'), lse: scratch('lse'), partials: scratch('partial results'), lengths: scratch('lengths'), page: scratch('page'),
     };
     this.status = device.createBuffer({ label: 'fp8-kv status', size: 16, usage: usage.storage | usage.copySrc | usage.copyDst });
     this.statusRegion = { buffer: this.status, offset: 0, size: this.status.size };

@@ -1,7 +1,7 @@
 /** The GPU's kernels: what each is made of, what it binds, and the constants that it is compiled with. */
 import { floatDtypes, formats, isQuantized, type Format, type Fp8Format, type QuantizedFormat } from '../formats.js';
 import { wgsl } from '../generated/wgsl.js';
-import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
+import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, MAX_CONTEXT, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
 import { quotients, scalePrecisions } from '../recipe.js';
 import { MOST_PREFILL_ROWS, PREFILL_WORKGROUP, productsOf, type MatrixShape, type Products, type Variant } from './variant.js';
 
@@ -157,7 +157,7 @@ function formatFiles({ k, v }: PageLayout): string {
 
 const rowConstants = (headDim: number, rows: number): Constants => ({ QUADS: headDim / 4, ROWS: rows });
 
-const call = join(declareParams('AttendParams', gpuAttendParams), wgsl['attend/call']);
+const call = join(`const MAX_CONTEXT: i32 = ${MAX_CONTEXT};`, declareParams('AttendParams', gpuAttendParams), wgsl['attend/call']);
 const units = `const LOG2_E: f32 = ${Math.LOG2E};\nconst LN_2: f32 = ${Math.LN2};\n`;
 
 /** What the two kernels that read keys have in common. */

@@ -7,7 +7,8 @@ import { checkInteger } from '../layout.js';
 import type { Recipe, RecipeName, ScalePrecision } from '../recipe.js';
 import { checkDescale, type GivenScale } from '../scale.js';
 import type { GpuAppendCall } from './append.js';
-import { measureTables, saysMoreOfHeads, type GpuAttendCall } from './attend.js';
+import { measureTables, saysMoreOfHeads, writeLengths, type GpuAttendCall } from './attend.js';
+import { usage } from './constants.js';
 import type { Gpu } from './gpu.js';
 import { DECODE_TOKENS } from './kernels.js';
 import type { Region } from './memory.js';
@@ -45,6 +46,11 @@ interface RecordedTables {
   readonly cuSeqlensQ: Int32Array | GpuTensor;
   /** [sequences] of i32 */
   readonly seqUsedK: Int32Array | GpuTensor;
+  /**
+   * [sequences] of i32: tokens of each sequence where not all of its keys lie in these pages, as in `AttendCall`. In a GPU
+   * buffer it needs the usage COPY_SRC, and so does `seqUsedK` then.
+   */
+  readonly contextLens?: Int32Array | GpuTensor;
 }
 
 export interface RecordAttendCall extends Omit<AttentionOptions, 'sinks'>, RecordedTables {
@@ -105,21 +111,35 @@ export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordApp
   return { kRecipe, vRecipe, kScale, vScale, layout, dtype, pages: pages.region, groups, slots: count * layout.blockSize, tokens, key, value, slotMapping: slots };
 }
 
-const tableNames = ['blockTable', 'cuSeqlensQ', 'seqUsedK'] as const;
+const tableNames = ['blockTable', 'cuSeqlensQ', 'seqUsedK', 'contextLens'] as const;
 
-type Tables = Pick<GpuAttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'sequences' | 'maxBlocks' | 'maxSeqlenQ' | 'maxSeqlenK' | 'totalQ' | 'decodes' | 'prefills' | 'unchecked'>;
+type Tables = Pick<GpuAttendCall, 'blockTable' | 'cuSeqlensQ' | 'seqUsedK' | 'contextLens' | 'sequences' | 'maxBlocks' | 'maxSeqlenQ' | 'maxSeqlenK' | 'totalQ' | 'decodes' | 'prefills' | 'unchecked'>;
 
 /** A call whose tables all are of one kind. */
 type CallWith<T> = RecordAttendCall & { readonly [name in keyof RecordedTables]: T };
 
 function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: CallWith<Int32Array>): Tables {
-  const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK } = checkTables(pages, call, call.windowLeft ?? -1);
+  const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK, contextLens } = checkTables(pages, call, call.windowLeft ?? -1);
   const { maxSeqlenQ, maxSeqlenK, decodes, prefills } = measureTables(cuSeqlensQ, seqUsedK);
   return {
-    blockTable: gpu.arena.write(blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), seqUsedK: gpu.arena.write(seqUsedK),
+    blockTable: gpu.arena.write(blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), ...writeLengths(gpu, seqUsedK, contextLens),
     sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills,
     unchecked: false,
   };
+}
+
+/** A table that is copied from. */
+function copiedTable(tensor: GpuTensor, sequences: number, name: keyof RecordedTables, gpu: Gpu): Region {
+  const region = regionOf(tensor, sequences * 4, name, gpu.limits);
+  if ((region.buffer.usage & usage.copySrc) === 0) throw new TypeError(`"${name}" expected a buffer with the usage COPY_SRC where "contextLens" is given, got usage ${region.buffer.usage}`);
+  return region;
+}
+
+/** Where the lengths lie, or will once they have been copied: kernels find both in one buffer. */
+function lengthsFromGpu(gpu: Gpu, { seqUsedK, contextLens }: CallWith<GpuTensor>, sequences: number): Pick<GpuAttendCall, 'seqUsedK' | 'contextLens'> {
+  if (contextLens === undefined) return { seqUsedK: regionOf(seqUsedK, sequences * 4, 'seqUsedK', gpu.limits), contextLens };
+  const lengths = { seqUsedK: copiedTable(seqUsedK, sequences, 'seqUsedK', gpu), contextLens: copiedTable(contextLens, sequences, 'contextLens', gpu) };
+  return { seqUsedK: gpu.reserve('lengths', sequences * 8, 'contextLens'), contextLens: lengths };
 }
 
 function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: CallWith<GpuTensor>): Tables {
@@ -131,7 +151,7 @@ function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: CallWith<GpuTens
   const table = (tensor: GpuTensor, entries: number, name: keyof RecordedTables): Region => regionOf(tensor, entries * 4, name, gpu.limits);
   return {
     blockTable: call.blockTable ? table(call.blockTable, sequences * maxBlocks, 'blockTable') : gpu.arena.write(pageEach(sequences)),
-    cuSeqlensQ: table(call.cuSeqlensQ, sequences + 1, 'cuSeqlensQ'), seqUsedK: table(call.seqUsedK, sequences, 'seqUsedK'),
+    cuSeqlensQ: table(call.cuSeqlensQ, sequences + 1, 'cuSeqlensQ'), ...lengthsFromGpu(gpu, call, sequences),
     sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK,
     decodes: totalQ > 0,
     prefills: maxSeqlenQ > DECODE_TOKENS,
@@ -165,7 +185,7 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   const given = { sinks: sinksOnHost, alibiSlopes: call.alibiSlopes, causal: call.causal, windowLeft: call.windowLeft, windowRight: call.windowRight, softcap: call.softcap, softmaxScale: call.softmaxScale };
   const { causal, windowLeft, windowRight, softcap, alibiSlopes, softmaxScale } = checkAttentionOptions(given, queryHeads, layout.headDim);
   const outDtype = checkOutDtype(call.outDtype);
-  const { blockTable, cuSeqlensQ, seqUsedK, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked } = tablesOf(gpu, pages, call);
+  const { blockTable, cuSeqlensQ, seqUsedK, contextLens, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked } = tablesOf(gpu, pages, call);
   const kScale = checkDescale({ scale: call.kScale, descale: call.kDescale }, layout.k, layout, sequences, 'k');
   const vScale = checkDescale({ scale: call.vScale, descale: call.vDescale }, layout.v, layout, sequences, 'v');
   const rows = totalQ * queryHeads;
@@ -183,6 +203,6 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   return {
     layout, pageCount: count, pages: region, groups, dtype, q, out, lse, sinks: sinks ?? sinksOnHost, alibiSlopes, queryHeads, kScale, vScale, outDtype,
     causal, windowLeft, windowRight, softcap, softmaxScale,
-    blockTable, cuSeqlensQ, seqUsedK, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked,
+    blockTable, cuSeqlensQ, seqUsedK, contextLens, sequences, maxBlocks, totalQ, maxSeqlenQ, maxSeqlenK, decodes, prefills, unchecked,
   };
 }

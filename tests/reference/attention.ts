@@ -7,6 +7,8 @@ export interface ReferenceCall {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly kvLen: number;
+  /** Tokens, where there are more than keys: rows are the last of them. Default kvLen. */
+  readonly contextLen?: number;
   /** Values of key j, head h, dimension d, scale included. */
   readonly key: (j: number, head: number, d: number) => number;
   readonly value: (j: number, head: number, d: number) => number;
@@ -20,12 +22,12 @@ export interface ReferenceCall {
 }
 
 export function referenceAttention(call: ReferenceCall): { out: Float64Array; lse: Float64Array } {
-  const { q, queryHeads, kvHeads, headDim, kvLen, causal = true, windowLeft = -1, windowRight = -1, softcap = 0, softmaxScale = 1 / Math.sqrt(headDim) } = call;
+  const { q, queryHeads, kvHeads, headDim, kvLen, contextLen = kvLen, causal = true, windowLeft = -1, windowRight = -1, softcap = 0, softmaxScale = 1 / Math.sqrt(headDim) } = call;
   const rows = q.length / (queryHeads * headDim);
   const out = new Float64Array(q.length);
   const lse = new Float64Array(rows * queryHeads);
   for (let i = 0; i < rows; i++) {
-    const position = kvLen - rows + i;
+    const position = contextLen - rows + i;
     const sees = (j: number): boolean =>
       (!causal || j <= position) && (windowLeft < 0 || j >= position - windowLeft) && (windowRight < 0 || j <= position + windowRight);
     const keys = Array.from({ length: kvLen }, (_, j) => j).filter(sees);

@@ -8,6 +8,7 @@
 
 @group(0) @binding(0) var<uniform> params: AttendParams;
 @group(0) @binding(1) var<storage, read> cuSeqlensQ: array<i32>;
+// Where params.contexts is not 0, contextLens begins there; else a sequence has as many tokens as keys.
 @group(0) @binding(2) var<storage, read> seqUsedK: array<i32>;
 
 // Workgroups may be spread over x and y, where there are more than fit into one dimension.
@@ -16,24 +17,28 @@ fn linearIndex(id: vec3<u32>, count: vec3<u32>) -> u32 {
 }
 
 struct Sequence {
-  // Its first row in q, rows, and keys.
+  // Its first row in q, rows, keys, and the token that its first row is.
   first: i32,
   rows: i32,
   keys: i32,
+  position: i32,
 }
 
 fn sequenceOf(index: u32) -> Sequence {
   let first = cuSeqlensQ[index];
   let end = cuSeqlensQ[index + 1u];
   let keys = seqUsedK[index];
+  let context = seqUsedK[params.contexts + index];
   let known = first >= 0 && end >= first && end <= i32(params.totalQ) && end - first <= params.maxRows;
-  let fits = keys >= 0 && keys <= params.maxKeys;
-  return Sequence(first, select(0, end - first, known), select(0, keys, fits));
+  let fits = keys >= 0 && keys <= params.maxKeys && context >= keys && context <= MAX_CONTEXT;
+  let rows = select(0, end - first, known);
+  return Sequence(first, rows, select(0, keys, fits), select(0, context, fits) - rows);
 }
 
 // Whether the tables say anything else of a sequence than what is taken of them.
 fn lengthsDiffer(index: u32, source: Sequence) -> bool {
-  return cuSeqlensQ[index] != source.first || cuSeqlensQ[index + 1u] != source.first + source.rows || seqUsedK[index] != source.keys;
+  let rowsDiffer = cuSeqlensQ[index] != source.first || cuSeqlensQ[index + 1u] != source.first + source.rows;
+  return rowsDiffer || seqUsedK[index] != source.keys || seqUsedK[params.contexts + index] != source.position + source.rows;
 }
 
 // A block of rows of one sequence and KV head.
@@ -66,9 +71,9 @@ fn queryHead(block: Block, row: u32) -> u32 {
   return block.kvHead * params.group + (block.firstRow + row) % params.group;
 }
 
-// Which key of its sequence a row's token is.
+// Which token of its sequence a row's is; negative where there are fewer tokens than rows.
 fn positionOf(block: Block, row: u32) -> i32 {
-  return block.source.keys - block.source.rows + i32((block.firstRow + row) / params.group);
+  return block.source.position + i32((block.firstRow + row) / params.group);
 }
 
 // The keys that a row sees: from x to y - 1. Rows that a block does not have see none.

@@ -12,7 +12,7 @@ fn check(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
   if (lengthsDiffer(sequence, source)) { atomicOr(&status[0], BAD_LENGTH); }
   if (source.rows == 0) { return; }
   // Pages before the first row's window need not be there.
-  let firstKey = select(0, max(0, source.keys - source.rows - params.windowLeft), params.windowLeft >= 0);
+  let firstKey = select(0, max(0, source.position - params.windowLeft), params.windowLeft >= 0);
   let end = (u32(source.keys) + params.blockSize - 1u) / params.blockSize;
   for (var block = u32(firstKey) / params.blockSize + lane; block < end; block += WORKGROUP) {
     if (u32(blockTable[sequence * params.maxBlocks + block]) >= params.pageCount) { atomicOr(&status[0], BAD_PAGE); }
