@@ -51,6 +51,8 @@ function endsAmid(p: AppendParams): bool {
 function appendHeads(p: AppendParams, tokens: i32, x: usize, xStride: usize, codes: usize, scales: usize): void {
   const apart = isDimMajor(p) || endsAmid(p);
   const tokenStride: usize = p.given != 0 ? 0 : 4;
+  // What lies next to a row is the same head's, or in order NHD the same token's.
+  const rowBytes: usize = min(p.tokenStride, p.headStride);
   for (let head = 0; head < p.kvHeads; head++) {
     const rows = apart ? p.codes : codes;
     const rowsStride: usize = apart ? PANEL_ROW_BYTES : p.tokenStride;
@@ -59,7 +61,7 @@ function appendHeads(p: AppendParams, tokens: i32, x: usize, xStride: usize, cod
     if (!apart) {
       // They are there.
     } else if (!isDimMajor(p)) {
-      for (let token = 0; token < tokens; token++) memory.copy(codes + <usize>(token * p.tokenStride), rows + <usize>token * PANEL_ROW_BYTES, p.tokenStride);
+      for (let token = 0; token < tokens; token++) memory.copy(codes + <usize>(token * p.tokenStride), rows + <usize>token * PANEL_ROW_BYTES, rowBytes);
     } else if (tokens == PANEL_TOKENS) {
       transposePanel(rows, p.dim, codes, p.dimStride, p.tokenStride);
     } else {

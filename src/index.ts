@@ -37,7 +37,7 @@ export type { Checkpoint, RestoredSequence, RestoreReport } from './cache/checkp
 export type { KvCacheOptions, LayerConfig } from './cache/config.js';
 export type { Sequence } from './cache/sequence.js';
 export type { Step, StepAppendOptions, StepAttendOptions, StepEntry, StepRecordOptions } from './cache/step.js';
-export { pageLayout, type Granularity, type PageLayout, type PageShape, type SideLayout, type SideOptions } from './layout.js';
+export { pageLayout, type Granularity, type PageLayout, type PageOrder, type PageShape, type SideLayout, type SideOptions } from './layout.js';
 export { recipes, type Quotient, type Recipe, type RecipeName, type ScalePrecision } from './recipe.js';
 export type { GivenScale } from './scale.js';
 export { vllmLayout, type VllmLayoutOptions } from './layouts/vllm.js';

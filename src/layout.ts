@@ -5,7 +5,7 @@
  *
  * ```
  * K codes   (head, dim, token)   on WebAssembly, where blockSize is a multiple of 8; else (head, token, dim), as V
- * V codes   (head, token, dim)   each token's row padded to 16 bytes
+ * V codes   (head, token, dim)   each token's row padded to 16 bytes; both (token, head, dim) with order NHD
  * K scales  (head, group, token)  f32   each group's run padded to 16 bytes; with granularity token-head a head is one group,
  * V scales  (head, group, token)  f32   and with given scales there are none
  * ```
@@ -13,6 +13,9 @@
  * On WebAssembly keys lie dim-major so that attention multiplies one element of q by several keys at a time: their codes are
  * decoded in registers, and no sum goes across lanes. On WebGPU an invocation takes whole rows, 16 bytes at a time, and keys
  * lie as values do. Values are added up row by row, and stay rows.
+ *
+ * Order NHD is for pages whose tokens go elsewhere in one piece: those of f16 and f32, whose rows have no padding, are
+ * [blockSize, kvHeads, headDim] as append takes them. Attention reads HND faster.
  */
 import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
 import { checkPolicy, isGiven } from './policies.js';
@@ -50,6 +53,9 @@ export interface SideOptions {
 /** How the keys of a page lie, for each head: as (dim, token) or as (token, dim). */
 export type KeyOrder = 'dim-major' | 'token-major';
 
+/** How heads and tokens of a page's codes follow each other, in the names of vLLM and FlashInfer: (head, token, dim) or (token, head, dim). */
+export type PageOrder = 'HND' | 'NHD';
+
 export interface PageShape {
   readonly kvHeads: number;
   /** A multiple of 8, at most 256; the same for K and V. */
@@ -58,6 +64,8 @@ export interface PageShape {
   readonly blockSize: number;
   readonly k?: SideOptions;
   readonly v?: SideOptions;
+  /** Default HND, which attention reads fastest. With NHD keys are never dim-major. */
+  readonly order?: PageOrder;
 }
 
 /** Keys or values inside a page: all in bytes, from the page's first. */
@@ -81,6 +89,7 @@ export interface PageLayout {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly blockSize: number;
+  readonly order: PageOrder;
   readonly k: SideLayout;
   readonly v: SideLayout;
   /** Size of one page, a multiple of 16. */
@@ -133,21 +142,30 @@ function resolveSide(options: SideOptions | undefined, side: 'k' | 'v', headDim:
   return { format, granularity, groupSize: checkGroupSize(options?.groupSize, granularity, headDim, `${side}.groupSize`) };
 }
 
+/** @throws TypeError unless it is one */
+function checkOrder(order: PageOrder = 'HND'): PageOrder {
+  if (order !== 'HND' && order !== 'NHD') throw new TypeError(`"order" expected HND or NHD, got ${describe(order)}`);
+  return order;
+}
+
 /**
  * Where everything lies in a page of this shape.
- * @param keys the order of keys: dim-major, which is WebAssembly's, holds only where blockSize is a multiple of 8
+ * @param keys the order of keys: dim-major, which is WebAssembly's, holds only where blockSize is a multiple of 8 and the order HND
  * @throws TypeError or RangeError naming the field that does not fit
  */
 export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): PageLayout {
   const kvHeads = checkInteger(shape.kvHeads, 'kvHeads', 1, 65536);
   const headDim = checkHeadDim(shape.headDim);
   const blockSize = checkInteger(shape.blockSize, 'blockSize', 1, MAX_BLOCK_SIZE);
+  const order = checkOrder(shape.order);
   let end = 0;
   const place = (bytes: number): number => (end += bytes) - bytes;
   const codes = (side: { format: Format }, dimMajor: boolean): Pick<SideLayout, 'codes' | 'headStride' | 'tokenStride' | 'dimStride'> => {
     const { bytes } = formats[side.format];
+    const row = align16(headDim * bytes);
+    if (order === 'NHD') return { codes: place(blockSize * kvHeads * row), headStride: row, tokenStride: kvHeads * row, dimStride: bytes };
     const dimStride = dimMajor ? blockSize * bytes : bytes;
-    const tokenStride = dimMajor ? bytes : align16(headDim * bytes);
+    const tokenStride = dimMajor ? bytes : row;
     const headStride = dimMajor ? headDim * dimStride : blockSize * tokenStride;
     return { codes: place(headStride * kvHeads), headStride, tokenStride, dimStride };
   };
@@ -165,14 +183,14 @@ export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): Page
   const vScales = scales(v);
   // Kernels address a page in 31 bits.
   if (end > 0x7fffffff) throw new RangeError(`"blockSize" expected pages of at most 2 GiB, got ${end} bytes for ${blockSize} tokens`);
-  return { kvHeads, headDim, blockSize, k: { ...k, ...kCodes, ...kScales }, v: { ...v, ...vCodes, ...vScales }, bytes: end };
+  return { kvHeads, headDim, blockSize, order, k: { ...k, ...kCodes, ...kScales }, v: { ...v, ...vCodes, ...vScales }, bytes: end };
 }
 
-/** The same page with its keys in another order. */
-export function arrangeKeys({ kvHeads, headDim, blockSize, k, v }: PageLayout, keys: KeyOrder): PageLayout {
+/** The same page with its keys dim-major, where it can have them so, or token-major. */
+export function arrangeKeys({ kvHeads, headDim, blockSize, order, k, v }: PageLayout, keys: KeyOrder): PageLayout {
   const side = ({ format, granularity, groupSize }: SideLayout): SideOptions =>
     granularity === 'group' ? { dtype: format, granularity, groupSize } : { dtype: format, granularity };
-  return pageLayout({ kvHeads, headDim, blockSize, k: side(k), v: side(v) }, keys);
+  return pageLayout({ kvHeads, headDim, blockSize, order, k: side(k), v: side(v) }, keys);
 }
 
 /** A record of 4-byte words that a kernel reads its arguments from; field i lies at byte 4 · i. */

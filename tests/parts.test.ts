@@ -3,11 +3,13 @@ import { wasmBackend, type Backend } from '../src/index.js';
 import { ThreadedBackend } from '../src/wasm/threads/backend.js';
 import { testContextLens } from './attention-parts.js';
 import { builds } from './builds.js';
+import { testOrders } from './page-orders.js';
 import { suite } from './suite.js';
 
-testParts('1 thread', () => wasmBackend({ simd: builds[0] }));
+testParts('baseline, 1 thread', () => wasmBackend({ simd: builds[0] }));
+testParts('relaxed, 1 thread', () => wasmBackend({ simd: builds[1] }));
 // No call is too small here.
-testParts('2 threads', () => new ThreadedBackend(builds[0], 2, 0));
+testParts('baseline, 2 threads', () => new ThreadedBackend(builds[0], 2, 0));
 
 function testParts(name: string, open: () => Backend): void {
   const test = suite(`parts, ${name}`);
@@ -15,4 +17,5 @@ function testParts(name: string, open: () => Backend): void {
   test.after(() => backend.dispose());
 
   testContextLens(test, () => backend);
+  testOrders(test, () => backend);
 }

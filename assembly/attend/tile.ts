@@ -26,10 +26,16 @@ export function elementBytes(format: i32): usize {
   return format < FORMAT_F16 ? 1 : format == FORMAT_F16 ? 2 : 4;
 }
 
+/** Bytes from one row to the next of a side that is not dim-major, where a page has them one after the other: a head's tokens, or, in order NHD, a token's heads. */
+@inline
+function rowBytes(side: SideParams): i32 {
+  return min(side.tokenStride, side.headStride);
+}
+
 /** Elements from one row of gathered values to the next. */
 @inline
 export function valueStride(v: SideParams): i32 {
-  return v.tokenStride / <i32>elementBytes(v.format);
+  return rowBytes(v) / <i32>elementBytes(v.format);
 }
 
 /** `bytes` (a multiple of 16) → as many at `target`; four vectors at a time, for V8 unrolls no loop of this size. */
@@ -118,13 +124,17 @@ export function gatherKeys(p: AttendParams, blocks: usize, head: i32, first: i32
 /** The same for values. */
 export function gatherValues(p: AttendParams, blocks: usize, head: i32, first: i32, from: i32, to: i32): void {
   const v = changetype<SideParams>(p.v);
+  const bytes = rowBytes(v);
   const codes = scratch(p, SCRATCH_CODES);
   let place = (first + from) % p.blockSize;
   let entry = entryOf(p, blocks, first + from);
   for (let key = from; key < to; place = 0, entry += 4) {
     const run = min(p.blockSize - place, to - key);
-    // A page's rows follow each other, as the tile's do.
-    copyRun(codesOf(p, v, pageAt(p, entry), head, place), run * v.tokenStride, codes + <usize>(key * v.tokenStride));
+    const source = codesOf(p, v, pageAt(p, entry), head, place);
+    const target = codes + <usize>(key * bytes);
+    // Where a head's rows follow each other in the page, they do as in the tile.
+    if (v.tokenStride == bytes) copyRun(source, run * bytes, target);
+    else for (let i = 0; i < run; i++) copyRun(source + <usize>(i * v.tokenStride), bytes, target + <usize>(i * bytes));
     key += run;
   }
 }
@@ -166,7 +176,8 @@ function largestOf(codes: usize, bytes: usize, largest: v128): v128 {
 
 /**
  * Whether codes of these keys may hold one that is no finite number, in any of `heads` heads from `head` on. Whole pages are
- * read from their first byte to their last, which is also what brings a long cache into the processor's own.
+ * read from their first byte to their last, which is also what brings a long cache into the processor's own; in order NHD
+ * token by token.
  * @param rows `run` codes each: of K the dims, of V none
  */
 function anySpecial(p: AttendParams, side: SideParams, rows: i32, blocks: usize, head: i32, heads: i32, first: i32, from: i32, to: i32): bool {
@@ -177,7 +188,9 @@ function anySpecial(p: AttendParams, side: SideParams, rows: i32, blocks: usize,
   for (let key = from; key < to; place = 0, entry += 4) {
     const run = min(p.blockSize - place, to - key);
     const page = pageAt(p, entry);
-    if (run == p.blockSize) {
+    if (side.tokenStride >= side.headStride) {
+      for (let i = 0; i < run; i++) largest = largestOf(codesOf(p, side, page, head, place + i), <usize>(heads * side.headStride), largest);
+    } else if (run == p.blockSize) {
       largest = largestOf(codesOf(p, side, page, head, 0), <usize>(heads * side.headStride), largest);
     } else {
       for (let h = head; h < head + heads; h++) {

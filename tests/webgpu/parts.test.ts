@@ -7,6 +7,7 @@ import { testContextLens } from '../attention-parts.js';
 import { assertSameBits } from '../bits.js';
 import { adapterName, noAdapter } from '../gpu/adapter.js';
 import { openVariant } from '../gpu/variants.js';
+import { testOrders } from '../page-orders.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
 
@@ -18,6 +19,7 @@ test.before(async () => {
 test.after(() => backend.dispose());
 
 testContextLens(test, () => backend);
+testOrders(test, () => backend);
 
 function bufferOf(data: Float32Array | Int32Array, more: number = usage.copySrc): GPUBuffer {
   const buffer = backend.device.createBuffer({ size: data.byteLength, usage: usage.storage | usage.copyDst | more });
