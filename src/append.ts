@@ -1,8 +1,8 @@
 /** Append's parameters, checked once for every backend. */
 import { int32 } from './attention.js';
-import type { AppendCall, AppendStatus, PerSide } from './backend.js';
+import type { AppendCall, AppendStatus, Pages, PerSide, RequantizeCall } from './backend.js';
 import { countNaN, floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
-import type { PageLayout, SideLayout } from './layout.js';
+import { checkInteger, type PageLayout, type SideLayout } from './layout.js';
 import { checkPolicy } from './policies.js';
 import { resolveRecipe, withScalePrecision, type Recipe } from './recipe.js';
 import { checkGivenScale, type GivenScale, type GivenScales } from './scale.js';
@@ -28,10 +28,15 @@ export interface AppendPlan {
   readonly status: AppendStatus;
 }
 
+/** A checked call whose tokens come from pages. */
+export interface RequantizePlan extends AppendPlan {
+  readonly fromPages: Int32Array;
+}
+
 const copyOf = (scales: GivenScales): GivenScales => ({ ...scales, values: scales.values.slice() });
 
 /** The same with arrays of its own: what a call that has to wait keeps, since its caller's may change meanwhile. */
-export const ownPlan = (plan: AppendPlan): AppendPlan => ({ ...plan, slotMapping: plan.slotMapping.slice(), kScale: copyOf(plan.kScale), vScale: copyOf(plan.vScale) });
+export const ownPlan = <P extends AppendPlan>(plan: P): P => ({ ...plan, slotMapping: plan.slotMapping.slice(), kScale: copyOf(plan.kScale), vScale: copyOf(plan.vScale) });
 
 /** Finds slots that are named twice: each slot remembers the last call that wrote to it. */
 export class SlotMarks {
@@ -141,4 +146,27 @@ export function planAppend<T = never>(
   if (integers.length === 0 || integers.some((input) => elsewhere(input))) return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status };
   const nan = integers.reduce<number>((sum, input) => sum + countStoredNaN(input as FloatArray, dtype, slotMapping, layout.kvHeads * layout.headDim), 0);
   return { dtype, kRecipe, vRecipe, kScale, vScale, slotMapping, status: { ...status, nan } };
+}
+
+/** The dtype of tokens in pages. @throws TypeError or RangeError unless they can be quantized from there into pages of this layout */
+function checkFrom({ layout: { order, k, v, ...shape } }: Pages, layout: PageLayout): FloatDtype {
+  const { format } = k;
+  if ((format !== 'f16' && format !== 'f32') || v.format !== format) throw new TypeError(`"from" expected pages of f16 or of f32, keys and values alike, got ${format} and ${v.format}`);
+  if (order !== 'NHD') throw new TypeError(`"from" expected pages of order NHD, got ${order}`);
+  for (const name of ['kvHeads', 'headDim'] as const) {
+    if (shape[name] !== layout[name]) throw new RangeError(`"from" expected pages with ${name} ${layout[name]}, as "pages", got ${shape[name]}`);
+  }
+  return format;
+}
+
+/** @throws TypeError or RangeError naming the argument that does not fit */
+export function planRequantize(call: RequantizeCall, marks: SlotMarks): RequantizePlan {
+  const { from, pages } = call;
+  const dtype = checkFrom(from, pages.layout);
+  if (from === pages) throw new TypeError('"from" expected other pages than "pages": what is written there may have to be read yet');
+  const fromPages = Int32Array.from(call.fromPages, (page, i) => checkInteger(page, `fromPages[${i}]`, 0, from.count - 1));
+  const tokens = fromPages.length * from.layout.blockSize;
+  const { length } = int32(call.slotMapping, 'slotMapping');
+  if (length !== tokens) throw new RangeError(`"slotMapping" expected ${fromPages.length} pages × ${from.layout.blockSize} tokens = ${tokens} slots, got ${length}`);
+  return { ...planAppend({ ...call, key: from, value: from }, marks, () => ({ dtype })), fromPages };
 }

@@ -32,6 +32,9 @@ export interface Backend {
   /** Quantizes keys and values and writes them into their slots. */
   append(call: AppendCall): Awaitable<AppendStatus>;
 
+  /** Quantizes tokens that lie in pages of f16 or f32 into slots of other pages: the same bytes as `append` of the same values. */
+  requantize(call: RequantizeCall): Awaitable<AppendStatus>;
+
   /**
    * Attention of query rows over the pages of their sequences. Where it gives a promise, the arrays of the call must stay
    * as they are until that settles.
@@ -165,12 +168,24 @@ export interface AppendCall {
   readonly vScale?: GivenScale;
 }
 
+/** Tokens that lie unquantized in pages of f16 or f32, on their way into others. */
+export interface RequantizeCall extends Pick<AppendCall, 'recipe' | 'scalePrecision' | 'kScale' | 'vScale'> {
+  /** Where they are: pages of f16 or of f32, keys and values alike, of order NHD. */
+  readonly from: Pages;
+  /** [n]: which of these, all of their tokens, one page after the other. */
+  readonly fromPages: ArrayLike<number>;
+  /** Where they go, and how: as in {@link AppendCall}. Not `from` itself. */
+  readonly pages: Pages;
+  /** [n · from.layout.blockSize]: page · blockSize + place in the page. Negative = skip this token; no slot twice. */
+  readonly slotMapping: Int32Array;
+}
+
 export interface AppendStatus {
   /** Tokens stored. */
   readonly written: number;
   /** Tokens whose slot was negative. */
   readonly skipped: number;
-  /** NaN among the elements that were stored as int8, which has none: they are 0. Absent where nothing is int8, or keys or values lie in GPU buffers. */
+  /** NaN among the elements that were stored as int8, which has none: they are 0. Absent where nothing is int8, or keys and values come from GPU buffers or pages. */
   readonly nan?: number;
 }
 

@@ -70,6 +70,7 @@ export type {
   OutDtype,
   Pages,
   PerSide,
+  RequantizeCall,
   ScaleStrides,
   SideTensor,
   TensorLayout,

@@ -4,6 +4,7 @@ import { ThreadedBackend } from '../src/wasm/threads/backend.js';
 import { testContextLens } from './attention-parts.js';
 import { builds } from './builds.js';
 import { testOrders } from './page-orders.js';
+import { testRequantize } from './requantize.js';
 import { suite } from './suite.js';
 
 testParts('baseline, 1 thread', () => wasmBackend({ simd: builds[0] }));
@@ -18,4 +19,5 @@ function testParts(name: string, open: () => Backend): void {
 
   testContextLens(test, () => backend);
   testOrders(test, () => backend);
+  testRequantize(test, () => backend);
 }

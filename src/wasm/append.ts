@@ -1,7 +1,7 @@
 /** Append on WebAssembly: the input goes through working memory in pieces, and is quantized into pages. */
-import type { AppendPlan } from '../append.js';
-import { bytesOf, floatDtypes, type FloatArray } from '../formats.js';
-import { align16, appendParams, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, ROWS_AT_ONCE, type SideLayout } from '../layout.js';
+import type { AppendPlan, RequantizePlan } from '../append.js';
+import { bytesOf, floatDtypes, type FloatArray, type FloatDtype } from '../formats.js';
+import { align16, appendParams, PANEL_ROW_BYTES, PANEL_TOKENS, paramWriter, ROWS_AT_ONCE, type PageLayout, type SideLayout } from '../layout.js';
 import type { GivenScales } from '../scale.js';
 import { isGiven } from '../policies.js';
 import type { Kernels } from './kernels.js';
@@ -31,19 +31,43 @@ export class Appender {
    */
   prepare(pages: PageBytes, key: FloatArray, value: FloatArray, plan: AppendPlan): () => void {
     if (plan.status.written === 0) return () => {};
-    const { k, v, kvHeads, headDim } = pages.layout;
-    const tokenBytes = kvHeads * headDim * floatDtypes[plan.dtype].bytes;
-    const atOnce = Math.min(plan.slotMapping.length, Math.max(PANEL_TOKENS, Math.floor(CHUNK_BYTES / tokenBytes)));
-    const { kScale, vScale } = plan;
-    const scaleBytes = align16(4 * Math.max(kScale.values.length, vScale.values.length));
-    this.#scratch.reserve(writer.bytes + (ROWS_AT_ONCE + headDim) * 4 + PANEL_TOKENS * PANEL_ROW_BYTES + scaleBytes + align16(atOnce * tokenBytes) + atOnce * 4);
+    const atOnce = this.#reserve(pages.layout, plan, plan.slotMapping.length);
+    return () => this.#writeBoth(pages, bytesOf(key), bytesOf(value), plan, plan.slotMapping, atOnce);
+  }
+
+  /** The same for tokens that lie in pages: these are looked at when it is done. */
+  prepareRequantize(pages: PageBytes, { layout, address }: PageBytes, plan: RequantizePlan): () => void {
+    if (plan.status.written === 0) return () => {};
+    const { k, v, blockSize } = layout;
+    const atOnce = this.#reserve(pages.layout, plan, blockSize);
+    const rowsOf = (page: number, side: SideLayout): Uint8Array => {
+      const start = address + page * layout.bytes + side.codes;
+      return this.#memory.u8.subarray(start, start + blockSize * side.tokenStride);
+    };
     return () => {
-      this.#write(pages, k, key, plan, atOnce, quantizeRule(k, plan.kRecipe), kScale);
-      this.#write(pages, v, value, plan, atOnce, quantizeRule(v, plan.vRecipe), vScale);
+      for (const [i, page] of plan.fromPages.entries()) {
+        this.#writeBoth(pages, rowsOf(page, k), rowsOf(page, v), plan, plan.slotMapping.subarray(i * blockSize, (i + 1) * blockSize), atOnce);
+      }
     };
   }
 
-  #write({ layout, address }: PageBytes, side: SideLayout, x: FloatArray, { slotMapping, dtype }: AppendPlan, atOnce: number, rule: QuantizeRule, given: GivenScales): void {
+  /** Working memory for so many tokens; gives how many of them are taken in at a time. */
+  #reserve({ kvHeads, headDim }: PageLayout, { dtype, kScale, vScale }: AppendPlan, tokens: number): number {
+    const tokenBytes = kvHeads * headDim * floatDtypes[dtype].bytes;
+    const atOnce = Math.min(tokens, Math.max(PANEL_TOKENS, Math.floor(CHUNK_BYTES / tokenBytes)));
+    const scaleBytes = align16(4 * Math.max(kScale.values.length, vScale.values.length));
+    this.#scratch.reserve(writer.bytes + (ROWS_AT_ONCE + headDim) * 4 + PANEL_TOKENS * PANEL_ROW_BYTES + scaleBytes + align16(atOnce * tokenBytes) + atOnce * 4);
+    return atOnce;
+  }
+
+  #writeBoth(pages: PageBytes, key: Uint8Array, value: Uint8Array, { dtype, kRecipe, vRecipe, kScale, vScale }: AppendPlan, slotMapping: Int32Array, atOnce: number): void {
+    const { k, v } = pages.layout;
+    this.#write(pages, k, key, dtype, slotMapping, atOnce, quantizeRule(k, kRecipe), kScale);
+    this.#write(pages, v, value, dtype, slotMapping, atOnce, quantizeRule(v, vRecipe), vScale);
+  }
+
+  /** @param input rows of `dtype` */
+  #write({ layout, address }: PageBytes, side: SideLayout, input: Uint8Array, dtype: FloatDtype, slotMapping: Int32Array, atOnce: number, rule: QuantizeRule, given: GivenScales): void {
     const { kvHeads, headDim, blockSize } = layout;
     const tokenBytes = kvHeads * headDim * floatDtypes[dtype].bytes;
     const tokens = slotMapping.length;
@@ -55,7 +79,6 @@ export class Appender {
     const values = place(atOnce * tokenBytes);
     const slots = place(atOnce * 4);
     const { u8, i32, f32, view } = this.#memory;
-    const input = bytesOf(x);
     const isComputed = !isGiven(side.granularity);
     if (!isComputed) f32.set(given.values, scales >>> 2);
     writer.write(view, params, {

@@ -1,5 +1,5 @@
-import { planAppend } from '../append.js';
-import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages } from '../backend.js';
+import { planAppend, planRequantize } from '../append.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages, RequantizeCall } from '../backend.js';
 import type { PageLayout } from '../layout.js';
 import { Appender } from './append.js';
 import { AttendMemory } from './attend.js';
@@ -39,10 +39,17 @@ export class WasmBackend implements Backend {
     return plan.status;
   }
 
+  requantize(call: RequantizeCall): AppendStatus {
+    const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
+    const plan = planRequantize(call, pages.marks);
+    this.#appender.prepareRequantize(pages, from, plan)();
+    return plan.status;
+  }
+
   /** The pages as ours, or an error. */
-  #own(pages: Pages): WasmPages {
+  #own(pages: Pages, argument = 'pages'): WasmPages {
     if (pages instanceof WasmPages && pages.memory === this.#memory && pages.address > 0) return pages;
-    throw new TypeError('"pages" expected pages that this backend created');
+    throw new TypeError(`"${argument}" expected pages that this backend created`);
   }
 
   attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): AttendResult<D> {

@@ -1,12 +1,13 @@
 /** Append on the GPU: one dispatch for keys and values. */
-import type { QuantizePlan } from '../append.js';
+import type { QuantizePlan, RequantizePlan } from '../append.js';
 import { floatDtypes, type FloatDtype } from '../formats.js';
-import { gpuAppendParams, paramWriter, type PageLayout } from '../layout.js';
+import { gpuAppendParams, paramWriter, type PageLayout, type SideLayout } from '../layout.js';
 import { quantizeRule } from '../rule.js';
 import type { BindGroups } from './bindings.js';
 import type { Gpu } from './gpu.js';
 import { appendKernel, appendRowsAtOnce, type Kernel } from './kernels.js';
 import { FloatList, paramBlock, type Region } from './memory.js';
+import type { WebgpuPages } from './pages.js';
 
 const writer = paramWriter(gpuAppendParams);
 const paramsBlock = paramBlock(writer.bytes);
@@ -105,4 +106,35 @@ export function recordQuantize(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuAp
   gpu.dispatch(pass, call.groups, appendKernel(layout), [params, key, value, slotMapping, pages, gpu.statusRegion, scales], 2 * sideWorkgroups);
   pass.end();
   gpu.arena.flush();
+}
+
+/** A checked call whose tokens come from pages, and a place for their keys and values in between: kernels take them in rows. */
+export interface GpuRequantizeCall extends Omit<GpuAppendCall, 'slotMapping'> {
+  readonly from: Region;
+  readonly fromLayout: PageLayout;
+  readonly fromPages: Int32Array;
+  readonly slotMapping: Int32Array;
+}
+
+const sideBytes = ({ blockSize }: PageLayout, { tokenStride }: SideLayout): number => blockSize * tokenStride;
+
+/** @throws RangeError where the device cannot bind as many tokens */
+export function planGpuRequantize(gpu: Gpu, pages: WebgpuPages, { layout: fromLayout, region: from }: WebgpuPages, plan: RequantizePlan): GpuRequantizeCall {
+  const { layout, region, groups, count } = pages;
+  const { fromPages, slotMapping, dtype, kRecipe, vRecipe, kScale, vScale } = plan;
+  const place = (name: 'key' | 'value', side: SideLayout): Region => gpu.reserve(name, fromPages.length * sideBytes(fromLayout, side), 'fromPages');
+  return {
+    kRecipe, vRecipe, kScale, vScale, layout, dtype, pages: region, groups, slots: count * layout.blockSize, tokens: slotMapping.length,
+    key: place('key', fromLayout.k), value: place('value', fromLayout.v), slotMapping, from, fromLayout, fromPages,
+  };
+}
+
+/** Records a call whose kernels have been compiled. */
+export function recordRequantize(gpu: Gpu, encoder: GPUCommandEncoder, call: GpuRequantizeCall): void {
+  const { from, fromLayout, fromPages, key, value } = call;
+  for (const [side, to] of [[fromLayout.k, key], [fromLayout.v, value]] as const) {
+    const bytes = sideBytes(fromLayout, side);
+    for (const [i, page] of fromPages.entries()) encoder.copyBufferToBuffer(from.buffer, page * fromLayout.bytes + side.codes, to.buffer, i * bytes, bytes);
+  }
+  recordQuantize(gpu, encoder, { ...call, slotMapping: gpu.arena.write(call.slotMapping) });
 }

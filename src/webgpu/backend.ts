@@ -1,10 +1,10 @@
-import { ownPlan, planAppend } from '../append.js';
+import { ownPlan, planAppend, planRequantize } from '../append.js';
 import { newResult, planAttention } from '../attention.js';
-import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutArray, OutDtype, Pages } from '../backend.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutArray, OutDtype, Pages, RequantizeCall } from '../backend.js';
 import type { FloatArray } from '../formats.js';
 import { checkInteger, type PageLayout } from '../layout.js';
 import { Queue } from '../queue.js';
-import { appendKernels, recordQuantize } from './append.js';
+import { appendKernels, planGpuRequantize, recordQuantize, recordRequantize } from './append.js';
 import { attendKernels, measureTables, recordAttention, writeLengths, type GpuAttendCall } from './attend.js';
 import { Gpu } from './gpu.js';
 import { DECODE_TOKENS, mergeStatesKernel, statusBits, type Kernel } from './kernels.js';
@@ -88,9 +88,9 @@ export class WebgpuBackend implements Backend {
   }
 
   /** The pages as ours, or an error. */
-  #own(pages: Pages): WebgpuPages {
+  #own(pages: Pages, argument = 'pages'): WebgpuPages {
     if (pages instanceof WebgpuPages && pages.backend === this) return pages;
-    throw new TypeError('"pages" expected pages that this backend created');
+    throw new TypeError(`"${argument}" expected pages that this backend created`);
   }
 
   #areCompiled(kernels: readonly Kernel[]): boolean {
@@ -173,6 +173,19 @@ export class WebgpuBackend implements Backend {
     }, kernels);
   }
 
+  /** As {@link append}: resolves once WebGPU has accepted it. */
+  async requantize(call: RequantizeCall): Promise<AppendStatus> {
+    this.#assertUsable();
+    const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
+    const plan = ownPlan(planRequantize(call, pages.marks));
+    if (plan.status.written === 0) return plan.status;
+    const planned = planGpuRequantize(this.#gpu, pages, from, plan);
+    return this.run(async (gpu) => {
+      await gpu.submit('requantize', (encoder) => recordRequantize(gpu, encoder, planned));
+      return plan.status;
+    }, appendKernels(pages.layout));
+  }
+
   async attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): Promise<AttendResult<D>> {
     this.#assertUsable();
     const pages = this.#own(call.pages);
@@ -218,6 +231,18 @@ export class WebgpuBackend implements Backend {
     const planned = planRecordedAppend(this.#gpu, this.#own(call.pages), call);
     this.#assertReady(appendKernels(planned.layout));
     recordQuantize(this.#gpu, encoder, planned);
+  }
+
+  /**
+   * Adds `requantize` to the caller's encoder. Submits nothing and reads nothing back.
+   * @throws Error unless {@link warm} has compiled the kernels; TypeError or RangeError naming what does not fit: nothing is recorded then
+   */
+  recordRequantize(encoder: GPUCommandEncoder, call: RequantizeCall): void {
+    this.#assertUsable();
+    const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
+    const plan = planRequantize(call, pages.marks);
+    this.#assertReady(appendKernels(pages.layout));
+    if (plan.status.written > 0) recordRequantize(this.#gpu, encoder, planGpuRequantize(this.#gpu, pages, from, plan));
   }
 
   /**

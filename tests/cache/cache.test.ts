@@ -142,6 +142,7 @@ test('a backend that answers later serves a cache as well', async () => {
     synchronous: false,
     createPages: (layout, count) => backend.createPages(layout, count),
     append: async (call) => backend.append(call),
+    requantize: async (call) => backend.requantize(call),
     attend: async (call) => backend.attend(call),
     dispose: () => {},
     [Symbol.dispose]: () => {},

@@ -40,6 +40,7 @@ function backendWith(change: (pages: Pages) => Partial<Pages>, onCreate: () => v
       return outer;
     },
     append: async (given) => backend.append(call(given)),
+    requantize: async (given) => backend.requantize({ ...call(given), from: inner.get(given.from)! }),
     attend: async (given) => backend.attend(call(given)),
     dispose: () => {}, [Symbol.dispose]: () => {},
   };

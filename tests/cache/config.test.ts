@@ -90,6 +90,7 @@ function watched(options: Partial<KvCacheOptions>) {
     kind: 'wasm', synchronous: true,
     createPages: (layout, count) => backend.createPages(layout, count),
     append: (call) => (appends.push(call), { written: 1, skipped: 0 }),
+    requantize: (call) => backend.requantize(call),
     attend: (call) => (attends.push(call), { out: new Float32Array(0), lse: new Float32Array(0) }) as never,
     dispose: () => {}, [Symbol.dispose]: () => {},
   };

@@ -179,6 +179,7 @@ test('attendSync is refused by name where the backend answers later', () => {
   const later: Backend = {
     kind: 'webgpu', synchronous: false,
     createPages: (layout, count) => backend.createPages(layout, count), append: (call) => backend.append(call), attend: (call) => backend.attend(call),
+    requantize: (call) => backend.requantize(call),
     dispose: () => {}, [Symbol.dispose]: () => {},
   };
   const cache = new KvCache(later, { ...shape, layers: 1, capacity: 16 });
@@ -194,6 +195,7 @@ test('a layer whose append failed later is not taken for appended to', async () 
     kind: 'webgpu', synchronous: false,
     createPages: (layout, count) => backend.createPages(layout, count),
     append: async (call) => (fails ? Promise.reject(new RangeError('later')) : backend.append(call)),
+    requantize: async (call) => backend.requantize(call),
     attend: async (call) => backend.attend(call),
     dispose: () => {}, [Symbol.dispose]: () => {},
   };

@@ -12,6 +12,7 @@ function watched(synchronous: boolean) {
   const watching: Backend = {
     kind: 'wasm', synchronous,
     createPages: (layout, count) => backend.createPages(layout, count), append: (call) => backend.append(call),
+    requantize: (call) => backend.requantize(call),
     attend: (call) => (calls.push(call), backend.attend(call)),
     dispose: () => {}, [Symbol.dispose]: () => {},
   };

@@ -5,10 +5,12 @@ import type { WebgpuBackend } from '../../src/webgpu/backend.js';
 import { usage } from '../../src/webgpu/constants.js';
 import { testContextLens } from '../attention-parts.js';
 import { assertSameBits } from '../bits.js';
+import { poison } from '../fixture.js';
 import { adapterName, noAdapter } from '../gpu/adapter.js';
 import { openVariant } from '../gpu/variants.js';
 import { testOrders } from '../page-orders.js';
 import { random } from '../random.js';
+import { assertSameTensors, expectedOf, filled, settings, testRequantize } from '../requantize.js';
 import { suite } from '../suite.js';
 
 const test = suite(`parts, ${adapterName}`, { skip: noAdapter });
@@ -20,6 +22,7 @@ test.after(() => backend.dispose());
 
 testContextLens(test, () => backend);
 testOrders(test, () => backend);
+testRequantize(test, () => backend);
 
 function bufferOf(data: Float32Array | Int32Array, more: number = usage.copySrc): GPUBuffer {
   const buffer = backend.device.createBuffer({ size: data.byteLength, usage: usage.storage | usage.copyDst | more });
@@ -122,4 +125,25 @@ test('contexts that cannot be copied, or lie elsewhere than the other tables, ar
   });
   ok((await read(out)).every((value) => value === 0));
   pages.dispose();
+});
+
+test('requantize recorded: the bytes of append, several times in one encoder', async () => {
+  const { k: _k, v: _v, ...how } = settings[1];
+  const made = await Promise.all([4, 5].map((fromBlock) => filled(backend, 'f16', fromBlock, 8, settings[1])));
+  const all = made.map(({ layout: to, count }) => backend.createPages(to, count));
+  for (const [i, pages] of all.entries()) {
+    await pages.import(poison(pages.layout, made[i].count));
+    await backend.warm(pages.layout, { maxSeqlenQ: 1 });
+  }
+  submit((encoder) => {
+    throws(() => backend.recordRequantize(encoder, { ...how, ...made[0].call, from: made[0].from, pages: all[0], fromPages: [9] }), /"fromPages\[0\]" expected an integer from 0 to 5/);
+    for (const [i, pages] of all.entries()) backend.recordRequantize(encoder, { ...how, ...made[i].call, from: made[i].from, pages });
+  });
+  for (const [i, pages] of all.entries()) assertSameTensors(await pages.export(), expectedOf(made[i], 'f16', settings[1]), `call ${i}`);
+  const [other] = made;
+  const unknown = pageLayout({ kvHeads: 3, headDim: 24, blockSize: 8, k: { dtype: 'e5m2' }, v: { dtype: 'int8' } });
+  submit((encoder) => {
+    throws(() => backend.recordRequantize(encoder, { ...other.call, from: other.from, pages: backend.createPages(unknown, 9) }), /expected to be compiled before it is recorded: await backend\.warm/);
+  });
+  for (const pages of [...all, ...made.map(({ from }) => from)]) pages.dispose();
 });

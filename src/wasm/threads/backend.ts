@@ -1,5 +1,5 @@
-import { ownPlan, planAppend } from '../../append.js';
-import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages } from '../../backend.js';
+import { ownPlan, planAppend, planRequantize } from '../../append.js';
+import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages, RequantizeCall } from '../../backend.js';
 import type { PageLayout } from '../../layout.js';
 import { Appender } from '../append.js';
 import { AttendMemory, PARAMS_STRIDE, type OpenCall } from '../attend.js';
@@ -21,8 +21,8 @@ const SMALL = 2 ** 20;
  * The CPU path on several threads: attention is computed by workers, and by the calling thread, in parts that do not
  * change its bits. On a page's main thread, which may not wait, workers do it alone.
  *
- * Operations take effect in the order of their calls. `append` and `copyPages` return at once also while attention is on
- * its way, and are done with what they were given. q, tables and results of `attend` belong to the call until its promise
+ * Operations take effect in the order of their calls. `append`, `requantize` and `copyPages` return at once also while attention
+ * is on its way, and are done with what they were given. q, tables and results of `attend` belong to the call until its promise
  * settles.
  */
 export class ThreadedBackend implements Backend {
@@ -65,13 +65,20 @@ export class ThreadedBackend implements Backend {
     return plan.status;
   }
 
+  requantize(call: RequantizeCall): AppendStatus {
+    const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
+    const plan = planRequantize(call, pages.marks);
+    this.#queue.later(this.#appender.prepareRequantize(this.#bytes(pages), this.#bytes(from), this.#queue.busy ? ownPlan(plan) : plan));
+    return plan.status;
+  }
+
   /** The pages as ours, or an error. */
-  #own(threaded: Pages): WasmPages {
+  #own(threaded: Pages, argument = 'pages'): WasmPages {
     if (threaded instanceof ThreadedPages) {
       const { pages } = threaded;
       if (pages.memory === this.#memory && pages.address > 0) return pages;
     }
-    throw new TypeError('"pages" expected pages that this backend created');
+    throw new TypeError(`"${argument}" expected pages that this backend created`);
   }
 
   /** Where the pages are, also once they were disposed of: the memory is given back after all calls that came before. */
