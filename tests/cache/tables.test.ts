@@ -36,7 +36,7 @@ test('a step takes over the arrays of the one before, and nothing of what stood 
   sequence.truncate(8);
   begin(sequence, 1).abort();
   is(calls[2].blockTable, calls[1].blockTable);
-  equal([...calls[2].blockTable!], [...sequence.blocks, 6, -1, -1, -1]);
+  equal([...calls[2].blockTable!], [...sequence.blocks, 4, -1, -1, -1]);
   equal([...calls[2].seqUsedK], [9]);
   cache.dispose();
 });
