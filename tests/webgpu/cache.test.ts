@@ -148,7 +148,7 @@ test('a checkpoint of scattered pages goes through few buffers', async () => {
   }
   sequences[0].free();
   const before = counts.buffers;
-  is((await cache.checkpoint()).sequences[0].length, 100);
+  is((await cache.checkpoint()).sequences[0].state.length, 100);
   ok(counts.buffers - before <= 8, `${counts.buffers - before} buffers`);
   few.dispose();
 });
