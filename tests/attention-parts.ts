@@ -1,6 +1,7 @@
 /** Keys that lie in several places: attention over each of them alone, and over all, against slow float64, on every backend. */
 import { equal, is, ok, throws } from 'uvu/assert';
-import type { AttendCall, AttendResult, AttentionOptions, Backend, SideOptions } from '../src/index.js';
+import type { AttendCall, AttendResult, AttentionOptions, Backend, PageOrder, SideOptions } from '../src/index.js';
+import { attendParts } from '../src/attend-parts.js';
 import { ATTENTION_BOUND, attentionError } from '../src/files/compare.js';
 import { assertSameBits } from './bits.js';
 import { callOf, fixture, type Fixture } from './fixture.js';
@@ -13,11 +14,12 @@ interface Place {
   readonly blockSize: number;
   readonly k: SideOptions;
   readonly v: SideOptions;
+  readonly order?: PageOrder;
 }
 
 const e4m3fn: SideOptions = { dtype: 'e4m3fn' };
 const f32: SideOptions = { dtype: 'f32' };
-const places: readonly Place[] = [{ blockSize: 16, k: e4m3fn, v: e4m3fn }, { blockSize: 5, k: f32, v: f32 }];
+const places: readonly Place[] = [{ blockSize: 16, k: e4m3fn, v: e4m3fn }, { blockSize: 5, k: f32, v: f32, order: 'NHD' }, { blockSize: 16, k: e4m3fn, v: e4m3fn }];
 
 const [kvHeads, group, headDim] = [2, 3, 24];
 const queryHeads = kvHeads * group;
@@ -40,7 +42,7 @@ export interface SplitCache {
 
 /** Keys split at random, so that some places have none of a sequence's. */
 export async function splitCache(backend: Backend, numbers: Random): Promise<SplitCache> {
-  const ends = kvLens.map((length) => [numbers.integer(length + 1), length]);
+  const ends = kvLens.map((length) => [...[numbers.integer(length + 1), numbers.integer(length + 1)].sort((a, b) => a - b), length]);
   const first = places.map((_, place) => ends.map((end) => (place === 0 ? 0 : end[place - 1])));
   const caches: Fixture[] = [];
   for (const [i, place] of places.entries()) caches.push(await fixture(backend, numbers, { ...place, kvHeads, headDim, kvLens: ends.map((end, s) => end[i] - first[i][s]) }));
@@ -85,6 +87,56 @@ export const attentions: readonly AttentionOptions[] = [
   { causal: false, softcap: 2.5, alibiSlopes: Float32Array.of(0.5, 0.1, -0.01, 0.03, 1, 0) },
   { windowLeft: 100, windowRight: 0x7fffffff, alibiSlopes: Float32Array.of(0.5, 0.1, -0.01, 0.03, 1, 0), sinks: new Float32Array(queryHeads) },
 ];
+
+/** Of all keys. */
+export const wholeRange = (sequence: number): { begin: number; end: number } => ({ begin: 0, end: kvLens[sequence] });
+
+/** @param open gives the backend once the tests run */
+export function testAttendParts(test: Suite, open: () => Backend): void {
+  for (const [index, attention] of attentions.entries()) {
+    test(`keys in three places, merged, against float64: ${JSON.stringify(Object.keys(attention))}`, async () => {
+      const split = await splitCache(open(), random(700 + index));
+      const parts = split.calls(attention);
+      const attending = attendParts(open(), parts, {});
+      is(attending instanceof Promise, !open().synchronous);
+      const { out, lse } = await attending;
+      assertReference(split, { out, lse }, attention, wholeRange, `seed ${700 + index}`);
+      // The result may take the place of q.
+      const q = split.q.slice();
+      const given = { out: q, lse: new Float32Array(lse.length) };
+      const result = await attendParts(open(), parts.map((part) => ({ ...part, q })), given);
+      is(result.out, q);
+      is(result.lse, given.lse);
+      assertSameBits(q, out);
+      assertSameBits(given.lse, lse);
+      for (const { pages } of split.caches) pages.dispose();
+    });
+  }
+
+  test('one part is attention as it is, also in f16; what is refused in several leaves out as it was', async () => {
+    const split = await splitCache(open(), random(710));
+    const parts = split.calls({ windowLeft: 20 });
+    const half = { ...parts[0], out: undefined, outDtype: 'f16' } as const;
+    const expected = await open().attend(half);
+    const out = new Uint16Array(expected.out.length);
+    is((await attendParts(open(), [half], { out })).out, out);
+    assertSameBits(out, expected.out);
+    const results = { out: new Float32Array(out.length).fill(7), lse: new Float32Array(expected.lse.length).fill(7) };
+    const refused: readonly (readonly [number, object, RegExp])[] = [
+      [0, { outDtype: 'f16' }, /"outDtype" expected f32 where keys lie in 3 places, as states are merged in f32, got f16/],
+      [0, { windowLeft: -2 }, /"windowLeft"/],
+      [1, { contextLens: Int32Array.of(1) }, /"contextLens" expected one number per sequence/],
+      [2, { seqUsedK: Int32Array.of(1) }, /"seqUsedK" expected one number per sequence/],
+    ];
+    for (const [place, change, message] of refused) {
+      const changed = parts.map((part, i) => (i === place ? { ...part, ...change } : part));
+      const error = await (async () => attendParts(open(), changed, results))().then(() => undefined, (reason: Error) => reason);
+      throws(() => { if (error) throw error; }, message);
+      ok([...results.out, ...results.lse].every((value) => value === 7));
+    }
+    for (const { pages } of split.caches) pages.dispose();
+  });
+}
 
 /** @param open gives the backend once the tests run */
 export function testContextLens(test: Suite, open: () => Backend): void {

@@ -1,5 +1,5 @@
 /** A cache of random tokens with shuffled pages, and all its unused slots poisoned. */
-import { decode, pageLayout, type AttendCall, type Backend, type CodeArray, type GivenScale, type NhdTensors, type PageLayout, type Pages, type SideLayout, type SideOptions } from '../src/index.js';
+import { decode, pageLayout, type AttendCall, type Backend, type CodeArray, type GivenScale, type NhdTensors, type PageLayout, type PageOrder, type Pages, type SideLayout, type SideOptions } from '../src/index.js';
 import { definitions, valueOf } from './reference/codec.js';
 import type { Random } from './random.js';
 
@@ -11,6 +11,7 @@ export interface FixtureOptions {
   readonly kvLens: readonly number[];
   readonly k?: SideOptions;
   readonly v?: SideOptions;
+  readonly order?: PageOrder;
   /** Given scales, for append and attend. */
   readonly kScale?: GivenScale;
   readonly vScale?: GivenScale;
@@ -69,7 +70,7 @@ function numbersOf(format: string, codes: CodeArray): Float32Array {
 /** Appends random tokens through the backend; synchronous backends only need not wait. */
 export async function fixture(backend: Backend, random: Random, options: FixtureOptions): Promise<Fixture> {
   const { kvHeads, headDim, blockSize, kvLens, kScale, vScale } = options;
-  const layout = pageLayout({ kvHeads, headDim, blockSize, k: options.k, v: options.v });
+  const layout = pageLayout({ kvHeads, headDim, blockSize, k: options.k, v: options.v, order: options.order });
   const blocksOf = kvLens.map((length) => Math.ceil(length / blockSize));
   const count = blocksOf.reduce((sum, blocks) => sum + blocks, 0) + (options.sparePages ?? 3);
   const pages = backend.createPages(layout, count);

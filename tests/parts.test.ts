@@ -1,7 +1,7 @@
 /** Keys in several places, on one thread and on several. */
 import { wasmBackend, type Backend } from '../src/index.js';
 import { ThreadedBackend } from '../src/wasm/threads/backend.js';
-import { testContextLens } from './attention-parts.js';
+import { testAttendParts, testContextLens } from './attention-parts.js';
 import { builds } from './builds.js';
 import { testOrders } from './page-orders.js';
 import { testRequantize } from './requantize.js';
@@ -18,6 +18,7 @@ function testParts(name: string, open: () => Backend): void {
   test.after(() => backend.dispose());
 
   testContextLens(test, () => backend);
+  testAttendParts(test, () => backend);
   testOrders(test, () => backend);
   testRequantize(test, () => backend);
 }

@@ -16,7 +16,7 @@ const NAN_BITS = 0x7fc00000;
 /** Partial results that are kept at a time: a call with more goes in passes. */
 const PARTIAL_BYTES = 2 ** 26;
 /** Lengths in buffers of the caller's, which kernels have no binding for: they are copied into one. */
-export interface LengthTables {
+interface LengthTables {
   readonly seqUsedK: Region;
   readonly contextLens: Region;
 }

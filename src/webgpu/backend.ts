@@ -1,4 +1,5 @@
 import { ownPlan, planAppend, planRequantize } from '../append.js';
+import { checkPartDtypes } from '../attend-parts.js';
 import { newResult, planAttention } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutArray, OutDtype, Pages, RequantizeCall } from '../backend.js';
 import type { FloatArray } from '../formats.js';
@@ -6,6 +7,7 @@ import { checkInteger, type PageLayout } from '../layout.js';
 import { Queue } from '../queue.js';
 import { appendKernels, planGpuRequantize, recordQuantize, recordRequantize } from './append.js';
 import { attendKernels, measureTables, recordAttention, writeLengths, type GpuAttendCall } from './attend.js';
+import { recordParts, type RecordAttendPart } from './attend-parts.js';
 import { Gpu } from './gpu.js';
 import { DECODE_TOKENS, mergeStatesKernel, statusBits, type Kernel } from './kernels.js';
 import { Loss } from './loss.js';
@@ -266,6 +268,18 @@ export class WebgpuBackend implements Backend {
     const planned = planMergeStates(this.#gpu, call);
     this.#assertReady([mergeStatesKernel]);
     recordMerge(this.#gpu, encoder, planned);
+  }
+
+  /**
+   * @internal Adds attention over keys that lie in several places to the caller's encoder: each part's, and what merges them
+   * into `out` and `lse`. Several need the kernel that `warm({ mergeStates: true })` compiles.
+   */
+  recordAttendParts(encoder: GPUCommandEncoder, parts: readonly RecordAttendPart[], results: Pick<RecordAttendCall, 'out' | 'lse'>): void {
+    this.#assertUsable();
+    checkPartDtypes(parts);
+    const planned = parts.map((part) => planRecordedAttend(this.#gpu, this.#own(part.pages), { ...part, ...results }));
+    this.#assertReady([...planned.flatMap((part) => attendKernels(part, this.#gpu)), ...(parts.length > 1 ? [mergeStatesKernel] : [])]);
+    recordParts(this.#gpu, encoder, planned);
   }
 
   #assertReady(kernels: readonly Kernel[]): void {

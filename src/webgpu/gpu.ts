@@ -5,13 +5,16 @@ import { Arena, Readbacks, Scratch, type Region } from './memory.js';
 import { pipelinesOf, type Pipelines } from './pipelines.js';
 import type { Variant } from './variant.js';
 
+/** Results over parts of the keys: two that are merged, and what they give where that is merged on. */
+type StateScratch = 'outA' | 'outB' | 'outC' | 'lseA' | 'lseB' | 'lseC';
+
 /** A device, and what a backend has on it. */
 export class Gpu {
   readonly pipelines: Pipelines;
   readonly arena: Arena;
   readonly readbacks: Readbacks;
   /** Inputs and results of calls whose data comes from and goes to the host, and what cuts hand to the merge. */
-  readonly scratch: { readonly [name in 'key' | 'value' | 'q' | 'out' | 'lse' | 'partials' | 'lengths' | 'page']: Scratch };
+  readonly scratch: { readonly [name in 'key' | 'value' | 'q' | 'out' | 'lse' | 'partials' | 'lengths' | 'page' | StateScratch]: Scratch };
   /** One word, {@link statusBits}. */
   readonly status: GPUBuffer;
   /** The status word, to be bound; and something to bind where a kernel reads nothing. */
@@ -32,6 +35,7 @@ export class Gpu {
     const scratch = (label: string): Scratch => new Scratch(device, label);
     this.scratch = {
       key: scratch('keys'), value: scratch('values'), q: scratch('queries'), out: scratch('outputs'), lse: scratch('lse'), partials: scratch('partial results'), lengths: scratch('lengths'), page: scratch('page'),
+      outA: scratch('part of outputs'), outB: scratch('part of outputs'), outC: scratch('part of outputs'), lseA: scratch('part of lse'), lseB: scratch('part of lse'), lseC: scratch('part of lse'),
     };
     this.status = device.createBuffer({ label: 'fp8-kv status', size: 16, usage: usage.storage | usage.copySrc | usage.copyDst });
     this.statusRegion = { buffer: this.status, offset: 0, size: this.status.size };

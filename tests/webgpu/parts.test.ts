@@ -3,7 +3,7 @@ import { equal, is, ok, throws } from 'uvu/assert';
 import { pageLayout } from '../../src/index.js';
 import type { WebgpuBackend } from '../../src/webgpu/backend.js';
 import { usage } from '../../src/webgpu/constants.js';
-import { testContextLens } from '../attention-parts.js';
+import { assertReference, attentions, splitCache, testAttendParts, testContextLens, wholeRange } from '../attention-parts.js';
 import { assertSameBits } from '../bits.js';
 import { poison } from '../fixture.js';
 import { adapterName, noAdapter } from '../gpu/adapter.js';
@@ -21,6 +21,7 @@ test.before(async () => {
 test.after(() => backend.dispose());
 
 testContextLens(test, () => backend);
+testAttendParts(test, () => backend);
 testOrders(test, () => backend);
 testRequantize(test, () => backend);
 
@@ -146,4 +147,48 @@ test('requantize recorded: the bytes of append, several times in one encoder', a
     throws(() => backend.recordRequantize(encoder, { ...other.call, from: other.from, pages: backend.createPages(unknown, 9) }), /expected to be compiled before it is recorded: await backend\.warm/);
   });
   for (const pages of [...all, ...made.map(({ from }) => from)]) pages.dispose();
+});
+
+test('parts recorded, two layers in one encoder: their keys against float64', async () => {
+  await backend.warm(layout, { maxSeqlenQ: 1, mergeStates: true });
+  for (const [index, attention] of attentions.entries()) {
+    const layers = [await splitCache(backend, random(800 + index)), await splitCache(backend, random(810 + index))];
+    for (const { pages } of layers[0].caches) await backend.warm(pages.layout, { queryHeads: 6 });
+    for (const count of [3, 1]) {
+      const results = layers.map(({ q }) => ({ out: bufferOf(new Float32Array(q.length)), lse: bufferOf(new Float32Array(q.length / 24)) }));
+      submit((encoder) => {
+        for (const [i, { q, calls }] of layers.entries()) {
+          const parts = calls(attention).map((call) => ({ ...call, q: bufferOf(q), queryHeads: 6, outDtype: 'f32' as const }));
+          backend.recordAttendParts(encoder, parts.slice(-count), results[i]);
+        }
+      });
+      for (const [i, split] of layers.entries()) {
+        const actual = { out: await read(results[i].out), lse: await read(results[i].lse) };
+        if (count === 3) assertReference(split, actual, attention, wholeRange, `${Object.keys(attention)}, layer ${i}`);
+        else assertSameBits(actual.out, (await backend.attend(split.calls(attention)[2])).out, 'one part is attention as it is');
+      }
+    }
+    for (const { pages } of layers.flatMap(({ caches }) => caches)) pages.dispose();
+  }
+  equal(await backend.readStatus(), fine);
+});
+
+test('parts that do not fit are refused by name, and kernels that are missing are not compiled while recording', async () => {
+  const other = await openVariant([]);
+  const pages = other.createPages(layout, 1);
+  await other.warm(layout);
+  const buffers = [2 * 8, 2 * 8].map((floats) => other.device.createBuffer({ size: 4 * floats, usage: usage.storage }));
+  const part = { pages, q: buffers[0], queryHeads: 1, cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(2) };
+  const out = buffers[1];
+  const encoder = other.device.createCommandEncoder();
+  throws(() => other.recordAttendParts(encoder, [part, part], { out }), /expected to be compiled before it is recorded: await backend\.warm/);
+  await other.warm(layout, { mergeStates: true });
+  throws(() => other.recordAttendParts(encoder, [part, { ...part, outDtype: 'f16' }], { out }), /"outDtype" expected f32 where keys lie in 2 places/);
+  throws(() => other.recordAttendParts(encoder, [part, { ...part, cuSeqlensQ: Int32Array.of(0, 2) }], { out }), /"parts" expected the same rows, \[1, 1, 8\], in each, got \[2, 1, 8\]/);
+  throws(() => other.recordAttendParts(encoder, [part, part], { out: part.q }), /"out" expected a buffer that is not read/);
+  other.recordAttendParts(encoder, [part, part], { out });
+  other.device.pushErrorScope('validation');
+  other.device.queue.submit([encoder.finish()]);
+  is(await other.device.popErrorScope(), null);
+  other.dispose();
 });
