@@ -15,6 +15,8 @@ export interface ReferenceCall {
   readonly causal?: boolean;
   readonly windowLeft?: number;
   readonly windowRight?: number;
+  /** The first so many keys are seen past any window. */
+  readonly sinkTokens?: number;
   readonly softcap?: number;
   readonly sinks?: ArrayLike<number>;
   readonly alibiSlopes?: ArrayLike<number>;
@@ -22,14 +24,14 @@ export interface ReferenceCall {
 }
 
 export function referenceAttention(call: ReferenceCall): { out: Float64Array; lse: Float64Array } {
-  const { q, queryHeads, kvHeads, headDim, kvLen, contextLen = kvLen, causal = true, windowLeft = -1, windowRight = -1, softcap = 0, softmaxScale = 1 / Math.sqrt(headDim) } = call;
+  const { q, queryHeads, kvHeads, headDim, kvLen, contextLen = kvLen, causal = true, windowLeft = -1, windowRight = -1, sinkTokens = 0, softcap = 0, softmaxScale = 1 / Math.sqrt(headDim) } = call;
   const rows = q.length / (queryHeads * headDim);
   const out = new Float64Array(q.length);
   const lse = new Float64Array(rows * queryHeads);
   for (let i = 0; i < rows; i++) {
     const position = contextLen - rows + i;
     const sees = (j: number): boolean =>
-      (!causal || j <= position) && (windowLeft < 0 || j >= position - windowLeft) && (windowRight < 0 || j <= position + windowRight);
+      (!causal || j <= position) && (windowLeft < 0 || j < sinkTokens || j >= position - windowLeft) && (windowRight < 0 || j <= position + windowRight);
     const keys = Array.from({ length: kvLen }, (_, j) => j).filter(sees);
     for (let h = 0; h < queryHeads; h++) {
       const head = Math.floor(h / (queryHeads / kvHeads));
