@@ -234,4 +234,6 @@ export class PrefixCache {
 }
 
 /** A page of all layers, as it is at the time of the call. */
-const readPage = (pages: readonly Pages[], page: number): Promise<readonly NhdTensors[]> => Promise.all(pages.map((layer) => layer.export(page, 1)));
+async function readPage(pages: readonly Pages[], page: number): Promise<readonly NhdTensors[]> {
+  return Promise.all(pages.map((layer) => layer.export(page, 1)));
+}

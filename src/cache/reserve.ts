@@ -34,7 +34,9 @@ export function checkEntries(entries: readonly StepEntry[], owner: Sequence['cac
     if (seen.has(sequence)) throw new TypeError(`"entries[${index}].sequence" expected each sequence once, got one again`);
     seen.add(sequence);
     if (typeof tokens !== 'object') return { sequence, tokens: checkInteger(tokens, `entries[${index}].tokens`, 0), ids: undefined };
-    return { sequence, tokens: tokens.length, ids: checkIds(tokens, `entries[${index}].tokens`) };
+    const ids = checkIds(tokens, `entries[${index}].tokens`);
+    // A copy: the caller's may change until the step is committed.
+    return { sequence, tokens: ids.length, ids: owner.keyChain && Array.from(ids) };
   });
 }
 
