@@ -35,8 +35,12 @@ export { attendCascade, type CascadeCall } from './cascade.js';
 export { KvCache, type MemoryReport } from './cache/cache.js';
 export type { Checkpoint, RestoredSequence, RestoreReport } from './cache/checkpoint.js';
 export type { KvCacheOptions, LayerConfig } from './cache/config.js';
+export { unstoragePages, type PageStore, type RawStorage } from './cache/page-store.js';
+export type { PrefixCounters, PrefixMatch, PrefixOptions } from './cache/prefix.js';
+export type { ResidualRule } from './cache/residual.js';
 export type { Sequence } from './cache/sequence.js';
 export type { Step, StepAppendOptions, StepAttendOptions, StepEntry, StepRecordOptions } from './cache/step.js';
+export type { TokenIds } from './cache/token-log.js';
 export { pageLayout, type Granularity, type PageLayout, type PageOrder, type PageShape, type SideLayout, type SideOptions } from './layout.js';
 export { recipes, type Quotient, type Recipe, type RecipeName, type ScalePrecision } from './recipe.js';
 export type { GivenScale } from './scale.js';
@@ -55,6 +59,7 @@ export type { LayerOf } from './layouts/row-major.js';
 export type { CacheDtype, FloatArray, FloatDtype, Format, FormatName, Fp8Format } from './formats.js';
 export { allowedPolicies, type Policy } from './policies.js';
 export { presets, type Preset, type PresetName } from './presets.js';
+export { onWarning, type WarningListener } from './warn.js';
 export { DeviceLostError, FormatError, OutOfPagesError, UnsupportedDeviceError, WorkerLostError, type Unmet } from './errors.js';
 export type {
   AppendCall,
