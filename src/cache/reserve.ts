@@ -33,10 +33,10 @@ export function checkEntries(entries: readonly StepEntry[], owner: Sequence['cac
     sequence.assertIdle();
     if (seen.has(sequence)) throw new TypeError(`"entries[${index}].sequence" expected each sequence once, got one again`);
     seen.add(sequence);
-    if (typeof tokens !== 'object') return { sequence, tokens: checkInteger(tokens, `entries[${index}].tokens`, 0), ids: undefined };
-    const ids = checkIds(tokens, `entries[${index}].tokens`);
-    // A copy: the caller's may change until the step is committed.
-    return { sequence, tokens: ids.length, ids: owner.keyChain && Array.from(ids) };
+    if (typeof tokens !== 'object' || tokens === null) return { sequence, tokens: checkInteger(tokens, `entries[${index}].tokens`, 0), ids: undefined };
+    checkIds(tokens, `entries[${index}].tokens`);
+    // The caller's array may hold other tokens by the time that the step is committed.
+    return { sequence, tokens: tokens.length, ids: owner.keyChain && Array.from(tokens) };
   });
 }
 
