@@ -41,6 +41,8 @@ export interface PrefixMatch {
   readonly length: number;
 }
 
+/** A timer that is set to more goes off at once. */
+const MOST_MILLISECONDS = 2 ** 31 - 1;
 /** Pages that are asked for at a time. */
 const FETCHES_AT_ONCE = 4;
 /** Pages on their way to the store, at most: behind a slow one they would take up memory without end. */
@@ -62,7 +64,7 @@ export function checkPrefix(prefix: PrefixOptions, { contiguous, layers, residua
   for (const method of ['get', 'put', 'has'] as const) {
     if (store !== undefined && typeof store?.[method] !== 'function') throw new TypeError(`"prefix.store" expected get, put and has, got ${describe(store)} without ${method}`);
   }
-  checkInteger(storeTimeout, 'prefix.storeTimeout', 1);
+  checkInteger(storeTimeout, 'prefix.storeTimeout', 1, MOST_MILLISECONDS);
   if (contiguous) throw new TypeError('"prefix" expected layout paged: a page of a contiguous cache is a whole sequence, and never full');
   if (residual) throw new TypeError('"prefix" expected a cache without "residual": what is shared is quantized, where the sequence itself would have kept it as it came');
   if (layers.some(({ ring }) => ring)) throw new TypeError('"prefix" expected layers without "slidingWindow": a ring overwrites the pages that would be shared; fork the sequence instead');
