@@ -1,5 +1,6 @@
 import type { Backend, Pages } from '../backend.js';
 import { OutOfPagesError } from '../errors.js';
+import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { WarmOptions, WebgpuBackend } from '../webgpu/backend.js';
 import { BlockPool } from './blocks.js';
@@ -184,7 +185,7 @@ export class KvCache {
 
   /** The prefixes, or an error. */
   #prefixes(method: string): PrefixCache {
-    if (this.#disposed) throw new TypeError('"cache" expected to be in use, got one that was disposed of');
+    this.#assertInUse();
     if (!this.#prefix) throw new TypeError(`"${method}" expected a cache that was made with "prefix"`);
     return this.#prefix;
   }
@@ -200,7 +201,8 @@ export class KvCache {
    *
    * What a store does not give in time, or gives wrong, counts as not found, and a warning says so.
    * @param tokens ids; all but the last may be found
-   * @throws TypeError or RangeError for what are no ids, and where the cache was made without `prefix`
+   * @throws TypeError or RangeError for what are no ids, and where the cache was made without `prefix`; TypeError where it is
+   * disposed of meanwhile
    */
   async matchPrefix(tokens: TokenIds): Promise<PrefixMatch> {
     const prefix = this.#prefixes('matchPrefix');
@@ -211,6 +213,7 @@ export class KvCache {
     this.#arriving++;
     try {
       await prefix.fetch(keys, found, pages);
+      this.#assertInUse();
     } catch (error) {
       pages.pool.releaseAll(found);
       throw error;
@@ -244,11 +247,14 @@ export class KvCache {
   /**
    * Puts a sequence's full pages into the store, as far as their tokens are known and it does not have them: other caches, also of
    * other processes, then find them. Those that have to make room go there by themselves.
+   *
+   * They go as they are at the time of the call; of what was recorded into encoders, submit all before.
    * @returns how many pages went
-   * @throws TypeError where the cache has no store, Error while the sequence is in a step
+   * @throws TypeError for a sequence of another cache, and where the cache has no store; Error while the sequence is in a step
    */
   async storePrefix(sequence: Sequence): Promise<number> {
     const prefix = this.#prefixes('storePrefix');
+    if (!(sequence instanceof Sequence) || sequence.cache !== this) throw new TypeError(`"sequence" expected a sequence of this cache, got ${describe(sequence)}`);
     sequence.assertIdle();
     const { pool } = this.groups[0];
     const keys = [...sequence.tokens.keys];
@@ -272,7 +278,7 @@ export class KvCache {
    * Reads back what all sequences hold, for {@link restore}. It is what they hold at the time of the call; of what was
    * recorded into encoders, that which was submitted. They may go on meanwhile; but pages that are still being read count as
    * shared, so that steps which write into them copy them first.
-   * @throws Error while a step is open
+   * @throws Error while a step is open, or pages are on their way from or to a store
    */
   async checkpoint(): Promise<Checkpoint> {
     this.#assertAtRest('checkpoint');
@@ -294,8 +300,8 @@ export class KvCache {
    *
    * The report says how many tokens each sequence has now and how many are gone: put those through the model again.
    * @param backend stays the caller's, as does the one before
-   * @throws TypeError for a checkpoint that is not of this cache, Error while a step is open (`abort` it), and what the
-   * backend throws where it has no room. The cache is as before then.
+   * @throws TypeError for a checkpoint that is not of this cache, Error while a step is open (`abort` it) or pages are on
+   * their way from or to a store, and what the backend throws where it has no room. The cache is as before then.
    */
   async restore(backend: Backend, checkpoint?: Checkpoint): Promise<RestoreReport> {
     this.#assertAtRest('restore');
@@ -333,8 +339,12 @@ export class KvCache {
     return { sequences, lost: sequences.reduce((sum, { lost }) => sum + lost, 0) };
   }
 
-  #assertAtRest(action: string): void {
+  #assertInUse(): void {
     if (this.#disposed) throw new TypeError('"cache" expected to be in use, got one that was disposed of');
+  }
+
+  #assertAtRest(action: string): void {
+    this.#assertInUse();
     const busy = [...this.live].filter(({ isInStep }) => isInStep).length;
     if (this.#arriving > 0) throw new Error(`"${action}" expected no pages on their way from or to a store, got some: await matchPrefix and storePrefix first`);
     if (busy > 0) throw new Error(`"${action}" expected no open step, got ${busy} sequences in one: commit or abort it first`);
