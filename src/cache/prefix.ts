@@ -99,7 +99,11 @@ export class PrefixCache {
   readonly #counters = { hits: 0, misses: 0, evictions: 0, stored: 0, fetched: 0 };
   /** Keys of pages that the store has. */
   readonly #known = new Set<string>();
+  /** Keys under which the store has something else. */
+  readonly #spoiled = new Set<string>();
   readonly #onTheirWay = new Set<Promise<unknown>>();
+  /** Pages on their way, and those that the store has not answered for in time: it may hold them still. */
+  #unanswered = 0;
 
   constructor({ model, store, storeTimeout = 2000 }: PrefixOptions, { blockSize, layers }: Pick<ResolvedCache, 'blockSize' | 'layers'>) {
     this.chain = new KeyChain(JSON.stringify(['fp8-kv prefix 1', model, blockSize, layers.map(layerOrigin)]), blockSize);
@@ -163,6 +167,7 @@ export class PrefixCache {
     try {
       return decodePage(value, key, pages.map(({ layout }) => layout));
     } catch (error) {
+      this.#spoiled.add(key);
       warn(`the page store gave something else for page ${key}, which is computed instead: ${reasonOf(error)}`);
       return undefined;
     }
@@ -191,7 +196,7 @@ export class PrefixCache {
   evicted(page: number, key: string, pages: readonly Pages[]): void {
     this.#counters.evictions++;
     if (this.#store === undefined || this.#known.delete(key)) return;
-    if (this.#onTheirWay.size >= MOST_ON_THEIR_WAY) {
+    if (this.#unanswered >= MOST_ON_THEIR_WAY) {
       warn(`page ${key} is not stored: ${MOST_ON_THEIR_WAY} pages are on their way to the page store already`);
       return;
     }
@@ -200,18 +205,38 @@ export class PrefixCache {
 
   /** @returns whether it is there */
   #put(store: PageStore, key: string, tensors: Promise<readonly NhdTensors[]>): Promise<boolean> {
-    const done = tensors
-      .then((page) => within(this.#timeout, store.put(key, encodePage(key, page))))
-      .then(() => {
-        this.#counters.stored++;
-        return true;
-      })
-      .catch((error: unknown) => {
-        warn(`the page store did not take page ${key}: ${reasonOf(error)}`);
-        return false;
-      });
+    const done = this.#send(store, key, tensors);
     this.#onTheirWay.add(done);
     return done.finally(() => this.#onTheirWay.delete(done));
+  }
+
+  async #send(store: PageStore, key: string, tensors: Promise<readonly NhdTensors[]>): Promise<boolean> {
+    const answered = (): void => void this.#unanswered--;
+    let answer: Promise<void> | undefined;
+    this.#unanswered++;
+    try {
+      const value = encodePage(key, await tensors);
+      answer = store.put(key, value);
+      await within(this.#timeout, answer);
+      this.#counters.stored++;
+      this.#spoiled.delete(key);
+      return true;
+    } catch (error) {
+      warn(`the page store did not take page ${key}: ${reasonOf(error)}`);
+      return false;
+    } finally {
+      void Promise.resolve(answer).then(answered, answered);
+    }
+  }
+
+  /** Where the store does not say, it gets the page: if it is not well, a warning comes of that. */
+  async #has(store: PageStore, key: string): Promise<boolean> {
+    if (this.#spoiled.has(key)) return false;
+    try {
+      return await within(this.#timeout, store.has(key));
+    } catch {
+      return false;
+    }
   }
 
   /** Stores the pages that have keys and are not there. @returns how many went */
@@ -220,8 +245,7 @@ export class PrefixCache {
     if (store === undefined) throw new TypeError('"prefix.store" expected a store to put pages into, got undefined');
     let went = 0;
     for (const [index, key] of keys.entries()) {
-      if (this.#known.has(key)) continue;
-      const there = await within(this.#timeout, store.has(key)).catch(() => false);
+      const there = await this.#has(store, key);
       if (!there && !(await this.#put(store, key, readPage(pages, blocks[index])))) break;
       if (!there) went++;
       this.#known.add(key);
@@ -235,7 +259,7 @@ export class PrefixCache {
   }
 }
 
-/** A page of all layers, as it is at the time of the call. */
+/** A page of all layers, as it is at the time of the call. What goes wrong comes through the promise: a step may be under way. */
 async function readPage(pages: readonly Pages[], page: number): Promise<readonly NhdTensors[]> {
   return Promise.all(pages.map((layer) => layer.export(page, 1)));
 }
