@@ -1,5 +1,5 @@
 /** The runner joined with a KvCache: one sequence that tokens are fed to. */
-import { KvCache, type Backend, type FormatName, type Granularity, type Sequence } from '../src/index.js';
+import { KvCache, type Backend, type FormatName, type Granularity, type Sequence, type TokenIds } from '../src/index.js';
 import type { LlamaRunner } from './llama.js';
 
 /** A way to keep keys and values. */
@@ -18,6 +18,17 @@ export const variants: readonly Variant[] = [
   { name: 'e5m2, token-head', dtype: 'e5m2', granularity: 'token-head' },
   { name: 'int8, token-head', dtype: 'int8', granularity: 'token-head' },
 ];
+
+/** Feeds tokens to a sequence and gives their logits: [tokens, vocab], a view until the next call. */
+export async function feed(runner: LlamaRunner, cache: KvCache, sequence: Sequence, tokens: TokenIds): Promise<Float32Array> {
+  using step = cache.begin([{ sequence, tokens }]);
+  const logits = await runner.forward(tokens, sequence.length, {
+    append: async (layer, key, value) => void (await step.append(layer, key, value)),
+    attend: async (layer, q, out) => void (await step.attend(layer, q, { out })),
+  });
+  step.commit();
+  return logits;
+}
 
 export class CachedModel {
   readonly cache: KvCache;
@@ -44,14 +55,8 @@ export class CachedModel {
   }
 
   /** Feeds tokens and gives their logits: [tokens, vocab], a view until the next call. */
-  async feed(tokens: ArrayLike<number>): Promise<Float32Array> {
-    using step = this.cache.begin([{ sequence: this.#sequence, tokens: tokens.length }]);
-    const logits = await this.runner.forward(tokens, this.length, {
-      append: async (layer, key, value) => void (await step.append(layer, key, value)),
-      attend: async (layer, q, out) => void (await step.attend(layer, q, { out })),
-    });
-    step.commit();
-    return logits;
+  feed(tokens: TokenIds): Promise<Float32Array> {
+    return feed(this.runner, this.cache, this.#sequence, tokens);
   }
 
   dispose(): void {

@@ -6,7 +6,8 @@ export interface Generation {
   readonly tokensPerSecond: number;
 }
 
-function largest(logits: Float32Array): number {
+/** The likeliest token. */
+export function largest(logits: Float32Array): number {
   let best = 0;
   for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
   return best;

@@ -2,6 +2,9 @@
  * A real model through an f32 cache and through caches of 8 bits: what it says, what that costs and what it saves.
  *
  *   npm run demo -- [--model DIR] [--prompt TEXT] [--tokens N] [--text FILE] [--limit TOKENS] [--backend auto|webgpu|wasm]
+ *   npm run demo -- --share-prefix [--model DIR] [--backend auto|webgpu|wasm]
+ *
+ * The second shows two prompts that begin alike: what the first has computed, the second finds.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
@@ -14,6 +17,8 @@ import { readCheckpoint } from './checkpoint.js';
 import { generate } from './generate.js';
 import { LlamaRunner } from './llama.js';
 import { measure } from './measure.js';
+import { sharePrefix } from './share-prefix.js';
+import { table } from './table.js';
 import { readTokenizer, type Tokenizer } from './tokenizer.js';
 
 const { values: options } = parseArgs({
@@ -24,6 +29,7 @@ const { values: options } = parseArgs({
     text: { type: 'string' },
     limit: { type: 'string', default: 'Infinity' },
     backend: { type: 'string', default: 'auto' },
+    'share-prefix': { type: 'boolean', default: false },
   },
 });
 
@@ -40,13 +46,6 @@ async function chosenBackend(): Promise<{ backend: Backend; reason: string }> {
   let reason = '';
   const backend = await openBackend({ prefer: options.backend === 'wasm' ? 'wasm' : undefined, onChoice: (choice) => ({ reason } = choice) });
   return { backend, reason };
-}
-
-/** A table: the first column to the left, the others to the right. */
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column].length)));
-  const line = (cells: readonly string[]) => cells.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[column]))).join('  ');
-  return [line(head), ...rows.map(line)].join('\n');
 }
 
 /** Continues the prompt through every cache and shows where each leaves the first one's text. */
@@ -79,6 +78,34 @@ function evaluationText(): string | undefined {
   return readFileSync(file, 'utf8');
 }
 
+/** What the model says through every cache, what that costs and what it saves. */
+async function compareCaches(): Promise<void> {
+  const models = variants.map((variant) => new CachedModel(backend, runner, variant));
+  const speeds = await showTexts(models, tokenizer);
+
+  const bytesPerToken = models.map(({ cache }) => cache.memory.bytesPerToken);
+  const saved = (i: number): string => `${(bytesPerToken[0] / bytesPerToken[i]).toFixed(2)}×`;
+  const text = evaluationText();
+  if (text === undefined) {
+    console.log(`\nno eval.txt in ${options.model}: --text FILE measures perplexity and KL\n`);
+    console.log(table(['cache', 'bytes/token', 'saves', 'tokens/s'], models.map((_, i) => [variants[i].name, `${bytesPerToken[i]}`, saved(i), speeds[i].toFixed(0)])));
+  } else {
+    const ids = tokenizer.encode(text).slice(1, 1 + positive('limit'));
+    const windows = Math.ceil(ids.length / runner.maxTokens);
+    console.log(`\n${ids.length} tokens of text in windows of ${runner.maxTokens}, through ${models.length} caches:`);
+    const bar = new SingleBar({ format: '{bar} {percentage} % | {value} of {total} windows | {eta} s left', stopOnComplete: true, clearOnComplete: true });
+    bar.start(windows * models.length, 0);
+    const qualities = await measure(models, ids, tokenizer.bos, () => bar.increment());
+    bar.stop();
+    const rows = qualities.map(({ perplexity, kl, agreement, tokensPerSecond }, i) => [
+      variants[i].name, `${bytesPerToken[i]}`, saved(i), perplexity.toFixed(3), i === 0 ? '–' : kl.toExponential(1), `${(100 * agreement).toFixed(2)} %`,
+      tokensPerSecond.toFixed(0), speeds[i].toFixed(0),
+    ]);
+    console.log(table(['cache', 'bytes/token', 'saves', 'perplexity', 'mean KL', 'top-1 as f32', 'prefill tokens/s', 'decode tokens/s'], rows));
+  }
+  for (const model of models) model.dispose();
+}
+
 const { backend, reason } = await chosenBackend();
 const started = performance.now();
 const checkpoint = readCheckpoint(options.model);
@@ -88,28 +115,6 @@ const { layers, queryHeads, kvHeads, headDim, context } = runner.config;
 console.log(`model     ${basename(resolve(options.model))}: ${layers} layers, ${queryHeads} query and ${kvHeads} KV heads of ${headDim}, context ${context}`);
 console.log(`backend   ${backend.kind}: ${reason} (model loaded in ${Math.round(performance.now() - started)} ms)`);
 
-const models = variants.map((variant) => new CachedModel(backend, runner, variant));
-const speeds = await showTexts(models, tokenizer);
-
-const bytesPerToken = models.map(({ cache }) => cache.memory.bytesPerToken);
-const saved = (i: number): string => `${(bytesPerToken[0] / bytesPerToken[i]).toFixed(2)}×`;
-const text = evaluationText();
-if (text === undefined) {
-  console.log(`\nno eval.txt in ${options.model}: --text FILE measures perplexity and KL\n`);
-  console.log(table(['cache', 'bytes/token', 'saves', 'tokens/s'], models.map((_, i) => [variants[i].name, `${bytesPerToken[i]}`, saved(i), speeds[i].toFixed(0)])));
-} else {
-  const ids = tokenizer.encode(text).slice(1, 1 + positive('limit'));
-  const windows = Math.ceil(ids.length / runner.maxTokens);
-  console.log(`\n${ids.length} tokens of text in windows of ${runner.maxTokens}, through ${models.length} caches:`);
-  const bar = new SingleBar({ format: '{bar} {percentage} % | {value} of {total} windows | {eta} s left', stopOnComplete: true, clearOnComplete: true });
-  bar.start(windows * models.length, 0);
-  const qualities = await measure(models, ids, tokenizer.bos, () => bar.increment());
-  bar.stop();
-  const rows = qualities.map(({ perplexity, kl, agreement, tokensPerSecond }, i) => [
-    variants[i].name, `${bytesPerToken[i]}`, saved(i), perplexity.toFixed(3), i === 0 ? '–' : kl.toExponential(1), `${(100 * agreement).toFixed(2)} %`,
-    tokensPerSecond.toFixed(0), speeds[i].toFixed(0),
-  ]);
-  console.log(table(['cache', 'bytes/token', 'saves', 'perplexity', 'mean KL', 'top-1 as f32', 'prefill tokens/s', 'decode tokens/s'], rows));
-}
-for (const model of models) model.dispose();
+if (options['share-prefix']) await sharePrefix(backend, runner, tokenizer, evaluationText());
+else await compareCaches();
 backend.dispose();

@@ -1,0 +1,35 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { equal, is, match } from 'uvu/assert';
+import { readCheckpoint } from '../../demo/checkpoint.js';
+import { LlamaRunner } from '../../demo/llama.js';
+import { compareSharing, promptsOf } from '../../demo/share-prefix.js';
+import { readTokenizer } from '../../demo/tokenizer.js';
+import { wasmBackend } from '../../src/index.js';
+import { suite } from '../suite.js';
+
+const test = suite('demo/share-prefix');
+
+test('the second prompt computes its own end only, and goes on as it would alone', async () => {
+  const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
+  const runner = new LlamaRunner(readCheckpoint(orator));
+  const prompts = promptsOf(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000), readTokenizer(orator), runner);
+  const backend = wasmBackend();
+  const { alone, shared, counters } = await compareSharing(backend, runner, prompts);
+  equal(alone.map(({ found, computed }) => [found, computed]), [[0, 217], [0, 223]]);
+  equal(shared.map(({ found, computed }) => [found, computed]), [[0, 217], [208, 15]]);
+  equal(shared.map(({ tokens }) => tokens), alone.map(({ tokens }) => tokens));
+  equal(counters, { hits: 13, misses: 13, evictions: 0, stored: 0, fetched: 0 });
+  backend.dispose();
+});
+
+test('npm run demo -- --share-prefix shows that, with the counters', () => {
+  const main = fileURLToPath(new URL('../../demo/main.ts', import.meta.url));
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', main, '--share-prefix', '--backend', 'wasm'], { encoding: 'utf8' });
+  is(status, 0, stderr);
+  match(stdout, /two prompts of 217 and 223 tokens, the first 209 of them the same, through one cache/);
+  match(stdout, /^second +208 +15 +[\d.]+ +[\d.]+$/m);
+  match(stdout, 'pages: 13 hits, 13 misses, 0 evictions, 0 stored, 0 fetched');
+  match(stdout, 'both go on with the same 24 tokens as without sharing');
+});
