@@ -45,7 +45,7 @@ async function withTimeout(name: string, seconds: number, body: Body): Promise<v
 export const watcher = { began: async (_test: string, _seconds: number): Promise<void> => {} };
 
 export interface SuiteOptions {
-  /** Why its tests cannot run here: there is no adapter. They count as skipped, or as failed where `REQUIRE_GPU=1`. */
+  /** Why its tests cannot run here: there is no adapter, or no Redis. They count as skipped, or as failed where `REQUIRE_GPU=1`. */
   readonly skip?: string;
 }
 
