@@ -22,11 +22,11 @@ const NEW_TOKENS = 24;
 const END_TOKENS = 24;
 const endings = [' And the captain said:', ' But the Senate, and the people of the States, have'];
 
-export const cacheWithPrefix = (backend: Backend, { layers, queryHeads, kvHeads, headDim, context }: LlamaRunner['config']): KvCache =>
+const cacheWithPrefix = (backend: Backend, { layers, queryHeads, kvHeads, headDim, context }: LlamaRunner['config']): KvCache =>
   new KvCache(backend, { layers, queryHeads, kvHeads, headDim, capacity: 2 * context, prefix: { model: 'demo' } });
 
 /** Greedy continuation of a prompt by a sequence of its own, which begins with what the cache has of it. */
-export async function answer(runner: LlamaRunner, cache: KvCache, prompt: readonly number[]): Promise<Answer> {
+async function answer(runner: LlamaRunner, cache: KvCache, prompt: readonly number[]): Promise<Answer> {
   const start = performance.now();
   const { sequence, length: found } = await cache.matchPrefix(prompt);
   const { vocab } = runner.config;
