@@ -1,6 +1,7 @@
-/** What a user reads first is what must run: every example of the README, on the built package. */
+/** What a user reads first is what must run: every example of README.md and of docs/, on the built package. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { is, match } from 'uvu/assert';
@@ -8,43 +9,61 @@ import { noAdapter } from './gpu/adapter.js';
 import { adapterEnvironment } from './gpu/environment.js';
 import { suite } from './suite.js';
 
-const test = suite('README');
+interface Example {
+  readonly name: string;
+  readonly prints: readonly RegExp[];
+  readonly needsGpu?: boolean;
+}
+
+/** The examples of each document, in their order. */
+const documents: { readonly [file: string]: readonly Example[] } = {
+  'README.md': [
+    { name: 'the cache', prints: [/^2 and 5 tokens, 6528 bytes each\n$/] },
+    { name: 'the operations', prints: [/^1 Float32Array\(2\) \[ 0.6931\d*, 1.0986\d* \]\n$/] },
+    { name: 'on a GPU', prints: [/^3 tokens\n$/], needsGpu: true },
+    {
+      name: 'the codec',
+      prints: [/Uint8Array\(4\) \[ 56, 128, 126, 127 \]/, /Float32Array\(4\) \[ 1, -0, 448, NaN \]/, /Float32Array\(2\) \[ 0.140625, 0.283482\d* \]/],
+    },
+  ],
+  'docs/sharing.md': [
+    { name: 'in one process', prints: [/^0 tokens found, 103 computed\n96 tokens found, 8 computed\n{ hits: 6, misses: 6, evictions: 0, stored: 0, fetched: 0 }\n$/] },
+    { name: 'in several processes', prints: [/^2 pages stored\n32 tokens found\n$/] },
+    { name: 'a context on several machines', prints: [/^as on one machine\n$/] },
+  ],
+};
+
 const root = fileURLToPath(new URL('..', import.meta.url));
-const examples = [...readFileSync(join(root, 'README.md'), 'utf8').matchAll(/^```js\n(.*?)^```$/gms)].map(([, code]) => code);
 
-test('has its four examples', () => {
-  is(examples.length, 4);
-});
-
-/** Runs an example in a file inside the package, where `fp8-kv` is the package itself. */
-function run(code: string, name: string, env = process.env): string {
+/** Runs an example in a file inside the package, where `fp8-kv` is the package itself, and in a folder of its own. */
+function run(code: string, name: string, env: NodeJS.ProcessEnv): string {
   const folder = join(root, 'build', 'readme');
   const file = join(folder, `${name}.mjs`);
+  const cwd = mkdtempSync(join(tmpdir(), 'fp8-kv-'));
   mkdirSync(folder, { recursive: true });
   writeFileSync(file, code);
   try {
-    return execFileSync(process.execPath, [file], { encoding: 'utf8', env });
+    return execFileSync(process.execPath, [file], { encoding: 'utf8', env, cwd });
   } finally {
     rmSync(file);
+    rmSync(cwd, { recursive: true });
   }
 }
 
-test('the cache', () => {
-  match(run(examples[0], 'cache'), /^2 and 5 tokens, 6528 bytes each\n$/);
-});
+for (const document of ['README.md', ...readdirSync(join(root, 'docs')).map((file) => `docs/${file}`)]) {
+  const expected = documents[document] ?? [];
+  const examples = [...readFileSync(join(root, document), 'utf8').matchAll(/^```js\n(.*?)^```$/gms)].map(([, code]) => code);
+  const test = suite(document);
 
-test('the operations', () => {
-  match(run(examples[1], 'operations'), /^1 Float32Array\(2\) \[ 0.6931\d*, 1.0986\d* \]\n$/);
-});
+  test(`has as many examples as are run (${expected.length})`, () => {
+    is(examples.length, expected.length);
+  });
 
-test('on a GPU', async () => {
-  if (noAdapter && process.env.REQUIRE_GPU !== '1') return;
-  match(run(examples[2], 'gpu', await adapterEnvironment()), /^3 tokens\n$/);
-});
-
-test('the codec', () => {
-  const output = run(examples[3], 'codec');
-  match(output, 'Uint8Array(4) [ 56, 128, 126, 127 ]');
-  match(output, 'Float32Array(4) [ 1, -0, 448, NaN ]');
-  match(output, /Float32Array\(2\) \[ 0.140625, 0.283482\d* \]/);
-});
+  for (const [index, { name, prints, needsGpu }] of expected.entries()) {
+    test(name, async () => {
+      if (needsGpu && noAdapter && process.env.REQUIRE_GPU !== '1') return;
+      const output = run(examples[index], name.replaceAll(' ', '-'), needsGpu ? await adapterEnvironment() : process.env);
+      for (const expression of prints) match(output, expression);
+    });
+  }
+}
