@@ -131,18 +131,22 @@ export class PageGroup {
     return this.sinkPages + (this.kind === 'ring' ? Math.min(blocks, this.ringPages) : blocks);
   }
 
+  /** Up to where tokens lie in pages that are held, and in none that those before them lie in: a ring comes round. */
+  #heldEnd(held: Held, begin: number, end: number): number {
+    if (this.kind !== 'ring') return Math.min(end, this.start(held) + held.pages.length * this.blockSize);
+    const first = Math.max(begin, this.sinkTokens);
+    return Math.min(end, first - this.placeOf(held, first) + this.ringPages * this.blockSize);
+  }
+
   /** Pages that a step would take: new ones, and one for each that it writes into and others hold too. */
   pagesNeeded(before: Held, { floor, begin, end }: Growth): number {
-    const held = this.#remaining(before, floor);
-    const { length } = held.pages;
     if (begin >= end) return 0;
-    let need = Math.max(0, this.#pagesFor(held, end) - length);
-    let token = begin;
-    // However many tokens there are, only so many pages are there to be written into.
-    for (let run = 0; run < length && token < end; run++, token = this.#runEnd(held, token, end)) {
+    const held = this.#remaining(before, floor);
+    let need = Math.max(0, this.#pagesFor(held, end) - held.pages.length);
+    const last = this.#heldEnd(held, begin, end);
+    for (let token = begin; token < last; token = this.#runEnd(held, token, last)) {
       const page = held.pages[this.pageOf(held, token)];
-      if (page === undefined) break;
-      if (this.pool.isShared(page)) need++;
+      if (page !== undefined && this.pool.isShared(page)) need++;
     }
     return need;
   }

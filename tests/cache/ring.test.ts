@@ -153,6 +153,27 @@ test('forks overwrite pages of their own', () => {
   assertSameBits(answer(cache, sequence), before, 'the first, alone');
 });
 
+test('a step that comes round needs pages for what others hold there, each once', () => {
+  const cache = cacheOf({ blockSize: 4 });
+  const sequence = cache.createSequence();
+  grow(cache, sequence, 16, 4);
+  const twin = sequence.fork();
+  // One new page, and one in place of the first.
+  throws(() => cache.begin([{ sequence, tokens: 8 }]), (error: unknown) => error instanceof OutOfPagesError && error.need === 2 && error.have === 1);
+  twin.free();
+  grow(cache, sequence, 8);
+
+  const narrow = cacheOf({ blockSize: 4, slidingWindow: 1, chunk: 8, sinkTokens: 4, sequences: 2 });
+  const first = narrow.createSequence();
+  grow(narrow, first, 8, 6);
+  const second = first.fork();
+  grow(narrow, narrow.createSequence(), 1);
+  is(narrow.freePages, 2);
+  // Eight tokens begin in the middle of one of the ring's two pages, and end there.
+  grow(narrow, second, 8);
+  is(narrow.freePages, 0);
+});
+
 test('an aborted step leaves what rows see, and takes from what can be cut', () => {
   const cache = cacheOf();
   const sequence = cache.createSequence();
