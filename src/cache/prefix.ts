@@ -92,6 +92,9 @@ export interface PrefixPages {
   readonly pages: readonly Pages[];
 }
 
+/** What a store gave, to be decoded: undefined where it is something else. */
+type Given = (into: PrefixPages) => readonly NhdTensors[] | undefined;
+
 export class PrefixCache {
   readonly chain: KeyChain;
   readonly #store: PageStore | undefined;
@@ -144,15 +147,12 @@ export class PrefixCache {
     while (found.length < keys.length) {
       const batch = keys.slice(found.length, found.length + FETCHES_AT_ONCE);
       const values = await Promise.all(batch.map((key) => this.#get(store, key)));
-      for (const [i, key] of batch.entries()) {
-        const tensors = values[i];
-        if (tensors === undefined || !(await this.#take(key, tensors(into), found, into))) return;
-      }
+      for (const [i, key] of batch.entries()) if (!(await this.#take(key, values[i], found, into))) return;
     }
   }
 
   /** What the store has of a key, to be decoded; undefined where that is nothing, or cannot be had. */
-  async #get(store: PageStore, key: string): Promise<((into: PrefixPages) => readonly NhdTensors[] | undefined) | undefined> {
+  async #get(store: PageStore, key: string): Promise<Given | undefined> {
     try {
       const value = await within(this.#timeout, store.get(key));
       if (value === undefined || value === null) return undefined;
@@ -173,16 +173,17 @@ export class PrefixCache {
     }
   }
 
-  /** Puts a page from the store into the cache. */
-  async #take(key: string, tensors: readonly NhdTensors[] | undefined, found: number[], { pool, pages }: PrefixPages): Promise<boolean> {
-    if (tensors === undefined) return false;
+  /** The page of the cache, which may have it behind one that it lacks, or that of the store, put into the cache. */
+  async #take(key: string, given: Given | undefined, found: number[], into: PrefixPages): Promise<boolean> {
+    const { pool, pages } = into;
     const there = pool.find(key);
     if (there !== undefined) {
       pool.share(there);
       found.push(there);
       return true;
     }
-    if (pool.free === 0) return false;
+    const tensors = given?.(into);
+    if (tensors === undefined || pool.free === 0) return false;
     const page = pool.take();
     found.push(page);
     await Promise.all(pages.map((layer, index) => layer.import(tensors[index], page)));
