@@ -6,8 +6,8 @@ import { describe } from '../formats.js';
  * new tokens only the last stay, so that between `residual` and `residual + blockSize − 1` tokens are as they came.
  *
  * `huggingface`: the rule of the `residual_length` of Hugging Face's quantized cache. The first tokens of a sequence are
- * quantized, all of them. Those that come later stay, until a step begins with `residual − 1` of them or more: they and the
- * tokens of that step are quantized once it is over.
+ * quantized, all of them. Those that come later stay, until a step begins with `residual − 1` of them or more, and with one at
+ * least: they and the tokens of that step are quantized once it is over. So 1 is as 2.
  */
 export type ResidualRule = 'page' | 'huggingface';
 
@@ -48,7 +48,8 @@ function quantizePages({ quantized, length }: ResidualState, added: number, { to
 function quantizeAll({ quantized, length, due }: ResidualState, added: number, { tokens }: Residual): ResidualNext {
   if (length === 0) return { quantized: added, due: false };
   const kept = due ? length : quantized;
-  return { quantized: kept, due: length - kept + 1 >= tokens };
+  const before = length - kept;
+  return { quantized: kept, due: before > 0 && before + 1 >= tokens };
 }
 
 /** @param added new tokens, 1 at least */
@@ -56,11 +57,15 @@ export function quantizeNext(state: ResidualState, added: number, residual: Resi
   return residual.rule === 'page' ? quantizePages(state, added, residual) : quantizeAll(state, added, residual);
 }
 
-/** Tokens that one sequence keeps as they came, at most, and those that a step adds to them. */
-export function residualRoom({ rule, tokens, blockSize }: Residual, chunk: number): number {
+/**
+ * Pages for the tokens that one sequence keeps as they came, at most, and for those that a step adds to them.
+ * @param longest tokens of a sequence, at most
+ */
+export function residualRoom({ rule, tokens, blockSize }: Residual, chunk: number, longest: number): number {
   const pages = (count: number): number => Math.ceil(count / blockSize);
   // A step's new tokens go into pages of their own where all others leave: those are given back when it is committed.
   if (rule === 'page') return 2 * pages(tokens + blockSize - 1);
   // One step may overflow, the next then finds them due, and so there are two beside the new one.
-  return pages(tokens - 2 + 2 * chunk) + pages(chunk);
+  // All of them together are no more than the sequence has, in two runs of pages.
+  return Math.min(pages(Math.max(0, tokens - 2) + 2 * chunk) + pages(chunk), pages(longest) + 1);
 }

@@ -64,10 +64,10 @@ export function planStores(cache: ResolvedCache): StorePlans {
     return number;
   };
   const stores = cache.layers.map((layer, index): StorePlan => ({ layer: index, kind: 'codes', layout: layer.layout, group: groupOf(shapeOf(layer, cache)) }));
-  const { residual, chunk = 1, sequences } = cache;
+  const { residual, chunk = 1, sequences, context, limited } = cache;
   if (residual) {
     const { blockSize } = residual;
-    const shape: GroupShape = { kind: 'residual', blockSize, pageCount: sequences * residualRoom(residual, chunk), capacity: Infinity, window: Infinity, sinkTokens: 0, late: false };
+    const shape: GroupShape = { kind: 'residual', blockSize, pageCount: sequences * residualRoom(residual, chunk, limited ? context : Infinity), capacity: Infinity, window: Infinity, sinkTokens: 0, late: false };
     for (const [index, layer] of cache.layers.entries()) if (layer.residual) stores.push({ layer: index, kind: 'residual', layout: layer.residual, group: groupOf(shape) });
   }
   return { groups, stores };
