@@ -41,6 +41,7 @@ export type { ResidualRule } from './cache/residual.js';
 export type { Sequence } from './cache/sequence.js';
 export type { Step, StepAppendOptions, StepAttendOptions, StepEntry, StepRecordOptions } from './cache/step.js';
 export type { TokenIds } from './cache/token-log.js';
+export { HuggingFaceCache, type HuggingFaceCacheOptions, type HuggingFaceLayer, type HuggingFaceTensor } from './huggingface.js';
 export { pageLayout, type Granularity, type PageLayout, type PageOrder, type PageShape, type SideLayout, type SideOptions } from './layout.js';
 export { recipes, type Quotient, type Recipe, type RecipeName, type ScalePrecision } from './recipe.js';
 export type { GivenScale } from './scale.js';

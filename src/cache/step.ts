@@ -8,6 +8,7 @@ import type { RecordAttendCall } from '../webgpu/record.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
 import type { GroupReservation } from './groups.js';
 import { flushOf, type Flush } from './flush.js';
+import { readRows, type Rows } from './rows.js';
 import type { Sequence, SequenceState } from './sequence.js';
 import type { LayerStores, Stores } from './stores.js';
 import type { PartTables, StepTables, TableStore } from './tables.js';
@@ -282,6 +283,11 @@ export class Step {
       vScale: vDescale === undefined ? given?.vScale : undefined,
     }));
     return attendParts(this.#cache.backend, calls, { out, lse });
+  }
+
+  /** @internal all tokens of the step's first sequence in a layer that was appended to and keeps all, on a backend that answers at once */
+  readRows(layer: number): Rows {
+    return readRows(this.#layer(layer), this.#reservations[0].groups.map(({ after }) => after));
   }
 
   /**

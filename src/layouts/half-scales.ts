@@ -1,4 +1,4 @@
-/** Scales that are kept as f16, as the f32 words of pages: every bit of one is found again in the other, NaN's too. */
+/** Numbers of f16, scales that are kept as such among them, as f32 words: every bit of one is found again in the other, NaN's too. */
 import { describe } from '../formats.js';
 
 const f32 = new Float32Array(1);
@@ -27,12 +27,17 @@ function narrowBits(bits: number): number {
   return sign | (f32[0] * 2 ** 24);
 }
 
+/** Numbers of f16, by their bits, as f32. */
+export function widenHalves(bits: Uint16Array): Float32Array {
+  const values = new Float32Array(bits.length);
+  new Uint32Array(values.buffer).set(Uint32Array.from(bits, widenBits));
+  return values;
+}
+
 /** Scales of ferrum's `KvCacheQuant`, f16 bits, as f32. */
 export function ferrumScales(bits: Uint16Array): Float32Array {
   if (!(bits instanceof Uint16Array)) throw new TypeError(`"bits" expected a Uint16Array (f16), got ${describe(bits)}`);
-  const scales = new Float32Array(bits.length);
-  new Uint32Array(scales.buffer).set(Uint32Array.from(bits, widenBits));
-  return scales;
+  return widenHalves(bits);
 }
 
 /**
