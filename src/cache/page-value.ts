@@ -11,9 +11,9 @@
  * All is little endian, and nothing is padded. A layer that is given its scales has none here. The key names configuration,
  * model and tokens, so no shapes are written down: whoever reads knows them, and of other shapes the length is another.
  */
-import { sha256 } from '@noble/hashes/sha2.js';
 import { bytesToHex, hexToBytes } from '@noble/hashes/utils.js';
 import type { NhdTensors } from '../backend.js';
+import { digest } from '../digest.js';
 import { FormatError } from '../errors.js';
 import { bytesOf, describe } from '../formats.js';
 import type { PageLayout } from '../layout.js';
@@ -39,7 +39,7 @@ const lengthOf = (parts: readonly Uint8Array[]): number => parts.reduce((sum, { 
  * @param tensors of each layer, of this one page
  * @throws RangeError for another kind of key
  */
-export function encodePage(key: string, tensors: readonly NhdTensors[]): Uint8Array {
+export async function encodePage(key: string, tensors: readonly NhdTensors[]): Promise<Uint8Array> {
   if (!/^[\da-f]{64}$/.test(key)) throw new RangeError(`"key" expected 64 hex digits, got ${describe(key)}`);
   const parts = tensors.flatMap(partsOf);
   const value = new Uint8Array(lengthOf(parts));
@@ -50,7 +50,7 @@ export function encodePage(key: string, tensors: readonly NhdTensors[]): Uint8Ar
     value.set(part, at);
     at += part.length;
   }
-  value.set(sha256(value.subarray(KEY)), CHECKSUM);
+  value.set(await digest(value.subarray(KEY)), CHECKSUM);
   return value;
 }
 
@@ -61,12 +61,9 @@ function readBytes(value: Uint8Array | ArrayBuffer): Uint8Array {
   throw new FormatError(NAME, 0, `expected a Uint8Array or an ArrayBuffer, got ${describe(value)}`);
 }
 
-function checkValue(bytes: Uint8Array, key: string, length: number): void {
+function checkStart(bytes: Uint8Array, length: number): void {
   if (!MAGIC.every((byte, i) => bytes[i] === byte)) throw new FormatError(NAME, 0, 'it does not begin as a page of this version does');
   if (bytes.length !== length) throw new FormatError(NAME, Math.min(bytes.length, length), `expected ${length} bytes for these layers, got ${bytes.length}`);
-  if (bytesToHex(sha256(bytes.subarray(KEY))) !== bytesToHex(bytes.subarray(CHECKSUM, KEY))) throw new FormatError(NAME, CHECKSUM, 'the checksum is not that of what follows');
-  const found = bytesToHex(bytes.subarray(KEY, DATA));
-  if (found !== key) throw new FormatError(NAME, KEY, `expected the page ${key}, got ${found}`);
 }
 
 /**
@@ -75,15 +72,20 @@ function checkValue(bytes: Uint8Array, key: string, length: number): void {
  * @param layouts of each layer's pages
  * @throws FormatError for whatever is not the page that `encodePage` wrote under this key
  */
-export function decodePage(value: Uint8Array | ArrayBuffer, key: string, layouts: readonly PageLayout[]): NhdTensors[] {
+export async function decodePage(value: Uint8Array | ArrayBuffer, key: string, layouts: readonly PageLayout[]): Promise<NhdTensors[]> {
   const bytes = readBytes(value);
   const tensors = layouts.map((layout): NhdTensors => newTensors(layout, 1).tensors);
   const parts = tensors.flatMap(partsOf);
-  checkValue(bytes, key, lengthOf(parts));
+  checkStart(bytes, lengthOf(parts));
+  // All is read before the first wait: what the memory of others holds later is not what was checked.
+  const checksum = digest(bytes.subarray(KEY));
+  const [expected, found] = [bytesToHex(bytes.subarray(CHECKSUM, KEY)), bytesToHex(bytes.subarray(KEY, DATA))];
   let at = DATA;
   for (const part of parts) {
     part.set(bytes.subarray(at, at + part.length));
     at += part.length;
   }
+  if (bytesToHex(await checksum) !== expected) throw new FormatError(NAME, CHECKSUM, 'the checksum is not that of what follows');
+  if (found !== key) throw new FormatError(NAME, KEY, `expected the page ${key}, got ${found}`);
   return tensors;
 }

@@ -92,9 +92,6 @@ export interface PrefixPages {
   readonly pages: readonly Pages[];
 }
 
-/** What a store gave, to be decoded: undefined where it is something else. */
-type Given = (into: PrefixPages) => readonly NhdTensors[] | undefined;
-
 export class PrefixCache {
   readonly chain: KeyChain;
   readonly #store: PageStore | undefined;
@@ -124,14 +121,9 @@ export class PrefixCache {
   }
 
   /** Pages of the cache that have these keys, as far as there are any without a gap; each has one owner more. */
-  find(keys: readonly string[], { pool }: PrefixPages): number[] {
+  find(keys: readonly string[], into: PrefixPages): number[] {
     const found: number[] = [];
-    for (const key of keys) {
-      const page = pool.find(key);
-      if (page === undefined) break;
-      pool.share(page);
-      found.push(page);
-    }
+    for (const key of keys) if (!this.#share(key, found, into)) break;
     return found;
   }
 
@@ -151,21 +143,19 @@ export class PrefixCache {
     }
   }
 
-  /** What the store has of a key, to be decoded; undefined where that is nothing, or cannot be had. */
-  async #get(store: PageStore, key: string): Promise<Given | undefined> {
+  /** What the store has of a key; undefined where that is nothing, or cannot be had. */
+  async #get(store: PageStore, key: string): Promise<Uint8Array | undefined> {
     try {
-      const value = await within(this.#timeout, store.get(key));
-      if (value === undefined || value === null) return undefined;
-      return ({ pages }) => this.#decode(key, value, pages);
+      return (await within(this.#timeout, store.get(key))) ?? undefined;
     } catch (error) {
       warn(`the page store did not give page ${key}, which is computed instead: ${reasonOf(error)}`);
       return undefined;
     }
   }
 
-  #decode(key: string, value: Uint8Array, pages: readonly Pages[]): readonly NhdTensors[] | undefined {
+  async #decode(key: string, value: Uint8Array, { pages }: PrefixPages): Promise<readonly NhdTensors[] | undefined> {
     try {
-      return decodePage(value, key, pages.map(({ layout }) => layout));
+      return await decodePage(value, key, pages.map(({ layout }) => layout));
     } catch (error) {
       this.#spoiled.add(key);
       warn(`the page store gave something else for page ${key}, which is computed instead: ${reasonOf(error)}`);
@@ -173,17 +163,24 @@ export class PrefixCache {
     }
   }
 
+  /** The page of the cache, where it has one. */
+  #share(key: string, found: number[], { pool }: PrefixPages): boolean {
+    const page = pool.find(key);
+    if (page === undefined) return false;
+    pool.share(page);
+    found.push(page);
+    return true;
+  }
+
   /** The page of the cache, which may have it behind one that it lacks, or that of the store, put into the cache. */
-  async #take(key: string, given: Given | undefined, found: number[], into: PrefixPages): Promise<boolean> {
+  async #take(key: string, value: Uint8Array | undefined, found: number[], into: PrefixPages): Promise<boolean> {
+    if (this.#share(key, found, into)) return true;
+    const tensors = value && (await this.#decode(key, value, into));
+    if (tensors === undefined) return false;
+    // Another match may have brought it meanwhile.
+    if (this.#share(key, found, into)) return true;
     const { pool, pages } = into;
-    const there = pool.find(key);
-    if (there !== undefined) {
-      pool.share(there);
-      found.push(there);
-      return true;
-    }
-    const tensors = given?.(into);
-    if (tensors === undefined || pool.free === 0) return false;
+    if (pool.free === 0) return false;
     const page = pool.take();
     found.push(page);
     await Promise.all(pages.map((layer, index) => layer.import(tensors[index], page)));
@@ -216,7 +213,7 @@ export class PrefixCache {
     let answer: Promise<void> | undefined;
     this.#unanswered++;
     try {
-      const value = encodePage(key, await tensors);
+      const value = await encodePage(key, await tensors);
       answer = store.put(key, value);
       await within(this.#timeout, answer);
       this.#counters.stored++;

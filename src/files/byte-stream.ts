@@ -1,4 +1,5 @@
 /** Bytes that come in chunks of any size, taken in pieces of known size. */
+import type { Checksum } from '../digest.js';
 import { FormatError } from '../errors.js';
 import { describe } from '../formats.js';
 
@@ -26,11 +27,6 @@ async function* chunksOf(source: ByteSource): AsyncGenerator<Uint8Array> {
   else throw new TypeError(`"source" expected a Uint8Array, a Blob, a ReadableStream or an iterable of chunks, got ${describe(source)}`);
 }
 
-/** What takes in bytes, and says of them all something in the end. */
-interface Hash {
-  update(bytes: Uint8Array): unknown;
-}
-
 export class ByteStream {
   readonly #chunks: AsyncGenerator<Uint8Array>;
   #chunk: Uint8Array = new Uint8Array(0);
@@ -50,10 +46,10 @@ export class ByteStream {
 
   /**
    * The next bytes, in an array of their own. Room is made as they come: what a file claims to have costs nothing.
-   * @param hash is told of them as they come, too: a large piece hashed at once would hold up all else
+   * @param checksum takes them in as they come, so that hashing does not wait for the last of them
    * @throws FormatError where the source ends before
    */
-  async take(length: number, hash?: Hash): Promise<Uint8Array<ArrayBuffer>> {
+  async take(length: number, checksum?: Checksum): Promise<Uint8Array<ArrayBuffer>> {
     let bytes = new Uint8Array(Math.min(length, FIRST_ROOM));
     for (let filled = 0; filled < length; ) {
       if (!(await this.#fetch())) throw new FormatError(this.file, this.#position, `the file ends ${length - filled} bytes too early`);
@@ -61,7 +57,7 @@ export class ByteStream {
       const part = this.#chunk.subarray(0, bytes.length - filled);
       bytes.set(part, filled);
       this.#chunk = this.#chunk.subarray(part.length);
-      hash?.update(bytes.subarray(filled, filled + part.length));
+      await checksum?.update(bytes.subarray(filled, filled + part.length));
       filled += part.length;
       this.#position += part.length;
     }

@@ -11,14 +11,14 @@
  * layers.N.v_scale           the same
  * layers.N.residual.key      F16 or F32  (token, kvHead, dim): rows of the residual's group
  * layers.N.residual.value    the same
- * checksums                  U8   (layer + 1, 32): SHA-256 of each layer's bytes, and last that of all bytes before the first layer
+ * checksums                  U8   (layer + 1, 32): of each layer's bytes, and last of all bytes before the first layer: see digest.ts
  * ```
  *
  * Tensors lie in this order, layer by layer. Checksums come last, so that nothing need be known before it is written; with
  * them, any flipped bit is found.
  */
-import { sha256 } from '@noble/hashes/sha2.js';
 import type { CodeArray } from '../backend.js';
+import { Checksum, DIGEST_BYTES } from '../digest.js';
 import { FormatError } from '../errors.js';
 import { bytesOf, describe } from '../formats.js';
 import { codeArrays } from '../tensors.js';
@@ -30,7 +30,6 @@ import { byteCount, quote, showShape, type SafetensorsDtype } from './tensor.js'
 
 const HEAD = 'fp8_kv_snapshot';
 const CHECKSUMS = 'checksums';
-const CHECKSUM_BYTES = 32;
 /** The largest piece that is written at once. */
 const CHUNK_BYTES = 2 ** 20;
 
@@ -54,7 +53,7 @@ export interface SnapshotLayerTensors {
 /** All tensors of a file with this head, in order. */
 function* fileTensors(head: SnapshotHead): Generator<readonly [string, { readonly dtype: SafetensorsDtype; readonly shape: readonly number[] }]> {
   for (const index of head.layers.keys()) for (const tensor of layerTensors(head, index)) yield [tensor.name, tensor];
-  yield [CHECKSUMS, { dtype: 'U8', shape: [head.layers.length + 1, CHECKSUM_BYTES] }];
+  yield [CHECKSUMS, { dtype: 'U8', shape: [head.layers.length + 1, DIGEST_BYTES] }];
 }
 
 /** Views of at most {@link CHUNK_BYTES} each. */
@@ -101,18 +100,19 @@ export async function* writeSnapshot(head: SnapshotHead, layer: (index: number) 
   const checked = readHead(text, (reason) => new RangeError(`"head": ${reason}`));
   const { layers } = checked;
   const header = serializeFileHeader(checked, text);
-  const checksums = new Uint8Array((layers.length + 1) * CHECKSUM_BYTES);
-  checksums.set(sha256(header), layers.length * CHECKSUM_BYTES);
+  const checksums = new Uint8Array((layers.length + 1) * DIGEST_BYTES);
+  const checksum = new Checksum();
+  await checksum.update(header);
+  checksums.set(await checksum.take(), layers.length * DIGEST_BYTES);
   yield* chunksOf(header);
   for (const index of layers.keys()) {
-    const hash = sha256.create();
     for (const bytes of layerBytes(layerTensors(checked, index), await layer(index))) {
       for (const chunk of chunksOf(bytes)) {
-        hash.update(chunk);
+        await checksum.update(chunk);
         yield chunk;
       }
     }
-    checksums.set(hash.digest(), index * CHECKSUM_BYTES);
+    checksums.set(await checksum.take(), index * DIGEST_BYTES);
   }
   yield* chunksOf(checksums);
 }
@@ -145,22 +145,23 @@ export async function readSnapshot(source: ByteSource, file: string, sink: Snaps
 }
 
 async function readLayers(stream: ByteStream, file: string, sink: SnapshotSink): Promise<void> {
-  const { head, checksum } = await readChecked(stream, file);
+  const checksum = new Checksum();
+  const head = await readChecked(stream, file, checksum);
+  const ofHeader = await checksum.take();
   const found: FoundChecksum[] = [];
   await sink.head(head);
   for (const index of head.layers.keys()) {
     const at = stream.position;
-    const hash = sha256.create();
     const tensors: { [part in SnapshotPart]?: CodeArray } = {};
     for (const { part, format, dtype, shape } of layerTensors(head, index)) {
-      const bytes = await stream.take(byteCount(dtype, shape), hash);
+      const bytes = await stream.take(byteCount(dtype, shape), checksum);
       tensors[part] = new codeArrays[format](bytes.buffer);
     }
-    found.push({ what: `layer ${index}`, at, checksum: hash.digest() });
+    found.push({ what: `layer ${index}`, at, checksum: await checksum.take() });
     await sink.layer(index, tensors as SnapshotLayerTensors);
   }
-  found.push({ what: 'the header', at: 0, checksum });
-  checkChecksums(found, await stream.take(found.length * CHECKSUM_BYTES), file);
+  found.push({ what: 'the header', at: 0, checksum: ofHeader });
+  checkChecksums(found, await stream.take(found.length * DIGEST_BYTES), file);
   await stream.expectEnd();
 }
 
@@ -173,15 +174,14 @@ interface FoundChecksum {
 
 function checkChecksums(found: readonly FoundChecksum[], expected: Uint8Array, file: string): void {
   for (const [index, { what, at, checksum }] of found.entries()) {
-    if (!checksum.every((byte, i) => byte === expected[index * CHECKSUM_BYTES + i])) throw new FormatError(file, at, `${what} has another checksum than the file says at its end`);
+    if (!checksum.every((byte, i) => byte === expected[index * DIGEST_BYTES + i])) throw new FormatError(file, at, `${what} has another checksum than the file says at its end`);
   }
 }
 
-/** The head, in a header that says what it implies, and the checksum of all that was read for it. */
-async function readChecked(stream: ByteStream, file: string): Promise<{ head: SnapshotHead; checksum: Uint8Array }> {
-  const hash = sha256.create();
-  const start = await stream.take(LENGTH_BYTES, hash);
-  const text = await stream.take(readHeaderLength(start, file), hash);
+/** The head, in a header that says what it implies. */
+async function readChecked(stream: ByteStream, file: string, checksum: Checksum): Promise<SnapshotHead> {
+  const start = await stream.take(LENGTH_BYTES, checksum);
+  const text = await stream.take(readHeaderLength(start, file), checksum);
   const bytes = new Uint8Array(LENGTH_BYTES + text.length);
   bytes.set(start);
   bytes.set(text, LENGTH_BYTES);
@@ -190,7 +190,7 @@ async function readChecked(stream: ByteStream, file: string): Promise<{ head: Sn
   if (json === undefined) throw new FormatError(file, LENGTH_BYTES, `metadata "${HEAD}" expected a head, got none`);
   const head = readHead(json, (reason) => new FormatError(file, LENGTH_BYTES, `metadata "${HEAD}": ${reason}`));
   checkEntries(header, head, file);
-  return { head, checksum: hash.digest() };
+  return head;
 }
 
 const showEntry = ({ name, dtype, shape, begin, end }: Omit<Entry, 'at'>): string => `${quote(name)}, ${dtype} ${showShape(shape)} in ${begin}…${end}`;
