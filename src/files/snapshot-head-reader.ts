@@ -8,7 +8,7 @@ import { checkPolicy, granularities, isGiven } from '../policies.js';
 import { quotients, resolveRecipe, scalePrecisions, type Recipe } from '../recipe.js';
 import { JsonScanner } from './json.js';
 import {
-  givenShape, layerTensors, type SnapshotGroup, type SnapshotHead, type SnapshotHeld, type SnapshotLayer, type SnapshotPage, type SnapshotResidual, type SnapshotSequence,
+  givenShape, layerTensors, type SnapshotChain, type SnapshotGroup, type SnapshotHead, type SnapshotHeld, type SnapshotLayer, type SnapshotResidual, type SnapshotSequence,
   type SnapshotSide,
 } from './snapshot-head.js';
 import { byteCount, quote } from './tensor.js';
@@ -24,7 +24,6 @@ export function readHead(text: string, fail: (reason: string) => Error): Snapsho
   };
   head.layers.forEach((layer, index) => checkLayer(head, layer, `layers[${index}]`, refuse));
   head.sequences.forEach((sequence, index) => checkSequence(head, sequence, `sequences[${index}]`, refuse));
-  head.prefix?.forEach((page, index) => checkPage(head, page, `prefix[${index}]`, refuse));
   const bytes = head.layers.reduce((sum, _, index) => layerTensors(head, index).reduce((all, { dtype, shape }) => all + byteCount(dtype, shape), sum), 0);
   // The checksums come behind.
   if (bytes + 32 * (head.layers.length + 1) > Number.MAX_SAFE_INTEGER) refuse('the tensors have over 2^53 - 1 bytes');
@@ -62,8 +61,8 @@ function checkSequence(head: SnapshotHead, { length, held, hashes }: SnapshotSeq
   if (held.length !== head.groups.length) refuse(`${what}.held expected ${head.groups.length} groups, got ${held.length}`);
   held.forEach((one, group) => checkHeld(one, length, head.groups[group].tokens, `${what}.held[${group}]`, refuse));
   if (hashes === undefined) return;
-  if (head.blockSize === undefined) return refuse(`blockSize expected to be there, as ${what} has hashes`);
-  const pages = Math.floor(length / head.blockSize);
+  if (head.chain === undefined) return refuse(`chain expected to be there, as ${what} has hashes`);
+  const pages = Math.floor(length / head.chain.blockSize);
   if (hashes.length > pages) refuse(`${what}.hashes expected at most ${pages}, as there are full pages, got ${hashes.length}`);
 }
 
@@ -83,14 +82,6 @@ function checkHeld({ sinks, floor, end, runs }: SnapshotHeld, length: number, ro
   });
 }
 
-function checkPage({ blockSize, groups }: SnapshotHead, { rows }: SnapshotPage, what: string, refuse: Refuse): void {
-  if (blockSize === undefined) return refuse(`blockSize expected to be there, as there is ${what}`);
-  rows.forEach(([group, first], i) => {
-    if (group >= groups.length || (i > 0 && group <= rows[i - 1][0])) refuse(`${what}.rows[${i}] expected the ${groups.length} groups in ascending order, got group ${group}`);
-    if (first + blockSize > groups[group].tokens) refuse(`${what}.rows[${i}] expected to end within ${groups[group].tokens} rows, got ${blockSize} from ${first}`);
-  });
-}
-
 /** How to read each field of an object, told what to call it in errors. */
 type Fields<T> = { readonly [K in keyof T]-?: (what: string) => T[K] };
 
@@ -107,12 +98,11 @@ class HeadReader extends JsonScanner {
   read(): SnapshotHead {
     const head = this.record<SnapshotHead>('the head', {
       version: (what) => this.version(what),
-      blockSize: this.count(1),
+      chain: (what) => this.record<SnapshotChain>(what, { root: this.hash, blockSize: this.count(1) }),
       layers: this.listOf((what) => this.layer(what), 1),
       groups: this.listOf((what) => this.record<SnapshotGroup>(what, { tokens: this.count() })),
       sequences: this.listOf((what) => this.sequence(what)),
-      prefix: this.listOf((what) => this.record<SnapshotPage>(what, { hash: this.hash, rows: this.listOf(this.pair(0)) })),
-    }, ['blockSize', 'prefix']);
+    }, ['chain']);
     this.finish('the head');
     return head;
   }
@@ -130,7 +120,7 @@ class HeadReader extends JsonScanner {
   private layer(what: string): SnapshotLayer {
     const side = (name: string): SnapshotSide => this.side(name);
     return this.record<SnapshotLayer>(what, {
-      group: this.count(), kvHeads: this.count(1), headDim: this.count(1), k: side, v: side, window: this.count(), sinkTokens: this.count(),
+      group: this.count(), kvHeads: this.count(1), headDim: this.count(1), k: side, v: side, window: this.count(1), sinkTokens: this.count(),
       residual: (name) => this.record<SnapshotResidual>(name, {
         group: this.count(), tokens: this.count(1), dtype: this.oneOf({ f16: 0, f32: 0 }), rule: this.shortText,
       }),
@@ -153,7 +143,7 @@ class HeadReader extends JsonScanner {
   }
 
   private sequence(what: string): SnapshotSequence {
-    const held = (name: string): SnapshotHeld => this.record<SnapshotHeld>(name, { sinks: this.count(), floor: this.count(), end: this.count(), runs: this.listOf(this.pair(1)) });
+    const held = (name: string): SnapshotHeld => this.record<SnapshotHeld>(name, { sinks: this.count(), floor: this.count(), end: this.count(), runs: this.listOf(this.run) });
     return this.record<SnapshotSequence>(what, {
       length: this.count(), held: this.listOf(held), due: (name) => this.boolean(name), hashes: this.listOf(this.hash),
     }, ['due', 'hashes']);
@@ -181,17 +171,15 @@ class HeadReader extends JsonScanner {
     };
   }
 
-  /** Two integers, of which the second is at least `least`. */
-  private pair(least: number) {
-    return (what: string): readonly [number, number] => {
-      const [first, second] = this.array(what, (index) => {
-        if (index > 1) throw this.error(`${what} expected 2 integers, got more`);
-        return this.count(index === 0 ? 0 : least)(what);
-      });
-      if (second === undefined) throw this.error(`${what} expected 2 integers`);
-      return [first, second];
-    };
-  }
+  /** A first row, and how many there are. */
+  private readonly run = (what: string): readonly [number, number] => {
+    const [first, count] = this.array(what, (index) => {
+      if (index > 1) throw this.error(`${what} expected 2 integers, got more`);
+      return this.count(index)(what);
+    });
+    if (count === undefined) throw this.error(`${what} expected 2 integers`);
+    return [first, count];
+  };
 
   private count(least = 0) {
     return (what: string): number => {

@@ -8,14 +8,20 @@ import type { SafetensorsDtype } from './tensor.js';
 /** A cache without its keys and values. All counts are of tokens, unless they say otherwise. */
 export interface SnapshotHead {
   readonly version: 1;
-  /** Tokens per page: of how many each hash is. Absent where there are no hashes. */
-  readonly blockSize?: number;
+  /** Absent where there are no hashes. */
+  readonly chain?: SnapshotChain;
   readonly layers: readonly SnapshotLayer[];
   /** Page tables, each shared by some layers. */
   readonly groups: readonly SnapshotGroup[];
   readonly sequences: readonly SnapshotSequence[];
-  /** Pages that are kept for prompts to come, those used last at the end. */
-  readonly prefix?: readonly SnapshotPage[];
+}
+
+/** What the hashes of pages mean. */
+export interface SnapshotChain {
+  /** What the first one begins with, 64 hex digits: another one says that the model, or what the cache does with it, is another. */
+  readonly root: string;
+  /** Tokens of each page. */
+  readonly blockSize: number;
 }
 
 export interface SnapshotLayer {
@@ -25,7 +31,7 @@ export interface SnapshotLayer {
   readonly headDim: number;
   readonly k: SnapshotSide;
   readonly v: SnapshotSide;
-  /** Tokens before its own that a row sees. Absent: all. */
+  /** Tokens that a row sees, itself included, beside the first sinkTokens: no more are kept than that needs. Absent: all. */
   readonly window?: number;
   /** First tokens that are kept although the window has left them behind. */
   readonly sinkTokens?: number;
@@ -75,14 +81,6 @@ export interface SnapshotHeld {
   readonly end: number;
   /** Where they are, in order of position: rows firstRow … firstRow + count − 1. No row twice. */
   readonly runs: readonly (readonly [firstRow: number, count: number])[];
-}
-
-/** A full page. */
-export interface SnapshotPage {
-  /** 64 hex digits. */
-  readonly hash: string;
-  /** The groups that have it, in ascending order, and its first of `blockSize` rows in each. */
-  readonly rows: readonly (readonly [group: number, firstRow: number])[];
 }
 
 /** The parts of a layer that are tensors, by what follows `layers.N.` in their names, in the order in which they are written. */

@@ -24,7 +24,7 @@ const own = { name: 'my own', amaxFloor: 1e-12, scaleFloor: 5e-7, scaleIfZero: 0
 /** As small as heads are. */
 const smallHead: SnapshotHead = {
   version: 1,
-  blockSize: 2,
+  chain: { root: hash('5'), blockSize: 2 },
   layers: [{ group: 0, kvHeads: 1, headDim: 8, k: { format: 'e4m3fn', granularity: 'token-head', recipe: amax }, v: { format: 'e5m2', granularity: 'tensor', givenScales: 1 } }],
   groups: [{ tokens: 3 }],
   sequences: [{ length: 3, held: [{ sinks: 0, floor: 0, end: 3, runs: [[1, 2], [0, 1]] }], hashes: [hash('a')] }],
@@ -33,7 +33,7 @@ const smallHead: SnapshotHead = {
 /** All that a head can say. */
 const fullHead: SnapshotHead = {
   version: 1,
-  blockSize: 4,
+  chain: { root: hash('6'), blockSize: 4 },
   layers: [
     smallHead.layers[0],
     {
@@ -63,7 +63,6 @@ const fullHead: SnapshotHead = {
     { length: 6, due: false, held: [{ sinks: 0, floor: 0, end: 6, runs: [[4, 6]] }, { sinks: 0, floor: 0, end: 0, runs: [] }, { sinks: 0, floor: 6, end: 6, runs: [] }, { sinks: 0, floor: 0, end: 0, runs: [] }] },
     { length: 0, held: [0, 1, 2, 3].map(() => ({ sinks: 0, floor: 0, end: 0, runs: [] })), hashes: [] },
   ],
-  prefix: [{ hash: hash('9'), rows: [[0, 10], [1, 5]] }, { hash: hash('b'), rows: [] }],
 };
 
 /** Random bits for all tensors of a layer. */
@@ -137,7 +136,7 @@ test('what is written is read, with all that a head can say', async () => {
 test('fields that are undefined are absent, and the version may stand anywhere', async () => {
   const { version, ...rest } = smallHead;
   const layers: SnapshotLayer[] = [{ ...smallHead.layers[0], window: undefined, residual: undefined }];
-  assertSameBits(await write({ ...rest, layers, version, prefix: undefined }, (await read(small)).layers), small);
+  assertSameBits(await write({ ...rest, layers, version, chain: { ...smallHead.chain! } }, (await read(small)).layers), small);
 });
 
 test('the file is one of .safetensors, with its tensors in the documented order', async () => {
@@ -317,7 +316,7 @@ const hostile: readonly (readonly [name: string, text: string, reason: RegExp])[
   ['a version in quotes', replaced('"version":1', '"version":"1"'), /not a non-negative integer/],
   ['no layers', replaced(JSON.stringify(smallHead.layers), '[]'), /layers expected at least 1, got 0/],
   ['an unknown field', replaced('"version":1', '"version":1,"more":1'), /unknown field "more"/],
-  ['__proto__', replaced('"version":1', '"version":1,"__proto__":{"blockSize":2}'), /unknown field "__proto__"/],
+  ['__proto__', replaced('"version":1', '"version":1,"__proto__":{"version":1}'), /unknown field "__proto__"/],
   ['__proto__ in a layer', replaced('"kvHeads":1', '"__proto__":{"kvHeads":1}'), /layers\[0\] has an unknown field "__proto__"/],
   ['constructor', replaced('"kvHeads":1', '"constructor":1'), /unknown field "constructor"/],
   ['a key that comes twice', replaced('"kvHeads":1', '"kvHeads":1,"kvHeads":1'), /the key "kvHeads" comes twice/],
@@ -377,15 +376,13 @@ const hostile: readonly (readonly [name: string, text: string, reason: RegExp])[
   ['sinks above the floor', replaced('"sinks":0', '"sinks":1'), /expected sinks ≤ floor ≤ end ≤ 3, got 1, 0, 3/],
   ['a floor above the end', replaced('"floor":0', '"floor":4'), /expected sinks ≤ floor ≤ end ≤ 3, got 0, 4, 3/],
   ['more hashes than pages', replaced(`["${hash('a')}"]`, `["${hash('a')}","${hash('b')}"]`), /hashes expected at most 1, as there are full pages, got 2/],
-  ['hashes without a page size', replaced('"blockSize":2,', ''), /blockSize expected to be there, as sequences\[0\] has hashes/],
+  ['hashes without a chain', replaced(`"chain":{"root":"${hash('5')}","blockSize":2},`, ''), /chain expected to be there, as sequences\[0\] has hashes/],
   ['a page size of 0', replaced('"blockSize":2', '"blockSize":0'), /blockSize expected at least 1, got 0/],
+  ['a window of none', replaced('"window":6', '"window":0', fullHead), /window expected at least 1, got 0/],
+  ['a root that is none', replaced(hash('5'), '5'), /chain\.root expected 64 hex digits, got "5"/],
   ['a hash in capitals', replaced(hash('a'), hash('A')), /hashes\[0\] expected 64 hex digits/],
   ['a short hash', replaced(hash('a'), 'a'), /hashes\[0\] expected 64 hex digits, got "a"/],
   ['due that is 1', replaced('"due":true', '"due":1', fullHead), /sequences\[0\]\.due is neither true nor false/],
-  ['a page beyond its rows', replaced('[0,10]', '[0,11]', fullHead), /prefix\[0\]\.rows\[0\] expected to end within 14 rows, got 4 from 11/],
-  ['a page of groups in another order', replaced('[[0,10],[1,5]]', '[[1,5],[0,10]]', fullHead), /prefix\[0\]\.rows\[1\] expected the 4 groups in ascending order, got group 0/],
-  ['a page of a group twice', replaced('[1,5]', '[0,5]', fullHead), /prefix\[0\]\.rows\[1\] expected .* ascending order, got group 0/],
-  ['a page of a group that is not there', replaced('[1,5]', '[4,5]', fullHead), /got group 4/],
 ];
 
 for (const [name, text, reason] of hostile) test(`refuses a head: ${name}`, () => assertRefused(forged(text), reason));
