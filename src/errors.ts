@@ -9,8 +9,9 @@ export class OutOfPagesError extends Error {
     /** Pages that were free: to a sequence of a contiguous cache, which has one at most, none but that. */
     readonly have: number,
     remedy = 'free or truncate sequences',
+    what = 'the step',
   ) {
-    super(`the step needs ${need} pages, ${have} are free: ${remedy}, or give the cache a larger capacity`);
+    super(`${what} needs ${need} pages, ${have} are free: ${remedy}, or give the cache a larger capacity`);
   }
 }
 

@@ -39,6 +39,8 @@ export { unstoragePages, type PageStore, type RawStorage } from './cache/page-st
 export type { PrefixCounters, PrefixMatch, PrefixOptions } from './cache/prefix.js';
 export type { ResidualRule } from './cache/residual.js';
 export type { Sequence } from './cache/sequence.js';
+export { loadSnapshot, saveSnapshot } from './cache/snapshot.js';
+export type { ByteSource } from './files/byte-stream.js';
 export type { Step, StepAppendOptions, StepAttendOptions, StepEntry, StepRecordOptions } from './cache/step.js';
 export type { TokenIds } from './cache/token-log.js';
 export { HuggingFaceCache, type HuggingFaceCacheOptions, type HuggingFaceLayer, type HuggingFaceTensor } from './huggingface.js';

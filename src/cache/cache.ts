@@ -11,6 +11,7 @@ import { PrefixCache, type PrefixCounters, type PrefixMatch, type PrefixPages } 
 import { checkEntries, checkIds, reserve, type Entry } from './reserve.js';
 import { Sequence, type SequenceState } from './sequence.js';
 import { Step, type Reservation, type StepCache, type StepEntry } from './step.js';
+import type { CacheParts } from './snapshot-layers.js';
 import { createPages, layersOver, planStores, type StorePlans } from './stores.js';
 import { TableStore } from './tables.js';
 import { TokenLog, type KeyChain, type TokenIds } from './token-log.js';
@@ -49,7 +50,7 @@ export class KvCache {
   #inside: StepCache;
   /** By number of the store. */
   #pages: readonly Pages[];
-  /** Pages that come from a store. */
+  /** How many are busy with pages that no step knows of: on their way from or to a store, or a file. */
   #arriving = 0;
   #disposed = false;
 
@@ -85,6 +86,26 @@ export class KvCache {
   /** @internal by their numbers */
   get groups(): readonly PageGroup[] {
     return this.#inside.groups;
+  }
+
+  /** @internal what snapshots are made of */
+  get parts(): CacheParts {
+    this.#assertInUse();
+    return { options: this.#options, plans: this.#plans, groups: this.groups, pages: this.#pages };
+  }
+
+  /** @internal pages are read or written beside all steps: they stay until the function that this gives was called */
+  occupy(): () => void {
+    this.#assertInUse();
+    this.#arriving++;
+    return () => void this.#arriving--;
+  }
+
+  /** @internal a sequence that holds pages already, and the keys of its full ones */
+  adopt(state: SequenceState, keys: readonly string[]): Sequence {
+    const sequence = new Sequence(this, state, new TokenLog(this.keyChain, keys));
+    this.#keep(sequence, 0);
+    return sequence;
   }
 
   /** Number of layers. */
@@ -346,7 +367,7 @@ export class KvCache {
   #assertAtRest(action: string): void {
     this.#assertInUse();
     const busy = [...this.live].filter(({ isInStep }) => isInStep).length;
-    if (this.#arriving > 0) throw new Error(`"${action}" expected no pages on their way from or to a store, got some: await matchPrefix and storePrefix first`);
+    if (this.#arriving > 0) throw new Error(`"${action}" expected no pages on their way from or to a store or a file, got some: await matchPrefix, storePrefix and snapshots first`);
     if (busy > 0) throw new Error(`"${action}" expected no open step, got ${busy} sequences in one: commit or abort it first`);
   }
 

@@ -97,8 +97,8 @@ export function checkOrigin(checkpoint: Checkpoint, { id, capacity, layers }: Or
   if (theirs.id !== id) refuse('a checkpoint of this cache', 'one of another');
 }
 
-/** The pages in ascending order, in runs of at most `most`. */
-function runsOf(held: ReadonlySet<number>, most: number): PageRun[] {
+/** @internal the pages in ascending order, in runs of at most `most` */
+export function runsOf(held: ReadonlySet<number>, most: number): PageRun[] {
   const runs: { first: number; count: number }[] = [];
   for (const page of [...held].sort((a, b) => a - b)) {
     const last = runs.at(-1);

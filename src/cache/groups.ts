@@ -55,6 +55,16 @@ export interface Growth {
   readonly end: number;
 }
 
+/** Tokens that follow each other in one of a sequence's pages. */
+export interface TokenRun {
+  /** The first of them, and its place in the page. */
+  readonly token: number;
+  readonly place: number;
+  /** Which of the sequence's pages. */
+  readonly page: number;
+  readonly count: number;
+}
+
 export class PageGroup {
   readonly kind: GroupShape['kind'];
   readonly blockSize: number;
@@ -111,6 +121,15 @@ export class PageGroup {
     return Math.min(end, sinkEnd, token + this.blockSize - this.placeOf(held, token));
   }
 
+  /** Where the tokens from `begin` to `end` − 1 lie, which are kept: runs of tokens that follow each other in one page. */
+  *runs(held: Held, begin: number, end: number): Generator<TokenRun> {
+    for (let token = begin; token < end; ) {
+      const next = this.#runEnd(held, token, end);
+      yield { token, page: this.pageOf(held, token), place: this.placeOf(held, token), count: next - token };
+      token = next;
+    }
+  }
+
   /** What a sequence will hold once tokens up to `end` are there. */
   #floorAt(held: Held, end: number): number {
     return this.kind === 'ring' ? Math.max(held.floor, end - this.capacity) : held.floor;
@@ -125,7 +144,7 @@ export class PageGroup {
   }
 
   /** Pages that tokens up to `end` lie in. */
-  #pagesFor(held: Held, end: number): number {
+  pagesFor(held: Held, end: number): number {
     if (end <= this.sinkTokens) return Math.ceil(end / this.blockSize);
     const blocks = Math.ceil((end - this.start(held)) / this.blockSize);
     return this.sinkPages + (this.kind === 'ring' ? Math.min(blocks, this.ringPages) : blocks);
@@ -142,7 +161,7 @@ export class PageGroup {
   pagesNeeded(before: Held, { floor, begin, end }: Growth): number {
     if (begin >= end) return 0;
     const held = this.#remaining(before, floor);
-    let need = Math.max(0, this.#pagesFor(held, end) - held.pages.length);
+    let need = Math.max(0, this.pagesFor(held, end) - held.pages.length);
     const last = this.#heldEnd(held, begin, end);
     for (let token = begin; token < last; token = this.#runEnd(held, token, last)) {
       const page = held.pages[this.pageOf(held, token)];
@@ -213,7 +232,7 @@ export class PageGroup {
     if (end >= held.end) return held;
     const floor = Math.min(held.floor, end);
     const origin = { ...held, floor };
-    const kept = Math.min(held.pages.length, this.#pagesFor(origin, end));
+    const kept = Math.min(held.pages.length, this.pagesFor(origin, end));
     this.pool.releaseAll(held.pages.slice(kept));
     return { pages: held.pages.slice(0, kept), floor, end };
   }

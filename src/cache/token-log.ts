@@ -10,20 +10,21 @@ export type TokenIds = ArrayLike<number>;
  * up to its last; the first page's begins with a hash of what else its contents depend on: the model and the cache's options.
  */
 export class KeyChain {
-  readonly #root: string;
+  /** 64 hexadecimal digits: chains of the same name the same pages alike. */
+  readonly root: string;
 
   /** @param origin all that the contents of pages depend on beside the tokens */
   constructor(
     origin: string,
     readonly blockSize: number,
   ) {
-    this.#root = bytesToHex(sha256(utf8ToBytes(origin)));
+    this.root = bytesToHex(sha256(utf8ToBytes(origin)));
   }
 
   /** SHA-256 of the key before and the ids as little-endian u32, in hexadecimal. */
   next(before: string | undefined, ids: TokenIds, first: number): string {
     const bytes = new Uint8Array(32 + 4 * this.blockSize);
-    bytes.set(hexToBytes(before ?? this.#root));
+    bytes.set(hexToBytes(before ?? this.root));
     const view = new DataView(bytes.buffer);
     for (let i = 0; i < this.blockSize; i++) view.setUint32(32 + 4 * i, ids[first + i], true);
     return bytesToHex(sha256(bytes));
@@ -41,8 +42,17 @@ export class TokenLog {
   readonly #ids: number[] = [];
   readonly #keys: string[] = [];
 
-  /** @param chain absent: nothing is remembered, and no page has a key */
-  constructor(private readonly chain?: KeyChain) {}
+  /**
+   * @param chain absent: nothing is remembered, and no page has a key
+   * @param keys of the first pages, of whose tokens nothing else is known: what comes behind them has none
+   */
+  constructor(
+    private readonly chain?: KeyChain,
+    keys: readonly string[] = [],
+  ) {
+    // A push of all at once would be limited by the stack.
+    for (const key of keys) this.#keys.push(key);
+  }
 
   /** The keys of the full pages whose tokens are known, in order. */
   get keys(): readonly string[] {

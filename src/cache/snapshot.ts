@@ -1,0 +1,122 @@
+/** Caches that go into files, and come back from them. */
+import type { ByteSource } from '../files/byte-stream.js';
+import { readSnapshot, writeSnapshot } from '../files/snapshot.js';
+import { describe } from '../formats.js';
+import type { KvCache } from './cache.js';
+import { Sequence } from './sequence.js';
+import { Loading } from './snapshot-load.js';
+import { Saving } from './snapshot-save.js';
+
+/** Finishes for generators that nobody has any more. */
+const abandoned = new FinalizationRegistry<() => void>((finish) => finish());
+
+/** The generator, after which something is to be done: once, when it has ended, however that came about, even if it never began. */
+function thenDo<T>(inner: AsyncGenerator<T, void>, end: () => void): AsyncGenerator<T, void> {
+  let ended = false;
+  const finish = (): void => {
+    if (!ended) end();
+    ended = true;
+  };
+  const ending = async (result: Promise<IteratorResult<T, void>>): Promise<IteratorResult<T, void>> => {
+    try {
+      return await result;
+    } finally {
+      finish();
+    }
+  };
+  const outer: AsyncGenerator<T, void> = {
+    next: async () => {
+      const next = await inner.next().catch((error: unknown) => {
+        finish();
+        throw error;
+      });
+      if (next.done) finish();
+      return next;
+    },
+    return: () => ending(inner.return()),
+    throw: (error) => ending(inner.throw(error)),
+    [Symbol.asyncIterator]: () => outer,
+    [Symbol.asyncDispose]: async () => void (await outer.return()),
+  };
+  abandoned.register(outer, finish);
+  return outer;
+}
+
+/** @throws TypeError or Error naming the sequence that does not fit */
+function checkSequences(sequences: readonly Sequence[], cache: KvCache): readonly Sequence[] {
+  if (!Array.isArray(sequences)) throw new TypeError(`"sequences" expected an array, got ${describe(sequences)}`);
+  for (const [index, sequence] of (sequences as readonly Sequence[]).entries()) {
+    if (!(sequence instanceof Sequence) || sequence.cache !== cache) throw new TypeError(`"sequences[${index}]" expected a sequence of this cache, got ${describe(sequence)}`);
+    sequence.assertIdle();
+    if (sequences.indexOf(sequence) < index) throw new TypeError(`"sequences[${index}]" expected each sequence once, got one again`);
+  }
+  return sequences;
+}
+
+/**
+ * What sequences hold, as the bytes of a .safetensors file in chunks of at most 1 MiB: keys, values and scales bit for bit, what
+ * forks share once, and a checksum of every layer. {@link loadSnapshot} takes it into any cache whose layers are the same.
+ *
+ * It is what they hold at the time of this call; of what was recorded into encoders, that which was submitted. They may go on
+ * meanwhile, but until the generator has ended their pages count as shared, so that steps which write into them copy them first,
+ * and `checkpoint` and `restore` refuse: end it with `return()` where it is not wanted after all, as `for await` and `pipeline`
+ * do. One layer is in memory at a time. Tokens' ids are not saved.
+ *
+ * A file should get its name when it is whole, so that what stands there can always be restored:
+ *
+ * ```ts
+ * import { createWriteStream } from 'node:fs';
+ * import { rename } from 'node:fs/promises';
+ * import { pipeline } from 'node:stream/promises';
+ *
+ * await pipeline(saveSnapshot(cache), createWriteStream('chat.safetensors.part', { flush: true }));
+ * await rename('chat.safetensors.part', 'chat.safetensors');
+ * ```
+ * @param options.sequences default: all that were not freed, in the order in which they were made
+ * @throws TypeError for what is no sequence of the cache, Error for one that is in a step
+ */
+export function saveSnapshot(cache: KvCache, options: { readonly sequences?: readonly Sequence[] } = {}): AsyncGenerator<Uint8Array, void> {
+  const saving = new Saving(cache.parts, checkSequences(options.sequences ?? [...cache.live], cache), cache.keyChain);
+  const release = cache.occupy();
+  saving.share();
+  return thenDo(writeSnapshot(saving.head, (index) => saving.layer(index)), () => {
+    saving.release();
+    release();
+  });
+}
+
+/**
+ * New sequences with what {@link saveSnapshot} was given, in its order, bit for bit. The cache's layers must be those of the
+ * snapshot: their number, heads, formats, granularities, recipes and given scales, windows, residuals. Its capacity, block size,
+ * layout, `chunk` and backend may be others.
+ *
+ * Sequences that share tokens share pages, as far as pages of this size hold the same. A ring that is smaller than the snapshot's
+ * keeps the newest tokens. A residual needs pages for all tokens that were not quantized yet. Full pages are found by
+ * `matchPrefix` again where model, options and block size are those of the snapshot's cache; of whose tokens' ids nothing is
+ * known else, so that what comes behind them is not.
+ *
+ * Pages are taken before anything is written, and those that nobody but `matchPrefix` would use may be evicted for that. Only
+ * when all checksums have proved right are there sequences. Whatever is thrown, other sequences and their pages, and the free
+ * pages' number, are as before.
+ * @param source of which no more than is needed is in memory: a layer, at the end of a file named `createReadStream` will do
+ * @param options.name what to call the snapshot in errors. Default `snapshot`
+ * @throws FormatError for a file that is cut, changed, of another version, or none; TypeError naming what is not as the cache
+ * has it; RangeError for a sequence that is longer than `context`; OutOfPagesError; whatever `source` and the backend throw
+ */
+export async function loadSnapshot(cache: KvCache, source: ByteSource, options: { readonly name?: string } = {}): Promise<Sequence[]> {
+  const release = cache.occupy();
+  try {
+    const loading = new Loading(cache.parts, cache.keyChain);
+    try {
+      await readSnapshot(source, options.name ?? 'snapshot', loading);
+      // It may have been disposed of meanwhile.
+      void cache.parts;
+    } catch (error) {
+      loading.release();
+      throw error;
+    }
+    return loading.sequences.map(({ state, keys }) => cache.adopt(state, keys));
+  } finally {
+    release();
+  }
+}
