@@ -26,6 +26,11 @@ const documents: { readonly [file: string]: readonly Example[] } = {
       prints: [/Uint8Array\(4\) \[ 56, 128, 126, 127 \]/, /Float32Array\(4\) \[ 1, -0, 448, NaN \]/, /Float32Array\(2\) \[ 0.140625, 0.283482\d* \]/],
     },
   ],
+  'docs/cache.md': [
+    { name: 'windows', prints: [/^767 32768\n136 152\n$/] },
+    { name: 'snapshots', prints: [/^3 tokens\n$/] },
+    { name: "Hugging Face's cache", prints: [/^1 × 1 × 6 × 8 6\n1 × 1 × 6 × 8 6\n$/] },
+  ],
   'docs/sharing.md': [
     { name: 'in one process', prints: [/^0 tokens found, 103 computed\n96 tokens found, 8 computed\n{ hits: 6, misses: 6, evictions: 0, stored: 0, fetched: 0 }\n$/] },
     { name: 'in several processes', prints: [/^2 pages stored\n32 tokens found\n$/] },
@@ -62,7 +67,7 @@ for (const document of ['README.md', ...readdirSync(join(root, 'docs')).map((fil
   for (const [index, { name, prints, needsGpu }] of expected.entries()) {
     test(name, async () => {
       if (needsGpu && noAdapter && process.env.REQUIRE_GPU !== '1') return;
-      const output = run(examples[index], name.replaceAll(' ', '-'), needsGpu ? await adapterEnvironment() : process.env);
+      const output = run(examples[index], name.replaceAll(/\W/g, '-'), needsGpu ? await adapterEnvironment() : process.env);
       for (const expression of prints) match(output, expression);
     });
   }
