@@ -86,7 +86,7 @@ redis('are computed while it is down, and stored once it is back', async () => {
   const storage = createStorage({ driver: driver as Driver });
   const backend = wasmBackend();
   const store = unstoragePages(storage as RawStorage, 'down');
-  const cacheOf = () => prefixCache(backend, 8, { prefix: { model: 'stand-in', store, storeTimeout: 300 } });
+  const cacheOf = () => prefixCache(backend, 8, { prefix: { model: 'stand-in', store, storeTimeout: 1000 } });
   const ids = idsFrom(0, 13);
   const cache = cacheOf();
   const sequence = prompted(cache, ids);
