@@ -175,7 +175,7 @@ export class PrefixCache {
   /** The page of the cache, which may have it behind one that it lacks, or that of the store, put into the cache. */
   async #take(key: string, value: Uint8Array | undefined, found: number[], into: PrefixPages): Promise<boolean> {
     if (this.#share(key, found, into)) return true;
-    const tensors = value && (await this.#decode(key, value, into));
+    const tensors = value === undefined ? undefined : await this.#decode(key, value, into);
     if (tensors === undefined) return false;
     // Another match may have brought it meanwhile.
     if (this.#share(key, found, into)) return true;

@@ -173,6 +173,7 @@ function garbage(value: Uint8Array, other: Uint8Array): [string, unknown][] {
   return [
     ['nothing of it', new Uint8Array()], ['the value of another key', other], ['a part of it', value.subarray(0, value.length - 1)], ['more', Uint8Array.of(...value, 0)],
     ['one bit of it changed', flipped], ['zeros', new Uint8Array(value.length)], ['text', Buffer.from(value).toString('base64')], ['an object', { ...value }], ['a number', 7], ['true', true],
+    ['no text', ''], ['zero', 0], ['false', false],
     ['an array', [...value]],
   ];
 }
