@@ -74,9 +74,17 @@ export class BlockPool {
     return this.#pages.get(key);
   }
 
-  /** Gives an owned page its key, unless another page has that: then nothing is to be gained. */
+  /**
+   * Gives an owned page its key, unless another page that somebody owns has that: then nothing is to be gained. One that nobody
+   * owns would go before this, and the key with it, so this takes its place.
+   */
   keep(page: number, key: string): void {
-    if (this.#pages.has(key)) return;
+    const other = this.#pages.get(key);
+    if (other !== undefined) {
+      if (!this.#ownerless.delete(other)) return;
+      this.forget(other);
+      this.#free[this.#freeCount++] = other;
+    }
     this.#pages.set(key, page);
     this.#keys.set(page, key);
   }

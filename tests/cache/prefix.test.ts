@@ -151,6 +151,25 @@ test('what was cut and computed once more is found, whichever page it is in', ()
   cache.dispose();
 });
 
+test('what is computed once more takes the place of pages that nobody holds', () => {
+  const cache = cacheOf(4);
+  const ids = idsFrom(0, 9);
+  prompted(cache, ids.slice(0, 8)).free();
+  const again = prompted(cache, ids.slice(0, 8));
+  const match = cache.matchPrefixSync(ids).sequence;
+  equal(match.blocks, again.blocks);
+  match.free();
+  const other = prompted(cache, idsFrom(100, 8));
+  is(cache.prefixCounters.evictions, 0);
+  is(tokensFound(cache, ids), 8, 'as long as they are in use');
+  assertHoldsIds(backend, cache, again, ids.slice(0, 8), 'the second');
+  assertHoldsIds(backend, cache, other, idsFrom(100, 8), 'the other');
+  again.free();
+  is(cache.freePages, 2);
+  is(tokensFound(cache, ids), 8);
+  cache.dispose();
+});
+
 test('steps that were aborted leave no keys, and none on what they wrote over', () => {
   const cache = cacheOf(8);
   const ids = idsFrom(0, 9);
