@@ -8,7 +8,7 @@ import { resolvePreset, type PresetName } from '../presets.js';
 import type { Recipe, RecipeName, ScalePrecision } from '../recipe.js';
 import type { GivenScale } from '../scale.js';
 import { checkPrefix, type PrefixOptions } from './prefix.js';
-import { checkResidualRule, type Residual, type ResidualRule } from './residual.js';
+import { checkResidualRule, residualTokens, type Residual, type ResidualRule } from './residual.js';
 import { resolveRoom, ringCapacity, type Room, type RoomOptions } from './room.js';
 import { resolveSkipped, type SkipLayers } from './skip.js';
 
@@ -155,6 +155,14 @@ function residualLayout({ kvHeads, headDim, k, v }: PageLayout, residual: Residu
   return pageLayout({ kvHeads, headDim, blockSize, order: 'NHD', k: { dtype }, v: { dtype } });
 }
 
+/** @throws RangeError where the window could hide the first tokens while they are in the residual: only later they are read apart from it */
+function checkSinks({ window, sinkTokens }: Ring, residual: Residual, { context, chunk }: Room): void {
+  const needed = Math.min(context, residualTokens(residual, chunk!));
+  if (sinkTokens > 0 && window < needed) {
+    throw new RangeError(`"slidingWindow" expected at least ${needed}, what "residual" may hold, where there are "sinkTokens", which would be hidden until they have left it, got ${window}`);
+  }
+}
+
 /** @param own what the layer itself states; `config` has it over what the cache's options state */
 function resolveLayer(config: LayerConfig, own: LayerConfig, place: Place): Layer {
   const ring = resolveRing(config, place);
@@ -181,7 +189,9 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, place: Place): Laye
   const kScale = given('k');
   const vScale = given('v');
   const recipe = { k: recipeOf(config, layout.k, 'k'), v: recipeOf(config, layout.v, 'v') };
-  return { layout, queryHeads, recipe, kScale, vScale, attention, ring, residual: residualLayout(layout, place.residual) };
+  const residual = residualLayout(layout, place.residual);
+  if (ring && residual) checkSinks(ring, place.residual!, place);
+  return { layout, queryHeads, recipe, kScale, vScale, attention, ring, residual };
 }
 
 /** What goes wrong in `body` is said of this layer. */
