@@ -20,6 +20,19 @@ export class PlainResidual {
     else this.#addAsHuggingFace(tokens);
   }
 
+  /** Of a fork. */
+  copy(): PlainResidual {
+    const copy = new PlainResidual(this.rule, this.residual, this.blockSize);
+    Object.assign(copy, { length: this.length, quantized: this.quantized, read: this.read });
+    return copy;
+  }
+
+  truncate(length: number): void {
+    this.length = length;
+    this.quantized = Math.min(this.quantized, length);
+    this.read = Math.min(this.read, length);
+  }
+
   #addPages(tokens: number): void {
     this.length += tokens;
     while (this.length - this.quantized - this.residual >= this.blockSize) this.quantized += this.blockSize;
