@@ -44,7 +44,7 @@ function checkHeld({ kind, late, sinkTokens, window }: PageGroup, { sinks, floor
   const last = late ? quantized : length;
   const first = { all: 0, residual: quantized, ring: Math.min(last, Math.max(sinkTokens, length - window + 1)) }[kind];
   const fits = end === last && sinks === Math.min(sinkTokens, floor) && (kind === 'ring' ? floor <= first : floor === first);
-  if (!fits) throw new TypeError(`"snapshot" expected tokens ${first} to ${last} in ${what}, got ${floor} to ${end}`);
+  if (!fits) throw new TypeError(`"snapshot" expected sinks, floor and end of ${Math.min(sinkTokens, floor)}, ${first} and ${last} in ${what}, got ${sinks}, ${floor} and ${end}`);
 }
 
 async function writePages(store: Pages, planned: readonly PlannedPage[], from: NhdTensors, rows: number): Promise<void> {

@@ -10,13 +10,18 @@ import { Saving } from './snapshot-save.js';
 /** Finishes for generators that nobody has any more. */
 const abandoned = new FinalizationRegistry<() => void>((finish) => finish());
 
+/** In a scope of its own: what finishes for a generator must not keep it. */
+function once(body: () => void): () => void {
+  let done = false;
+  return () => {
+    if (!done) body();
+    done = true;
+  };
+}
+
 /** The generator, after which something is to be done: once, when it has ended, however that came about, even if it never began. */
 function thenDo<T>(inner: AsyncGenerator<T, void>, end: () => void): AsyncGenerator<T, void> {
-  let ended = false;
-  const finish = (): void => {
-    if (!ended) end();
-    ended = true;
-  };
+  const finish = once(end);
   const ending = async (result: Promise<IteratorResult<T, void>>): Promise<IteratorResult<T, void>> => {
     try {
       return await result;

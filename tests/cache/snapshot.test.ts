@@ -1,7 +1,7 @@
-import { equal, is, ok } from 'uvu/assert';
-import { loadSnapshot, saveSnapshot, wasmBackend, type KvCache, type KvCacheOptions } from '../../src/index.js';
+import { equal, is } from 'uvu/assert';
+import { wasmBackend, type KvCache, type KvCacheOptions } from '../../src/index.js';
 import { suite } from '../suite.js';
-import { advance, assertSameContents, assertSameResults, cacheOf, formats, goOn, live, load, save, structures } from './snapshots.js';
+import { assertSameContents, assertSameResults, cacheOf, formats, goOn, live, load, save, structures } from './snapshots.js';
 
 const test = suite('cache, snapshots');
 const backend = wasmBackend();
