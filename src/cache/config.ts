@@ -91,7 +91,7 @@ export interface Layer {
 }
 
 /** What a layer keeps of a sequence that does not keep all. */
-export interface Ring {
+interface Ring {
   readonly window: number;
   readonly sinkTokens: number;
   readonly capacity: number;

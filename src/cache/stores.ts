@@ -32,7 +32,7 @@ export interface Stores {
 }
 
 /** A store before its pages are made: which layer it is of, and of which group. */
-export interface StorePlan {
+interface StorePlan {
   readonly layer: number;
   readonly kind: 'codes' | 'residual';
   readonly layout: PageLayout;

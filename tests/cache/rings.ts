@@ -11,7 +11,7 @@ const kvFloats = mila.kvHeads * mila.headDim;
 const qFloats = mila.queryHeads * mila.headDim;
 
 /** Tokens of each step: 16, then up to 48 in chunks, as 16 + 16 + 8, and one by one past the window. */
-export const schedule = [16, 16, 8, 1, 1, 1, 1, 1, 1, 1, 1];
+const schedule = [16, 16, 8, 1, 1, 1, 1, 1, 1, 1, 1];
 
 /** NaN in all slots but those of tokens that rows to come see. */
 async function poison(cache: KvCache, sequences: readonly Sequence[]): Promise<void> {
@@ -36,13 +36,13 @@ async function poison(cache: KvCache, sequences: readonly Sequence[]): Promise<v
 }
 
 /** The keys or values as the cache has them: one scale for each token and head. */
-export function dequantized(x: Float32Array, headDim: number): Float32Array {
+function dequantized(x: Float32Array, headDim: number): Float32Array {
   const { codes, scales } = quantize(x, { format: 'e4m3fn', rowLength: headDim });
   return decode(codes, 'e4m3fn').map((value, i) => Math.fround(value * scales[Math.floor(i / headDim)]));
 }
 
 /** Takes a sequence a step further; gives what each layer attends to. Every layer gets the same. */
-export async function advance(cache: KvCache, sequence: Sequence, tokens: number, numbers: Random, kept: { key: number[]; value: number[] }): Promise<{ q: Float32Array; results: AttendResult[] }> {
+async function advance(cache: KvCache, sequence: Sequence, tokens: number, numbers: Random, kept: { key: number[]; value: number[] }): Promise<{ q: Float32Array; results: AttendResult[] }> {
   await poison(cache, [sequence]);
   const [key, value, q] = [numbers.normals(tokens * kvFloats), numbers.normals(tokens * kvFloats), numbers.normals(tokens * qFloats)];
   kept.key.push(...dequantized(key, mila.headDim));
