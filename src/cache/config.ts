@@ -8,7 +8,7 @@ import { resolvePreset, type PresetName } from '../presets.js';
 import type { Recipe, RecipeName, ScalePrecision } from '../recipe.js';
 import type { GivenScale } from '../scale.js';
 import { checkPrefix, type PrefixOptions } from './prefix.js';
-import { checkResidualRule, residualTokens, type Residual, type ResidualRule } from './residual.js';
+import { checkResidualRule, type Residual, type ResidualRule } from './residual.js';
 import { resolveRoom, ringCapacity, type Room, type RoomOptions } from './room.js';
 import { resolveSkipped, type SkipLayers } from './skip.js';
 
@@ -60,7 +60,8 @@ export interface KvCacheOptions extends LayerConfig, RoomOptions {
   readonly preset?: PresetName;
   /**
    * The most recent tokens of a sequence stay as they came, at least so many, and are quantized when they are older: see
-   * `residualRule`. Layers that are not quantized pass it by. KIVI's and Hugging Face's `residual_length`.
+   * `residualRule`. The first `sinkTokens` are quantized at once. Layers that are not quantized pass it by. KIVI's and Hugging
+   * Face's `residual_length`.
    */
   readonly residual?: number;
   /** When tokens leave the residual. Default `page`. */
@@ -155,14 +156,6 @@ function residualLayout({ kvHeads, headDim, k, v }: PageLayout, residual: Residu
   return pageLayout({ kvHeads, headDim, blockSize, order: 'NHD', k: { dtype }, v: { dtype } });
 }
 
-/** @throws RangeError where the window could hide the first tokens while they are in the residual: only later they are read apart from it */
-function checkSinks({ window, sinkTokens }: Ring, residual: Residual, { context, chunk }: Room): void {
-  const needed = Math.min(context, residualTokens(residual, chunk!));
-  if (sinkTokens > 0 && window < needed) {
-    throw new RangeError(`"slidingWindow" expected at least ${needed}, what "residual" may hold, where there are "sinkTokens", which would be hidden until they have left it, got ${window}`);
-  }
-}
-
 /** @param own what the layer itself states; `config` has it over what the cache's options state */
 function resolveLayer(config: LayerConfig, own: LayerConfig, place: Place): Layer {
   const ring = resolveRing(config, place);
@@ -189,9 +182,7 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, place: Place): Laye
   const kScale = given('k');
   const vScale = given('v');
   const recipe = { k: recipeOf(config, layout.k, 'k'), v: recipeOf(config, layout.v, 'v') };
-  const residual = residualLayout(layout, place.residual);
-  if (ring && residual) checkSinks(ring, place.residual!, place);
-  return { layout, queryHeads, recipe, kScale, vScale, attention, ring, residual };
+  return { layout, queryHeads, recipe, kScale, vScale, attention, ring, residual: residualLayout(layout, place.residual) };
 }
 
 /** What goes wrong in `body` is said of this layer. */
@@ -247,7 +238,7 @@ function resolveResidual({ residual, residualRule, residualDtype }: KvCacheOptio
   }
   const dtype = residualDtype ?? 'f32';
   if (dtype !== 'f32' && dtype !== 'f16') throw new TypeError(`"residualDtype" expected f32 or f16, got ${describe(dtype)}`);
-  return { rule: checkResidualRule(residualRule), tokens: checkInteger(residual, 'residual', 1, 2 ** 20), blockSize, dtype };
+  return { rule: checkResidualRule(residualRule), tokens: checkInteger(residual, 'residual', 1, 2 ** 20), blockSize, dtype, sinkTokens: 0 };
 }
 
 /** @throws TypeError where there would be nothing to have room for */
@@ -275,7 +266,8 @@ export function resolveCache(options: KvCacheOptions): ResolvedCache {
     const limited = options.context !== undefined || layers.some(({ ring }) => ring);
     checkSequences(options, room, layers);
     if (options.prefix !== undefined) checkPrefix(options.prefix, { contiguous: room.contiguous, layers, residual });
-    return { ...room, residual, layers, limited, prefix: options.prefix };
+    const sinkTokens = Math.max(...layers.map((layer) => (layer.residual && layer.ring ? layer.ring.sinkTokens : 0)));
+    return { ...room, residual: residual && { ...residual, sinkTokens }, layers, limited, prefix: options.prefix };
   } catch (error) {
     // What a page cannot be is said of the option that its size comes from.
     if (room.contiguous && error instanceof Error) error.message = error.message.replace('"blockSize"', '"capacity"');

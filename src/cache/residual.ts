@@ -30,6 +30,11 @@ export interface Residual {
   /** Tokens of its pages. */
   readonly blockSize: number;
   readonly dtype: 'f32' | 'f16';
+  /**
+   * First tokens of a sequence that some layer keeps beside its ring: quantized at once, whatever the rule says. Among the others
+   * its window would hide them, for only in its own pages are they read apart.
+   */
+  readonly sinkTokens: number;
 }
 
 /** @throws TypeError unless it is one */
@@ -54,24 +59,19 @@ function quantizeAll({ quantized, length, due }: ResidualState, added: number, {
 
 /** @param added new tokens, 1 at least */
 export function quantizeNext(state: ResidualState, added: number, residual: Residual): ResidualNext {
-  return residual.rule === 'page' ? quantizePages(state, added, residual) : quantizeAll(state, added, residual);
-}
-
-/** Tokens of one sequence that a step reads as they came, at most. */
-export function residualTokens({ rule, tokens, blockSize }: Residual, chunk: number): number {
-  // Of Hugging Face's, one step may overflow, and the next then finds them due: there are two chunks.
-  return rule === 'page' ? tokens + blockSize - 1 : Math.max(0, tokens - 2) + 2 * chunk;
+  const { quantized, due } = residual.rule === 'page' ? quantizePages(state, added, residual) : quantizeAll(state, added, residual);
+  return { quantized: Math.max(quantized, Math.min(residual.sinkTokens, state.length + added)), due };
 }
 
 /**
- * Pages for these tokens of one sequence, and for those that a step adds to them.
+ * Pages for the tokens that one sequence keeps as they came, at most, and for those that a step adds to them.
  * @param longest tokens of a sequence, at most
  */
-export function residualRoom(residual: Residual, chunk: number, longest: number): number {
-  const pages = (count: number): number => Math.ceil(count / residual.blockSize);
-  const kept = pages(residualTokens(residual, chunk));
+export function residualRoom({ rule, tokens, blockSize }: Residual, chunk: number, longest: number): number {
+  const pages = (count: number): number => Math.ceil(count / blockSize);
   // A step's new tokens go into pages of their own where all others leave: those are given back when it is committed.
-  if (residual.rule === 'page') return 2 * kept;
-  // All of them together are no more than the sequence has, in two runs of pages.
-  return Math.min(kept + pages(chunk), pages(longest) + 1);
+  if (rule === 'page') return 2 * pages(tokens + blockSize - 1);
+  // One step may overflow, the next then finds them due, and so there are two beside the new one. All of them together are no
+  // more than the sequence has, in two runs of pages.
+  return Math.min(pages(Math.max(0, tokens - 2) + 2 * chunk) + pages(chunk), pages(longest) + 1);
 }

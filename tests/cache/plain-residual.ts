@@ -12,17 +12,22 @@ export class PlainResidual {
     private readonly rule: ResidualRule,
     private readonly residual: number,
     private readonly blockSize: number,
+    /** First tokens that are quantized at once. */
+    private readonly sinkTokens = 0,
   ) {}
 
   /** A step adds tokens. */
   add(tokens: number): void {
     if (this.rule === 'page') this.#addPages(tokens);
     else this.#addAsHuggingFace(tokens);
+    const first = Math.min(this.sinkTokens, this.length);
+    this.quantized = Math.max(this.quantized, first);
+    this.read = Math.max(this.read, first);
   }
 
   /** Of a fork. */
   copy(): PlainResidual {
-    const copy = new PlainResidual(this.rule, this.residual, this.blockSize);
+    const copy = new PlainResidual(this.rule, this.residual, this.blockSize, this.sinkTokens);
     Object.assign(copy, { length: this.length, quantized: this.quantized, read: this.read });
     return copy;
   }

@@ -85,7 +85,7 @@ export class Twin {
 
   create(): Plain {
     const { residual, residualRule, layout } = this.options;
-    return { sequence: this.cache.createSequence(), rule: new PlainResidual(residualRule, residual, layout === 'contiguous' ? 16 : 4), tokens: [[], []] };
+    return { sequence: this.cache.createSequence(), rule: new PlainResidual(residualRule, residual, layout === 'contiguous' ? 16 : 4, this.#sinkTokens), tokens: [[], []] };
   }
 
   fork({ sequence, rule, tokens }: Plain): Plain {

@@ -83,12 +83,19 @@ export interface Quantized {
 }
 
 /** What a step of some tokens, one at least, makes of a sequence with so many. */
-export function quantizedNext({ residual = 0, residualRule, blockSize }: WorldShape, { quantized, due }: Quantized, length: number, added: number): Quantized {
+export function quantizedNext(shape: WorldShape, before: Quantized, length: number, added: number): Quantized {
+  const { quantized, due } = quantizedByRule(shape, before, length, added);
+  // First tokens that a quantized layer keeps beside its ring never are in the residual.
+  const first = Math.max(...shape.layers.map((layer) => (isQuantized(layer, shape) ? layer.sinkTokens ?? 0 : 0)));
+  return { quantized: Math.max(quantized, Math.min(first, length + added)), due };
+}
+
+function quantizedByRule({ residual = 0, residualRule, blockSize }: WorldShape, { quantized, due }: Quantized, length: number, added: number): Quantized {
   if (residualRule === 'huggingface') {
     if (length === 0) return { quantized: added, due: false };
     const from = due ? length : quantized;
     const kept = length - from;
-    return { quantized: from, due: kept >= residual - 1 };
+    return { quantized: from, due: kept > 0 && kept >= residual - 1 };
   }
   let next = quantized;
   // A page of tokens, all of them older than the most recent ones.
