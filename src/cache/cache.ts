@@ -310,7 +310,7 @@ export class KvCache {
     try {
       return await readCheckpoint(this.#pages, this.#plans, this.#origin, sequences, held);
     } finally {
-      for (const [g, { pool }] of groups.entries()) for (const page of held[g]) pool.release(page);
+      for (const [g, { pool }] of groups.entries()) pool.releaseAll([...held[g]]);
     }
   }
 

@@ -509,3 +509,23 @@ test('the pages of sequences that are restored hold what they held, in every lay
   attention().forEach((result, layer) => assertSameResult(result, expected[layer], `layer ${layer}`));
   cache.dispose();
 });
+
+test('pages that were freed while they were read make room in their order: the last of a prefix first', async () => {
+  const cache = new KvCache(backend, { kvHeads: 1, headDim: 8, layers: 1, blockSize: 2, capacity: 8, prefix: { model: 'm' } });
+  const grow = (sequence: Sequence, ids: readonly number[]): void => {
+    const step = cache.begin([{ sequence, tokens: ids }]);
+    const x = new Float32Array(8 * ids.length);
+    step.append(0, x, x);
+    step.commit();
+  };
+  const ids = [1, 2, 3, 4, 5, 6];
+  const sequence = cache.createSequence();
+  grow(sequence, ids);
+  const reading = cache.checkpoint();
+  sequence.free();
+  await reading;
+  // Two pages: the one that was free, and one of those three.
+  grow(cache.createSequence(), [7, 8, 9]);
+  is(cache.matchPrefixSync([...ids, 0]).length, 4);
+  cache.dispose();
+});
