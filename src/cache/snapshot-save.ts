@@ -121,7 +121,7 @@ export class Saving {
   }
 
   release(): void {
-    this.parts.groups.forEach(({ pool }, g) => this.#rows[g].pages.forEach((page) => pool.release(page)));
+    this.parts.groups.forEach(({ pool }, g) => pool.releaseAll([...this.#rows[g].pages]));
   }
 
   async layer(index: number): Promise<SnapshotLayerTensors> {
