@@ -57,7 +57,7 @@ const kinds: readonly Kind[] = [
   },
 ];
 
-const everywhere = ['create', 'begin', 'append', 'commit', 'commit refused', 'abort', 'abort after an append', 'several steps', 'fork', 'copy on write', 'truncate', 'free', 'checkpoint', 'restore', 'refused in a step', 'refused at work'];
+const everywhere = ['create', 'begin', 'append', 'commit', 'commit refused', 'abort', 'abort after an append', 'several steps', 'fork', 'copy on write', 'truncate', 'free', 'checkpoint', 'restore', 'save', 'save given up', 'load', 'load refused', 'refused in a step', 'refused at work'];
 
 for (const [number, { name, prefix = false, shape, seen: own }] of kinds.entries()) {
   test(`random operations: ${name}`, async () => {

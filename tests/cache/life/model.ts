@@ -18,6 +18,8 @@ export class PlainSequence {
   tokens: readonly number[] = [];
   /** How many of the first tokens the cache knows by their ids. */
   known = 0;
+  /** How many of its first pages can be found: also those that came out of a snapshot, which has no ids. */
+  keyed = 0;
   due = false;
   parts: readonly Part[];
   step: PlainStep | undefined;
@@ -58,12 +60,6 @@ export interface Shortage {
   readonly have: number;
 }
 
-/** What sequences were, and what was in their pages. */
-export interface Saved {
-  readonly sequences: ReadonlyMap<PlainSequence, Pick<PlainSequence, 'tokens' | 'known' | 'due' | 'parts'>>;
-  readonly pages: ReadonlyMap<PlainPage, PlainPage>;
-}
-
 /** Tokens that a step writes into a group: from `begin` to `end` − 1; a residual then begins with `first`. */
 interface Growth {
   readonly first: number;
@@ -97,9 +93,9 @@ export class PlainCache {
     return sequence;
   }
 
-  fork({ tokens, known, due, parts }: PlainSequence): PlainSequence {
+  fork({ tokens, known, keyed, due, parts }: PlainSequence): PlainSequence {
     const twin = this.create();
-    Object.assign(twin, { tokens, known, due, parts });
+    Object.assign(twin, { tokens, known, keyed, due, parts });
     for (const { pages } of parts) for (const page of pages) page.holders.add(twin);
     return twin;
   }
@@ -128,6 +124,7 @@ export class PlainCache {
     if (residual < 0 || sequence.parts[residual].first === length) sequence.due = false;
     sequence.tokens = sequence.tokens.slice(0, length);
     sequence.known = Math.min(sequence.known, length);
+    sequence.keyed = Math.min(sequence.keyed, Math.floor(length / this.shape.blockSize));
   }
 
   #cut(sequence: PlainSequence, g: number, part: Part, length: number): Part {
@@ -220,11 +217,12 @@ export class PlainCache {
         for (const page of taken) page.holders.add(sequence).delete(taken);
         for (const [page, place, id] of writes) page.holds[place] = id;
       }
-      const before = sequence.known;
       if (isKnown && sequence.known === sequence.tokens.length) sequence.known += added.length;
       sequence.tokens = [...sequence.tokens, ...added];
       Object.assign(sequence, { due, parts: changes.map(({ after }) => after), step: undefined });
-      this.#keep(sequence, before);
+      const before = sequence.keyed;
+      sequence.keyed = Math.max(before, Math.floor(sequence.known / this.shape.blockSize));
+      this.keep(sequence, before);
     }
   }
 
@@ -236,12 +234,11 @@ export class PlainCache {
     }
   }
 
-  /** Full pages of known tokens are found by them, from that of token `from` on. */
-  #keep({ tokens, known, parts: [{ pages }] }: PlainSequence, from: number): void {
-    const { blockSize } = this.shape;
-    for (let n = Math.floor(from / blockSize); (n + 1) * blockSize <= known; n++) {
-      const key = tokens.slice(0, (n + 1) * blockSize).join();
-      if (!this.pools[0].find(key)) pages[n].key = key;
+  /** A sequence's full pages are found by their tokens, from the given one on, unless others are. */
+  keep({ tokens, keyed, parts }: PlainSequence, from: number): void {
+    for (let n = from; n < keyed; n++) {
+      const key = tokens.slice(0, (n + 1) * this.shape.blockSize).join();
+      if (!this.pools[0].find(key)) parts[0].pages[n].key = key;
     }
   }
 
@@ -270,26 +267,8 @@ export class PlainCache {
     const length = pages.length * blockSize;
     this.counters.hits += pages.length;
     this.counters.misses += wanted - pages.length;
-    Object.assign(sequence, { tokens: ids.slice(0, length), known: length, parts: [{ pages, first: 0, end: length, longest: length }] });
+    Object.assign(sequence, { tokens: ids.slice(0, length), known: length, keyed: pages.length, parts: [{ pages, first: 0, end: length, longest: length }] });
     return sequence;
-  }
-
-  /** Of all sequences. */
-  save(): Saved {
-    const sequences = new Map(this.sequences.map((sequence) => [sequence, { ...sequence }]));
-    const pages = this.sequences.flatMap(({ parts }) => parts.flatMap((part) => part.pages));
-    return { sequences, pages: new Map(pages.map((page) => [page, new PlainPage(page.holds, page.number)])) };
-  }
-
-  /** All sequences become what they were, in new pages of the same numbers; younger ones lose all. */
-  restore({ sequences, pages }: Saved): void {
-    for (const pool of this.pools) pool.pages.clear();
-    const renewed = new Map([...pages].map(([page, { holds, number }]) => [page, new PlainPage(holds, number)]));
-    for (const sequence of this.sequences) {
-      Object.assign(sequence, sequences.get(sequence) ?? new PlainSequence(this.rules.length));
-      sequence.parts = sequence.parts.map((part, g) => ({ ...part, pages: part.pages.map((page) => this.pools[g].add(renewed.get(page)!, sequence)) }));
-    }
-    for (const sequence of this.sequences) if (sequence.known > 0) this.#keep(sequence, 0);
   }
 
   /** Tokens that a sequence may still be given by one step. */

@@ -1,6 +1,7 @@
 /** Which operation comes next, and what it is done to: all of it by chance. */
 import type { PlainEntry, PlainSequence } from './model.js';
 import { VOCABULARY } from './rows.js';
+import { beginSnapshot, endSnapshot, loadBroken, loadOne } from './snapshots.js';
 import type { World } from './world.js';
 
 const MOST_SEQUENCES = 7;
@@ -70,6 +71,11 @@ const operations: readonly Operation[] = [
   { name: 'store', weight: 2, can: (world) => world.store !== undefined && hasIdle(world), run: (world) => world.storePrefix(world.one(world.idle)) },
   { name: 'checkpoint', weight: 1, can: () => true, run: (world) => atRest(world, () => world.checkpoint()) },
   { name: 'restore', weight: 1, can: ({ checkpoints }) => checkpoints.length > 0, run: (world) => atRest(world, () => world.restore()) },
+  { name: 'save', weight: 2, can: (world) => world.saving === undefined && hasIdle(world), run: beginSnapshot },
+  { name: 'end of a save', weight: 6, can: ({ saving }) => saving !== undefined, run: endSnapshot },
+  { name: 'load', weight: 2, can: (world) => world.snapshots.length > 0 && hasRoom(world), run: loadOne },
+  // Pages that are kept may have to go for it: which, nobody can see.
+  { name: 'load of what is broken', weight: 1, can: ({ snapshots, hasPrefix }) => snapshots.length > 0 && !hasPrefix, run: loadBroken },
   { name: 'refuse', weight: 2, can: hasOpen, run: (world) => world.refuse(world.one(world.open).plain.entries[0].sequence) },
 ];
 

@@ -5,9 +5,11 @@ import type { Pages } from '../../../src/backend.js';
 import type { WasmBackend } from '../../../src/wasm/backend.js';
 import type { Random } from '../../random.js';
 import { checkAll, same, storesOf } from './check.js';
-import { PlainCache, type PlainEntry, type PlainSequence, type PlainStep, type Saved } from './model.js';
+import { PlainCache, type PlainEntry, type PlainSequence, type PlainStep } from './model.js';
 import { optionsOf, type WorldShape } from './rules.js';
 import { LayerRows } from './rows.js';
+import { restore, save, type Saved } from './saved.js';
+import { endSnapshot, type Saving, type Snapshot } from './snapshots.js';
 import type { MemoryStore } from './store.js';
 
 interface OpenStep {
@@ -65,6 +67,8 @@ export class World {
   readonly sequences = new Map<PlainSequence, Sequence>();
   open: OpenStep[] = [];
   checkpoints: { readonly checkpoint: Checkpoint; readonly saved: Saved }[] = [];
+  saving: Saving | undefined;
+  snapshots: Snapshot[] = [];
   #places: readonly Place[];
   #stores: ReturnType<typeof storesOf> = [];
 
@@ -215,6 +219,7 @@ export class World {
       if (this.random.integer(2) === 0) await this.commit(open);
       else this.abort(open);
     }
+    await endSnapshot(this);
   }
 
   /** Nothing can be done to what is in a step. */
@@ -253,7 +258,7 @@ export class World {
   }
 
   async checkpoint(): Promise<void> {
-    const saved = this.model.save();
+    const saved = save(this.model);
     this.checkpoints.push({ checkpoint: await this.cache.checkpoint(), saved });
     if (this.checkpoints.length > 2) this.checkpoints.shift();
     this.note('checkpoint');
@@ -264,7 +269,7 @@ export class World {
     const before = new Map(this.model.sequences.map((plain) => [plain, plain.tokens.length]));
     this.#places = [...this.#places.slice(1), this.#places[0]];
     const report = await this.cache.restore(this.#places[0].backend, checkpoint);
-    this.model.restore(saved);
+    restore(this.model, saved);
     this.#pagesChanged();
     for (const [i, plain] of this.model.sequences.entries()) {
       same(report.sequences[i].sequence, this.sequenceOf(plain), () => `sequence ${i} of the report`);
@@ -277,7 +282,7 @@ export class World {
   /** While a step is open the cache cannot be saved, nor restored. */
   async refuseRest(): Promise<void> {
     for (const action of [() => this.cache.checkpoint(), () => this.cache.restore(this.#places[0].backend)]) {
-      const refused = await action().then(() => false, (error: Error) => /no open step/.test(error.message));
+      const refused = await action().then(() => false, (error: Error) => /no open step|no pages on their way/.test(error.message));
       same(refused, true, () => 'whether an open step was refused');
     }
     this.note('refused at work');
