@@ -57,9 +57,9 @@ function fieldsOf(value: object, path = ''): [string, unknown][] {
 }
 
 /** What must be the same: not the groups, which are numbered as they come, nor how many numbers say which scales are given. */
-function comparable({ group: _, sinkTokens = 0, residual, k, v, ...rest }: SnapshotLayer): Map<string, unknown> {
-  const side = ({ givenScales: __, recipe, ...more }: SnapshotSide): object => ({ ...more, ...(recipe && { recipe: plainRecipe(recipe) }) });
-  return new Map(fieldsOf({ ...rest, k: side(k), v: side(v), sinkTokens, ...(residual && { residual: { ...residual, group: undefined } }) }));
+function comparable({ kvHeads, headDim, k, v, window, sinkTokens = 0, residual }: SnapshotLayer): Map<string, unknown> {
+  const side = ({ format, granularity, groupSize, recipe }: SnapshotSide): object => ({ format, granularity, groupSize, ...(recipe && { recipe: plainRecipe(recipe) }) });
+  return new Map(fieldsOf({ kvHeads, headDim, k: side(k), v: side(v), window, sinkTokens, ...(residual && { residual: { ...residual, group: undefined } }) }));
 }
 
 const show = (value: unknown): string => (value === undefined ? 'none' : typeof value === 'string' ? value : describe(value).replace(/^\w+ /, ''));

@@ -6,7 +6,7 @@ import { assertSameBits } from '../bits.js';
 import { random } from '../random.js';
 import { assertSameResult } from './tokens.js';
 
-export const base = { layers: 2, queryHeads: 4, kvHeads: 2, headDim: 8, capacity: 240, blockSize: 4 } satisfies KvCacheOptions;
+const base = { layers: 2, queryHeads: 4, kvHeads: 2, headDim: 8, capacity: 240, blockSize: 4 } satisfies KvCacheOptions;
 
 /** The heads and dims that all caches here have. */
 const [kvFloats, qFloats] = [base.kvHeads * base.headDim, base.queryHeads * base.headDim];
