@@ -95,15 +95,19 @@ export function saveSnapshot(cache: KvCache, options: { readonly sequences?: rea
  * snapshot: their number, heads, formats, granularities, recipes and given scales, windows, residuals. Its capacity, block size,
  * layout, `chunk` and backend may be others.
  *
- * Sequences that share tokens share pages, as far as pages of this size hold the same. A ring that is smaller than the snapshot's
- * keeps the newest tokens. A residual needs pages for all tokens that were not quantized yet. Full pages are found by
- * `matchPrefix` again where model, options and block size are those of the snapshot's cache; of whose tokens' ids nothing is
- * known else, so that what comes behind them is not.
+ * ```ts
+ * const [sequence] = await loadSnapshot(cache, createReadStream('chat.safetensors'));
+ * ```
  *
- * Pages are taken before anything is written, and those that nobody but `matchPrefix` would use may be evicted for that. Only
- * when all checksums have proved right are there sequences. Whatever is thrown, other sequences and their pages, and the free
- * pages' number, are as before.
- * @param source of which no more than is needed is in memory: a layer, at the end of a file named `createReadStream` will do
+ * Sequences that share tokens share pages, as far as pages of this size hold the same. A ring that is smaller than the snapshot's
+ * keeps the newest tokens. A residual needs pages for all tokens that were not quantized yet. `matchPrefix` finds full pages
+ * again where model, options and block size are those of the snapshot's cache; of their tokens no ids are known, so that it does
+ * not find what comes behind them. Checksums tell what was damaged, not what was made up: load what you trust.
+ *
+ * Pages are taken before anything is written, also those that are kept for `matchPrefix` only, and nobody else has them until
+ * all checksums have proved right. Whatever is thrown, there are no new sequences then, those that there are are as they were,
+ * and all pages that were taken are free again. `checkpoint` and `restore` refuse meanwhile.
+ * @param source of which a layer is in memory at a time
  * @param options.name what to call the snapshot in errors. Default `snapshot`
  * @throws FormatError for a file that is cut, changed, of another version, or none; TypeError naming what is not as the cache
  * has it; RangeError for a sequence that is longer than `context`; OutOfPagesError; whatever `source` and the backend throw

@@ -3,28 +3,42 @@ import type { Checksum } from '../digest.js';
 import { FormatError } from '../errors.js';
 import { describe } from '../formats.js';
 
-/** Where a file's bytes come from. Chunks may be of any size, and views of any kind of memory. */
-export type ByteSource = Uint8Array | Blob | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
+/** What is used of a ReadableStream: the name itself is known to programs for browsers only. */
+interface ChunkStream {
+  getReader(): {
+    read(): Promise<{ readonly done: boolean; readonly value?: Uint8Array | undefined }>;
+    cancel(): Promise<void>;
+  };
+}
+
+/**
+ * Where a file's bytes come from: all at once, a Blob (also a File), a ReadableStream, or whatever else gives them one after the
+ * other, as streams of Node do. Chunks may be of any size, and views of any kind of memory.
+ */
+export type ByteSource = Uint8Array | { stream(): ChunkStream } | ChunkStream | AsyncIterable<Uint8Array>;
 
 /** How many bytes are made room for, at first, for a piece of which nothing has come yet. */
 const FIRST_ROOM = 2 ** 20;
 
 // Not every browser's streams are iterables.
-async function* chunksOfStream(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+async function* chunksOfStream(stream: ChunkStream): AsyncGenerator<Uint8Array> {
   const reader = stream.getReader();
   try {
-    for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+    for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value!;
   } finally {
     await reader.cancel();
   }
 }
 
+const noSource = (source: unknown): TypeError => new TypeError(`"source" expected a Uint8Array, a Blob, a ReadableStream or an iterable of chunks, got ${describe(source)}`);
+
 async function* chunksOf(source: ByteSource): AsyncGenerator<Uint8Array> {
   if (source instanceof Uint8Array) yield source;
+  else if (typeof source !== 'object' || source === null) throw noSource(source);
   else if ('getReader' in source) yield* chunksOfStream(source);
   else if (Symbol.asyncIterator in source) yield* source;
   else if ('stream' in source) yield* chunksOfStream(source.stream());
-  else throw new TypeError(`"source" expected a Uint8Array, a Blob, a ReadableStream or an iterable of chunks, got ${describe(source)}`);
+  else throw noSource(source);
 }
 
 export class ByteStream {

@@ -95,7 +95,7 @@ test('a source that fails, a backend that fails, and what is no file', async () 
     }
     await assertRefused(target, failing(), RangeError, /^the disk is gone$/);
   }
-  await assertRefused(target, undefined as never, TypeError, /./);
+  await assertRefused(target, undefined as never, TypeError, /^"source" expected a Uint8Array, .*, got undefined$/);
   await assertRefused(target, new TextEncoder().encode('a text that is rather long for a header'), FormatError, /./);
   const pages = target.cache.pages(0);
   const own = pages.import.bind(pages);
