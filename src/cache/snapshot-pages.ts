@@ -37,11 +37,17 @@ function* endsOf(rows: Float64Array): Generator<number> {
   if (last > first) yield last;
 }
 
+/** Places by whose rows a page is found again. Of a ring's page sequences may have lost others at either end. */
+const namesOf = (rows: Float64Array, isRing: boolean): string[] => {
+  const places = isRing ? rows.keys() : endsOf(rows);
+  return [...places].flatMap((place) => (rows[place] < 0 ? [] : [`${rows[place]} ${place}`]));
+};
+
 /** The pages of one group. */
 export class PagePlan {
   readonly pages: PlannedPage[] = [];
   readonly #held: { readonly held: Held; readonly pages: readonly PlannedPage[] }[] = [];
-  /** By row and place, those of {@link endsOf}. */
+  /** By row and place, those of {@link namesOf}. */
   readonly #found = new Map<string, PlannedPage>();
 
   constructor(readonly group: PageGroup) {}
@@ -73,7 +79,7 @@ export class PagePlan {
   }
 
   #pageFor(wanted: Float64Array): PlannedPage {
-    const names = [...endsOf(wanted)].map((place) => `${wanted[place]} ${place}`);
+    const names = namesOf(wanted, this.group.kind === 'ring');
     let page = names.map((name) => this.#found.get(name)).find((found) => found && fit(found.rows, wanted));
     if (page) wanted.forEach((row, place) => (page!.rows[place] = Math.max(page!.rows[place], row)));
     else this.pages.push((page = { rows: wanted, page: -1 }));
