@@ -75,6 +75,6 @@ for (const [number, { name, prefix = false, shape, seen: own }] of kinds.entries
       world.dispose();
     }
     // Else the operations would not be about much.
-    for (const what of [...everywhere, ...own]) ok((seen.get(what) ?? 0) > OPERATIONS / 1250, `${what}: ${seen.get(what) ?? 0} times`);
+    for (const what of [...everywhere, ...own]) ok((seen.get(what) ?? 0) > OPERATIONS / 2000, `${what}: ${seen.get(what) ?? 0} times`);
   }, { seconds: 300 });
 }
