@@ -238,7 +238,7 @@ export class PlainCache {
   keep({ tokens, keyed, parts }: PlainSequence, from: number): void {
     for (let n = from; n < keyed; n++) {
       const key = tokens.slice(0, (n + 1) * this.shape.blockSize).join();
-      if (!this.pools[0].find(key)) parts[0].pages[n].key = key;
+      this.pools[0].keep(parts[0].pages[n], key);
     }
   }
 

@@ -62,6 +62,14 @@ export class PlainPool {
     return [...this.pages].find((page) => page.key === key);
   }
 
+  /** A key is that of a page which somebody holds, if there is one: in place of a page that nobody does. */
+  keep(page: PlainPage, key: string): void {
+    const there = this.find(key);
+    if (there && there.holders.size > 0) return;
+    if (there) this.pages.delete(there);
+    page.key = key;
+  }
+
   /** The last page first, so that it is the first to go. */
   release(pages: readonly PlainPage[], holder: object): void {
     for (const page of [...pages].reverse()) {
