@@ -214,7 +214,8 @@ function resolveLayers(options: KvCacheOptions, { granularity, recipe, dtype }: 
   }
   if (layers.length === 0) throw new RangeError('"layers" expected at least one layer, got none');
   const skipped = resolveSkipped(skipLayers, layers.length);
-  return layers.map((own: LayerConfig, index) => {
+  // Not by `map`, which passes by what an array lacks.
+  return Array.from(layers as readonly LayerConfig[], (own, index) => {
     if (typeof own !== 'object' || own === null) throw new TypeError(`"layers[${index}]" expected an object, got ${describe(own)}`);
     const resolve = skipped.has(index) ? resolveSkippedLayer : resolveLayer;
     return inLayer(index, () => resolve(override(config, own), own, place));

@@ -17,7 +17,7 @@ export interface Entry {
 
 /** @throws TypeError or RangeError for what are no ids of tokens */
 export function checkIds(ids: TokenIds, argument: string): TokenIds {
-  if (typeof ids !== 'object' || ids === null || typeof ids.length !== 'number') throw new TypeError(`"${argument}" expected the ids of tokens, got ${describe(ids)}`);
+  if (typeof ids !== 'object' || ids === null || !Number.isSafeInteger(ids.length) || ids.length < 0) throw new TypeError(`"${argument}" expected the ids of tokens, got ${describe(ids)}`);
   for (let i = 0; i < ids.length; i++) checkInteger(ids[i], `${argument}[${i}]`, 0, 0xffffffff);
   return ids;
 }
@@ -26,7 +26,8 @@ export function checkIds(ids: TokenIds, argument: string): TokenIds {
 export function checkEntries(entries: readonly StepEntry[], owner: Sequence['cache']): Entry[] {
   if (!Array.isArray(entries)) throw new TypeError(`"entries" expected an array, got ${describe(entries)}`);
   const seen = new Set<Sequence>();
-  return (entries as readonly StepEntry[]).map((entry, index): Entry => {
+  // Not by `map`, which passes by what an array lacks.
+  return Array.from(entries as readonly StepEntry[], (entry, index): Entry => {
     if (typeof entry !== 'object' || entry === null) throw new TypeError(`"entries[${index}]" expected { sequence, tokens }, got ${describe(entry)}`);
     const { sequence, tokens } = entry;
     if (!(sequence instanceof Sequence) || sequence.cache !== owner) throw new TypeError(`"entries[${index}].sequence" expected a sequence of this cache, got ${describe(sequence)}`);

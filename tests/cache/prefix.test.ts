@@ -407,12 +407,13 @@ test('arguments that do not fit are refused, and change nothing', async () => {
     [undefined, TypeError, /"tokens" expected the ids of tokens, got undefined/], [null, TypeError, /"tokens" expected/], [9, TypeError, /"tokens" expected/], ['12', TypeError, /"tokens" expected/],
     [{}, TypeError, /"tokens" expected/], [[1, -1], RangeError, /"tokens\[1\]" expected/], [[2 ** 32], RangeError, /"tokens\[0\]" expected/], [[0.5], RangeError, /"tokens\[0\]" expected/],
     [['1'], RangeError, /"tokens\[0\]" expected/], [[1, undefined], RangeError, /"tokens\[1\]" expected/],
+    [{ length: NaN }, TypeError, /"tokens" expected/], [{ length: -1 }, TypeError, /"tokens" expected/], [{ 0: 1, 1: 2, length: 1.5 }, TypeError, /"tokens" expected/],
   ] as [number[], new () => Error, RegExp][]) {
     throws(() => cache.matchPrefixSync(ids), (error: Error) => error instanceof kind && message.test(error.message));
     await refused(cache.matchPrefix(ids), kind, message);
   }
   throws(() => cache.begin([{ sequence, tokens: [1, 2 ** 32] }]), /"entries\[0\].tokens\[1\]" expected an integer from 0 to 4294967295/);
-  throws(() => cache.begin([{ sequence, tokens: null as unknown as number[] }]), /"entries\[0\].tokens" expected/);
+  for (const ids of [null, { length: -1 }, { length: NaN }]) throws(() => cache.begin([{ sequence, tokens: ids as number[] }]), /"entries\[0\].tokens" expected/);
   await refused(cache.storePrefix(sequence), TypeError, /"prefix.store" expected a store/);
   is(cache.live.size, 1);
   is(cache.freePages, 6);
