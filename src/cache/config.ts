@@ -131,6 +131,16 @@ interface Place extends Room {
 
 const hiding = ['windowLeft', 'windowRight', 'causal'] as const;
 
+/**
+ * What a ring hides is gone: a window of another size would show what took its place.
+ * @throws TypeError where options say themselves what rows see
+ */
+export function checkRingShows(options: Pick<AttentionOptions, (typeof hiding)[number]>): void {
+  for (const name of hiding) {
+    if (options[name] !== undefined) throw new TypeError(`"${name}" expected to be absent with "slidingWindow", which is causal and says what rows see, got ${describe(options[name])}`);
+  }
+}
+
 /** @throws TypeError or RangeError naming the option that does not fit */
 function resolveRing(config: LayerConfig, room: Room): Ring | undefined {
   const { slidingWindow, sinkTokens = 0 } = config;
@@ -139,9 +149,7 @@ function resolveRing(config: LayerConfig, room: Room): Ring | undefined {
     return undefined;
   }
   const window = checkInteger(slidingWindow, 'slidingWindow', 1, 0x7fffffff);
-  for (const name of hiding) {
-    if (config[name] !== undefined) throw new TypeError(`"${name}" expected to be absent with "slidingWindow", which is causal and says what rows see, got ${describe(config[name])}`);
-  }
+  checkRingShows(config);
   checkInteger(sinkTokens, 'sinkTokens', 0, room.context - 1);
   if (sinkTokens > 0 && room.contiguous) throw new TypeError('"sinkTokens" expected to be absent with layout contiguous, where a ring is one page: use layout paged');
   return { window, sinkTokens, capacity: ringCapacity(window, sinkTokens, room, stated(room.chunk, 'chunk')) };

@@ -6,6 +6,7 @@ import type { GivenScale } from '../scale.js';
 import type { WebgpuBackend } from '../webgpu/backend.js';
 import type { RecordAttendCall } from '../webgpu/record.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
+import { checkRingShows } from './config.js';
 import type { GroupReservation } from './groups.js';
 import { flushOf, type Flush } from './flush.js';
 import { readRows, type Rows } from './rows.js';
@@ -47,7 +48,10 @@ interface StepDescales {
   readonly vDescale?: GivenScale;
 }
 
-/** Overrides of the layer's attention, and where to put the result. */
+/**
+ * Overrides of the layer's attention, and where to put the result. A layer with `slidingWindow` takes no other window, and no
+ * `causal`: what its own hides is gone.
+ */
 export interface StepAttendOptions<D extends OutDtype = 'f32'> extends AttentionOptions, StepDescales {
   /** Dtype of q; needed for Uint16Array. */
   readonly dtype?: FloatDtype;
@@ -233,6 +237,7 @@ export class Step {
     this.#assertOpen();
     const stores = this.#layer(layer);
     if (!this.#appended[layer]) throw new Error(`"recordAttend" expected layer ${layer} to have been appended to in this step`);
+    if (this.#isRing(stores)) checkRingShows(options);
     const { attention, queryHeads } = stores;
     const { cuSeqlensQ } = this.#tables;
     const {
@@ -251,6 +256,10 @@ export class Step {
     this.#recorder().recordAttendParts(encoder, calls, { out, lse });
   }
 
+  #isRing({ codes }: LayerStores): boolean {
+    return this.#cache.groups[codes.group].kind === 'ring';
+  }
+
   /** Where the keys of a layer are: never nowhere, so that rows which see nothing are given as such. */
   #partsOf({ codes, residual }: LayerStores): KeyPart[] {
     const parts: KeyPart[] = [];
@@ -266,6 +275,7 @@ export class Step {
     const stores = this.#layer(layer);
     const { attention, queryHeads, headDim } = stores;
     if (!this.#appended[layer]) throw new Error(`"attend" expected layer ${layer} to have been appended to in this step`);
+    if (this.#isRing(stores)) checkRingShows(options);
     const expected = this.tokens * queryHeads * headDim;
     if (q.length !== expected) throw new RangeError(`"q" expected ${this.tokens} tokens × ${queryHeads} heads × ${headDim} = ${expected} elements, got ${q.length}`);
     const { cuSeqlensQ } = this.#tables;

@@ -56,6 +56,22 @@ test('refuses what is no window, and what would hide what it shows', () => {
   throws(() => cacheOf().tokensKept(2), /"layer" expected/);
 });
 
+test('a call that would look beyond the window, where other keys lie by now, is refused', async () => {
+  const cache = cacheOf();
+  const sequence = cache.createSequence();
+  grow(cache, sequence, 16, 16);
+  const step = cache.begin([{ sequence, tokens: 1 }]);
+  const x = random(5).normals(mila.kvHeads * mila.headDim);
+  step.append(0, x, x);
+  const q = random(6).normals(mila.queryHeads * mila.headDim);
+  for (const [name, value] of [['windowLeft', -1], ['windowLeft', 20], ['windowRight', 0], ['causal', false]] as const) {
+    throws(() => step.attendSync(0, q, { [name]: value }), new RegExp(`"${name}" expected to be absent with "slidingWindow"`));
+  }
+  step.attendSync(0, q, { windowLeft: undefined, softcap: 3 });
+  step.abort();
+  cache.dispose();
+});
+
 for (const place of places) {
   test(`a cache of all tokens is cut anywhere, a ring only as far as it goes: ${nameOf(place)}`, () => {
     const all = cacheOf({ ...place, slidingWindow: undefined, windowLeft: 7 });
