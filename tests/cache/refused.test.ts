@@ -109,7 +109,7 @@ test('a sequence is in one place at a time', () => {
   }
   refused(() => cache.begin([one(b), one(b)]), TypeError, /"entries\[1\]\.sequence" expected each sequence once/);
   refused(() => cache.begin([one(b), one(stranger)]), TypeError, /"entries\[1\]\.sequence" expected a sequence of this cache, got Sequence/);
-  refused(() => cache.begin(Object.assign(new Array<StepEntry>(2), [one(b)])), TypeError, /"entries\[1\]" expected \{ sequence, tokens \}, got undefined/);
+  refused(() => cache.begin(Object.assign(Array.from<StepEntry>({ length: 2 }), [one(b)])), TypeError, /"entries\[1\]" expected \{ sequence, tokens \}, got undefined/);
   refused(() => cache.begin([one({} as Sequence)]), TypeError, /"entries\[0\]\.sequence" expected a sequence of this cache, got Object/);
   for (const count of [-1, 1.5, NaN, '1' as unknown as number]) {
     refused(() => cache.begin([{ sequence: b, tokens: count }]), RangeError, /"entries\[0\]\.tokens" expected an integer of at least 0/);
@@ -245,7 +245,7 @@ test('options that do not fit are refused by name', () => {
     [{ layers: [] }, RangeError, /^"layers" expected at least one layer/],
     [{ layers: '3' as unknown as number }, RangeError, /^"layers"/],
     [{ layers: [{}, null as unknown as object] }, TypeError, /^"layers\[1\]" expected an object, got null/],
-    [{ layers: new Array<object>(2) }, TypeError, /^"layers\[0\]" expected an object, got undefined/],
+    [{ layers: Array.from<object>({ length: 2 }) }, TypeError, /^"layers\[0\]" expected an object, got undefined/],
     [{ layers: [{}, { headDim: 12 }] }, RangeError, /^layers\[1\]: "headDim" expected a multiple of 8 from 8 to 256, got number 12/],
     [{ layers: [{ queryHeads: 3 }, {}] }, RangeError, /^layers\[0\]: "queryHeads" expected a multiple of kvHeads \(2\), got 3/],
     [{ layers: [{}, {}, { dtype: 'fp4' as 'fp8' }] }, TypeError, /^layers\[2\]: "k\.dtype" expected one of/],
