@@ -86,16 +86,13 @@ export type {
 } from './backend.js';
 
 /**
- * The names of WebGPU, and of the web's sources of bytes, in these declarations. Where TypeScript knows them (lib.dom from 6.0
- * on, @webgpu/types, @types/web), this adds nothing to them; elsewhere it lets programs compile that have no use for them.
+ * The names of WebGPU in these declarations. Where TypeScript knows them (lib.dom from 6.0 on, @webgpu/types, @types/web), this
+ * adds nothing to them; elsewhere it lets programs compile that have no use for a GPU.
  */
 declare global {
-  interface Blob {}
   interface GPU {}
   interface GPUBuffer {}
   interface GPUBufferBinding {}
   interface GPUCommandEncoder {}
   interface GPUDevice {}
-  // oxlint-disable-next-line no-explicit-any, no-unused-vars -- as lib.dom has it
-  interface ReadableStream<R = any> {}
 }
