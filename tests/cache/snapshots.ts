@@ -34,7 +34,8 @@ export const structures: { readonly [name: string]: Partial<KvCacheOptions> } = 
   'rings with sinks': { ...window, sinkTokens: 5, sequences: 8 },
   'residual, by pages': { residual: 7, sequences: 8 },
   'residual of f16, as Hugging Face': { residual: 7, residualRule: 'huggingface', residualDtype: 'f16', chunk: 13, sequences: 8 },
-  'all of it': { ...window, layers: [{ slidingWindow: undefined }, { sinkTokens: 3 }, { slidingWindow: undefined, dtype: 'f32' }, { slidingWindow: 9, dtype: 'f16' }], residual: 3, sequences: 8 },
+  'residual before rings with sinks': { slidingWindow: 25, chunk: 13, sinkTokens: 5, residual: 3, sequences: 8 },
+  'all of it': { ...window, layers: [{ slidingWindow: undefined }, { sinkTokens: 3, dtype: 'f16' }, { slidingWindow: undefined, dtype: 'f32' }, { slidingWindow: 9 }], residual: 3, sequences: 8 },
 };
 
 export const cacheOf = (backend: Backend, ...options: readonly Partial<KvCacheOptions>[]): KvCache => new KvCache(backend, Object.assign({}, base, ...options) as KvCacheOptions);
