@@ -1,4 +1,5 @@
 /** Where pages of prefixes are kept beyond one cache: in memory, on a disk, on another machine. */
+import { describe } from '../formats.js';
 
 /**
  * Keeps values by their keys. A key is 64 hexadecimal digits that name a page's tokens, and all that its contents depend on; a
@@ -28,8 +29,12 @@ export interface RawStorage {
  * const store = unstoragePages(createStorage({ driver: redis({ url: 'redis://localhost' }) }));
  * ```
  * @param base what keys begin with, as `base:key`
+ * @throws TypeError for what is no such storage
  */
 export function unstoragePages(storage: RawStorage, base = 'fp8-kv'): PageStore {
+  for (const method of ['getItemRaw', 'setItemRaw', 'hasItem'] as const) {
+    if (typeof storage?.[method] !== 'function') throw new TypeError(`"storage" expected one of unstorage, got ${describe(storage)} without ${method}`);
+  }
   const name = (key: string): string => `${base}:${key}`;
   return {
     async get(key) {

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { createStorage } from 'unstorage';
 import fsDriver from 'unstorage/drivers/fs';
 import memoryDriver from 'unstorage/drivers/memory';
-import { equal, is, match, ok } from 'uvu/assert';
-import { unstoragePages, wasmBackend, type KvCache, type PageStore, type PrefixOptions, type RawStorage } from '../../src/index.js';
+import { equal, is, match, ok, throws } from 'uvu/assert';
+import { onWarning, unstoragePages, wasmBackend, type KvCache, type PageStore, type PrefixOptions, type RawStorage } from '../../src/index.js';
 import { suite } from '../suite.js';
 import { assertHoldsIds, computed, feed, idsFrom, memoryStore, prefixCache, prompted, tokensFound, warningsOf } from './prompts.js';
 import { appendToAll } from './tokens.js';
@@ -272,6 +272,30 @@ test('a store that is behind gets no more pages than it can be expected to take'
   cache.dispose();
 });
 
+test('a listener of warnings that throws leaves neither a step nor a match half done', async () => {
+  const cache = cacheOf(257, memoryStore({ put: () => new Promise(() => {}), get: () => Promise.reject(new Error('down')) }), { storeTimeout: 1 });
+  prompted(cache, idsFrom(0, 4 * 257)).free();
+  const end = onWarning(() => {
+    throw new Error('so much for that');
+  });
+  const { error } = console;
+  const said: unknown[][] = [];
+  console.error = (...all: unknown[]) => void said.push(all);
+  try {
+    prompted(cache, idsFrom(5000, 4 * 257)).free();
+    is((await cache.matchPrefix(ids)).length, 0);
+    await cache.settled();
+  } finally {
+    console.error = error;
+    end();
+  }
+  is(cache.freePages, 257);
+  is(said.length, 1 + 256 + 3, 'one page too many, those that were late, and those that were asked for');
+  match(String(said[0][0]), /a listener of warnings threw/);
+  for (const listener of [undefined, null, 'log']) throws(() => onWarning(listener as never), /"listener" expected a function, got/);
+  cache.dispose();
+});
+
 test('a page that cannot be read does not stop the step that needs its room', async () => {
   const store = memoryStore();
   const own = wasmBackend();
@@ -315,4 +339,6 @@ test('unstorage is asked for raw values, under names that begin alike', async ()
   values.set('mine:a', 'three');
   const error = await store.get('a').then(() => undefined, (reason: unknown) => reason);
   ok(error instanceof TypeError && /expected bytes, got string/.test(error.message));
+  throws(() => unstoragePages(undefined as never), /"storage" expected one of unstorage, got undefined without getItemRaw/);
+  throws(() => unstoragePages(store as never), /"storage" expected one of unstorage, got Object without getItemRaw/);
 });
