@@ -7,27 +7,15 @@ import { BlockPool } from './blocks.js';
 import { checkOrigin, originOf, readCheckpoint, writeCheckpoint, type Checkpoint, type Origin, type RestoreReport } from './checkpoint.js';
 import { resolveCache, type KvCacheOptions, type ResolvedCache } from './config.js';
 import { holdsNothing, PageGroup } from './groups.js';
+import { memoryOf, type MemoryReport } from './memory.js';
 import { PrefixCache, type PrefixCounters, type PrefixMatch, type PrefixPages } from './prefix.js';
-import { checkEntries, checkIds, reserve, type Entry } from './reserve.js';
+import { checkEntries, checkIds, checkLengths, reserve } from './reserve.js';
 import { Sequence, type SequenceState } from './sequence.js';
 import { Step, type Reservation, type StepCache, type StepEntry } from './step.js';
 import type { CacheParts } from './snapshot-layers.js';
 import { createPages, layersOver, planStores, type StorePlans } from './stores.js';
 import { TableStore } from './tables.js';
 import { TokenLog, type KeyChain, type TokenIds } from './token-log.js';
-
-/** What a cache takes, and what the same tokens would take unquantized. */
-export interface MemoryReport {
-  /** Bytes of all pages of all layers. */
-  readonly bytes: number;
-  /** Bytes of the pages that sequences or open steps hold. */
-  readonly bytesInUse: number;
-  /** Bytes that one more token takes: keys, values and scales of all layers that keep all tokens. */
-  readonly bytesPerToken: number;
-  /** Bytes that an f32 and an f16 cache of the same capacity would take, without residuals. */
-  readonly f32Bytes: number;
-  readonly f16Bytes: number;
-}
 
 /**
  * A paged key/value cache of all layers of a model, for any number of sequences.
@@ -128,17 +116,7 @@ export class KvCache {
   }
 
   get memory(): MemoryReport {
-    const { stores, groups } = this.#plans;
-    const bytes = { all: 0, inUse: 0, perToken: 0, values: 0 };
-    for (const { layout, group, kind } of stores) {
-      const { pageCount, blockSize } = groups[group];
-      bytes.all += layout.bytes * pageCount;
-      bytes.inUse += layout.bytes * (pageCount - this.groups[group].pool.free);
-      if (kind === 'residual') continue;
-      if (groups[group].kind === 'all') bytes.perToken += layout.bytes / blockSize;
-      bytes.values += 2 * layout.kvHeads * layout.headDim * pageCount * blockSize;
-    }
-    return { bytes: bytes.all, bytesInUse: bytes.inUse, bytesPerToken: bytes.perToken, f32Bytes: 4 * bytes.values, f16Bytes: 2 * bytes.values };
+    return memoryOf(this.#plans, this.groups);
   }
 
   /**
@@ -169,12 +147,13 @@ export class KvCache {
    */
   begin(entries: readonly StepEntry[]): Step {
     const checked = checkEntries(entries, this);
-    this.#checkLengths(checked);
+    checkLengths(checked, this.#options);
     const { groups, layers } = this.#inside;
     const reservations = reserve(checked, groups, this.#options.residual);
     const step = new Step(this.#inside, reservations);
     try {
-      for (const { codes, residual } of layers) {
+      const copies = reservations.some((reservation) => reservation.groups.some((group) => group.copies.length > 0));
+      for (const { codes, residual } of copies ? layers : []) {
         for (const store of [codes, residual]) if (store) copyPages(store.pages, reservations, store.group);
       }
     } catch (error) {
@@ -182,20 +161,6 @@ export class KvCache {
       throw error;
     }
     return step;
-  }
-
-  /** What limits a single sequence, and not all together. */
-  #checkLengths(entries: readonly Entry[]): void {
-    const { contiguous, context, chunk = Infinity, limited } = this.#options;
-    for (const [index, { sequence, tokens }] of entries.entries()) {
-      if (tokens > chunk) throw new RangeError(`"entries[${index}].tokens" expected at most ${chunk}, the cache's "chunk", got ${tokens}`);
-      const end = sequence.length + tokens;
-      if (limited && end > context) throw new RangeError(`"entries[${index}].tokens" expected at most ${context - sequence.length} more, as the cache's "context" is ${context}, got ${tokens}`);
-      if (!contiguous || end <= this.blockSize) continue;
-      // A sequence of a contiguous cache is one run of slots: there is no second page for it, free or not.
-      const held = sequence.blocks.length;
-      throw new OutOfPagesError(Math.ceil(end / this.blockSize) - held, 1 - held, `a sequence has one, of ${this.blockSize} tokens: truncate it`);
-    }
   }
 
   /** A sequence's full pages get their keys, from the given page on. */

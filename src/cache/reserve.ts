@@ -2,6 +2,7 @@
 import { OutOfPagesError } from '../errors.js';
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
+import type { ResolvedCache } from './config.js';
 import type { Growth, PageGroup } from './groups.js';
 import { quantizeNext, type Residual, type ResidualNext } from './residual.js';
 import { Sequence } from './sequence.js';
@@ -39,6 +40,22 @@ export function checkEntries(entries: readonly StepEntry[], owner: Sequence['cac
     // The caller's array may hold other tokens by the time that the step is committed.
     return { sequence, tokens: tokens.length, ids: owner.keyChain && Array.from(tokens) };
   });
+}
+
+/**
+ * What limits a single sequence, and not all together.
+ * @throws RangeError naming the entry that is too long; OutOfPagesError in a contiguous cache
+ */
+export function checkLengths(entries: readonly Entry[], { contiguous, blockSize, context, chunk = Infinity, limited }: ResolvedCache): void {
+  for (const [index, { sequence, tokens }] of entries.entries()) {
+    if (tokens > chunk) throw new RangeError(`"entries[${index}].tokens" expected at most ${chunk}, the cache's "chunk", got ${tokens}`);
+    const end = sequence.length + tokens;
+    if (limited && end > context) throw new RangeError(`"entries[${index}].tokens" expected at most ${context - sequence.length} more, as the cache's "context" is ${context}, got ${tokens}`);
+    if (!contiguous || end <= blockSize) continue;
+    // A sequence of a contiguous cache is one run of slots: there is no second page for it, free or not.
+    const held = sequence.blocks.length;
+    throw new OutOfPagesError(Math.ceil(end / blockSize) - held, 1 - held, `a sequence has one, of ${blockSize} tokens: truncate it`);
+  }
 }
 
 /** What a sequence's part in a step is to become. */

@@ -2,7 +2,7 @@
 import type { ByteSource } from '../files/byte-stream.js';
 import { readSnapshot, writeSnapshot } from '../files/snapshot.js';
 import { describe } from '../formats.js';
-import type { KvCache } from './cache.js';
+import { KvCache } from './cache.js';
 import { Sequence } from './sequence.js';
 import { Loading } from './snapshot-load.js';
 import { Saving } from './snapshot-save.js';
@@ -47,6 +47,11 @@ function thenDo<T>(inner: AsyncGenerator<T, void>, end: () => void): AsyncGenera
   return outer;
 }
 
+/** @throws TypeError unless it is one */
+function checkCache(cache: KvCache): void {
+  if (!(cache instanceof KvCache)) throw new TypeError(`"cache" expected a KvCache, got ${describe(cache)}`);
+}
+
 /** @throws TypeError or Error naming the sequence that does not fit */
 function checkSequences(sequences: readonly Sequence[], cache: KvCache): readonly Sequence[] {
   if (!Array.isArray(sequences)) throw new TypeError(`"sequences" expected an array, got ${describe(sequences)}`);
@@ -81,6 +86,7 @@ function checkSequences(sequences: readonly Sequence[], cache: KvCache): readonl
  * @throws TypeError for what is no sequence of the cache, Error for one that is in a step
  */
 export function saveSnapshot(cache: KvCache, options: { readonly sequences?: readonly Sequence[] } = {}): AsyncGenerator<Uint8Array, void> {
+  checkCache(cache);
   const saving = new Saving(cache.parts, checkSequences(options.sequences ?? [...cache.live], cache), cache.keyChain);
   const release = cache.occupy();
   saving.share();
@@ -113,6 +119,7 @@ export function saveSnapshot(cache: KvCache, options: { readonly sequences?: rea
  * has it; RangeError for a sequence that is longer than `context`; OutOfPagesError; whatever `source` and the backend throw
  */
 export async function loadSnapshot(cache: KvCache, source: ByteSource, options: { readonly name?: string } = {}): Promise<Sequence[]> {
+  checkCache(cache);
   const release = cache.occupy();
   try {
     const loading = new Loading(cache.parts, cache.keyChain);

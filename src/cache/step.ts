@@ -11,6 +11,7 @@ import type { GroupReservation } from './groups.js';
 import { flushOf, type Flush } from './flush.js';
 import { readRows, type Rows } from './rows.js';
 import type { Sequence, SequenceState } from './sequence.js';
+import type { StepAppendOptions, StepAttendOptions, StepRecordOptions } from './step-options.js';
 import type { LayerStores, Stores } from './stores.js';
 import type { PartTables, StepTables, TableStore } from './tables.js';
 import type { TokenIds } from './token-log.js';
@@ -34,49 +35,6 @@ export interface Reservation {
   readonly groups: readonly GroupReservation[];
   /** Of the sequence once the step is committed. */
   readonly due: boolean;
-}
-
-export interface StepAppendOptions {
-  /** Dtype of key and value; needed for Uint16Array. */
-  readonly dtype?: FloatDtype;
-}
-
-/** Descales of one call, in place of the layer's given scales. */
-interface StepDescales {
-  /** One number for all, or [sequences, kvHeads] in the order of `begin`; granularities tensor and head. Default: the layer's scale. */
-  readonly kDescale?: GivenScale;
-  readonly vDescale?: GivenScale;
-}
-
-/**
- * Overrides of the layer's attention, and where to put the result. A layer with `slidingWindow` takes no other window, and no
- * `causal`: what its own hides is gone.
- */
-export interface StepAttendOptions<D extends OutDtype = 'f32'> extends AttentionOptions, StepDescales {
-  /** Dtype of q; needed for Uint16Array. */
-  readonly dtype?: FloatDtype;
-  /** Default f32. f16 is rounded to the nearest, ties to even. */
-  readonly outDtype?: D;
-  /** [tokens, queryHeads, headDim] of `outDtype` */
-  readonly out?: OutArray<D>;
-  /** [tokens, queryHeads] */
-  readonly lse?: Float32Array;
-}
-
-/** As {@link StepAttendOptions}, with results in GPU buffers. */
-export interface StepRecordOptions extends Omit<AttentionOptions, 'sinks' | 'alibiSlopes'>, StepDescales {
-  /** Of q. Default f32. */
-  readonly dtype?: FloatDtype;
-  /** [queryHeads] of f32 */
-  readonly sinks?: Float32Array | GpuTensor;
-  /** [queryHeads] of f32 */
-  readonly alibiSlopes?: RecordAttendCall['alibiSlopes'];
-  /** Of out. Default f32. */
-  readonly outDtype?: OutDtype;
-  /** [tokens, queryHeads, headDim] of `outDtype`; never q itself. */
-  readonly out: GpuTensor;
-  /** [tokens, queryHeads] of f32. Default: not kept. */
-  readonly lse?: GpuTensor;
 }
 
 /** @internal what a step needs of its cache */

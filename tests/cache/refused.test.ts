@@ -1,5 +1,5 @@
 import { equal, is, ok, throws } from 'uvu/assert';
-import { KvCache, OutOfPagesError, wasmBackend } from '../../src/index.js';
+import { KvCache, loadSnapshot, OutOfPagesError, saveSnapshot, wasmBackend } from '../../src/index.js';
 import type { Backend, KvCacheOptions, Sequence, StepEntry, WasmPages } from '../../src/index.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
@@ -305,6 +305,13 @@ test('options that do not fit are refused by name', () => {
   ];
   for (const [change, kind, message] of cases) refused(() => new KvCache(backend, { ...good, ...change }), kind, message);
   new KvCache(backend, good).dispose();
+});
+
+test('snapshots are of caches only', async () => {
+  for (const nothing of [undefined, {}]) {
+    refused(() => saveSnapshot(nothing as KvCache), TypeError, /"cache" expected a KvCache, got/);
+    await rejected(loadSnapshot(nothing as KvCache, new Uint8Array(8)), /"cache" expected a KvCache, got/);
+  }
 });
 
 test('a cache beyond 4 GiB is refused by name, and the layers already made are given back', () => {

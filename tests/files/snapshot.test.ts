@@ -440,7 +440,7 @@ test('what the source throws is thrown, and what is none is refused', async () =
   async function* texts(): AsyncGenerator<Uint8Array> {
     yield 'text' as unknown as Uint8Array;
   }
-  for (const source of [texts(), {} as Blob]) {
+  for (const source of [texts(), {} as Blob, undefined, null, 'chat.safetensors', new ArrayBuffer(8)] as ByteSource[]) {
     const error = await read(source).catch((thrown: unknown) => thrown);
     ok(error instanceof TypeError && /"source" expected/.test(error.message), String(error));
   }
