@@ -1,5 +1,4 @@
 import type { Backend, Pages } from '../backend.js';
-import { OutOfPagesError } from '../errors.js';
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
 import type { WarmOptions, WebgpuBackend } from '../webgpu/backend.js';

@@ -1,10 +1,8 @@
 import { attendParts } from '../attend-parts.js';
-import type { AppendStatus, AttendCall, AttendResult, AttentionOptions, Backend, OutArray, OutDtype, Pages, RequantizeCall } from '../backend.js';
+import type { AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages, RequantizeCall } from '../backend.js';
 import type { FloatArray, FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
-import type { GivenScale } from '../scale.js';
 import type { WebgpuBackend } from '../webgpu/backend.js';
-import type { RecordAttendCall } from '../webgpu/record.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
 import { checkRingShows } from './config.js';
 import type { GroupReservation } from './groups.js';
