@@ -243,12 +243,12 @@ export class Step {
     const parts = this.#partsOf(stores);
     const calls = parts.map(({ pages, tables, given, sinks: isFirst }, index): AttendCall<D> => ({
       causal, windowLeft: isFirst ? -1 : windowLeft, windowRight, softcap, sinks: index === parts.length - 1 ? sinks : undefined, alibiSlopes, softmaxScale,
-      dtype, outDtype, q, pages, cuSeqlensQ, blockTable: tables.blockTable, seqUsedK: tables.seqUsedK, contextLens: tables.goesOn ? tables.contextLens : undefined,
+      dtype, outDtype, out, lse, q, pages, cuSeqlensQ, blockTable: tables.blockTable, seqUsedK: tables.seqUsedK, contextLens: tables.goesOn ? tables.contextLens : undefined,
       kDescale: given ? kDescale : undefined, vDescale: given ? vDescale : undefined,
       kScale: kDescale === undefined ? given?.kScale : undefined,
       vScale: vDescale === undefined ? given?.vScale : undefined,
     }));
-    return attendParts(this.#cache.backend, calls, { out, lse });
+    return attendParts(this.#cache.backend, calls);
   }
 
   /** @internal all tokens of the step's first sequence in a layer that was appended to and keeps all, on a backend that answers at once */
