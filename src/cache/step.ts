@@ -204,12 +204,12 @@ export class Step {
     const parts = this.#partsOf(stores);
     const calls = parts.map(({ pages, tables, given, sinks: isFirst }, index) => ({
       causal, windowLeft: isFirst ? -1 : windowLeft, windowRight, softcap, sinks: index === parts.length - 1 ? sinks : undefined, alibiSlopes, softmaxScale,
-      dtype, outDtype, q, queryHeads, pages, cuSeqlensQ, blockTable: tables.blockTable, seqUsedK: tables.seqUsedK, contextLens: tables.goesOn ? tables.contextLens : undefined,
+      dtype, outDtype, out, lse, q, queryHeads, pages, cuSeqlensQ, blockTable: tables.blockTable, seqUsedK: tables.seqUsedK, contextLens: tables.goesOn ? tables.contextLens : undefined,
       kDescale: given ? kDescale : undefined, vDescale: given ? vDescale : undefined,
       kScale: kDescale === undefined ? given?.kScale : undefined,
       vScale: vDescale === undefined ? given?.vScale : undefined,
     }));
-    this.#recorder().recordAttendParts(encoder, calls, { out, lse });
+    this.#recorder().recordAttendParts(encoder, calls);
   }
 
   #isRing({ codes }: LayerStores): boolean {

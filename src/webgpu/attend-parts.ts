@@ -3,10 +3,6 @@ import { recordAttention, type GpuAttendCall } from './attend.js';
 import type { Gpu } from './gpu.js';
 import type { Region } from './memory.js';
 import { recordMerge } from './merge-states.js';
-import type { RecordAttendCall } from './record.js';
-
-/** One of the places, without where results go. */
-export type RecordAttendPart = Omit<RecordAttendCall, 'out' | 'lse'>;
 
 interface State {
   readonly out: Region;

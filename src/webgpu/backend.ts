@@ -7,7 +7,7 @@ import { checkInteger, type PageLayout } from '../layout.js';
 import { Queue } from '../queue.js';
 import { appendKernels, planGpuRequantize, recordQuantize, recordRequantize } from './append.js';
 import { attendKernels, measureTables, recordAttention, writeLengths, type GpuAttendCall } from './attend.js';
-import { recordParts, type RecordAttendPart } from './attend-parts.js';
+import { recordParts } from './attend-parts.js';
 import { Gpu } from './gpu.js';
 import { DECODE_TOKENS, mergeStatesKernel, statusBits, type Kernel } from './kernels.js';
 import { Loss } from './loss.js';
@@ -272,12 +272,12 @@ export class WebgpuBackend implements Backend {
 
   /**
    * @internal Adds attention over keys that lie in several places to the caller's encoder: each part's, and what merges them
-   * into `out` and `lse`. Several need the kernel that `warm({ mergeStates: true })` compiles.
+   * into `out` and `lse`, which all name alike. Several need the kernel that `warm({ mergeStates: true })` compiles.
    */
-  recordAttendParts(encoder: GPUCommandEncoder, parts: readonly RecordAttendPart[], results: Pick<RecordAttendCall, 'out' | 'lse'>): void {
+  recordAttendParts(encoder: GPUCommandEncoder, parts: readonly RecordAttendCall[]): void {
     this.#assertUsable();
     checkPartDtypes(parts);
-    const planned = parts.map((part) => planRecordedAttend(this.#gpu, this.#own(part.pages), { ...part, ...results }));
+    const planned = parts.map((part) => planRecordedAttend(this.#gpu, this.#own(part.pages), part));
     this.#assertReady([...planned.flatMap((part) => attendKernels(part, this.#gpu)), ...(parts.length > 1 ? [mergeStatesKernel] : [])]);
     recordParts(this.#gpu, encoder, planned);
   }

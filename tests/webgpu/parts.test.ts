@@ -159,7 +159,7 @@ test('parts recorded, two layers in one encoder: their keys against float64', as
       submit((encoder) => {
         for (const [i, { q, calls }] of layers.entries()) {
           const parts = calls(attention).map((call) => ({ ...call, q: bufferOf(q), queryHeads: 6, outDtype: 'f32' as const }));
-          backend.recordAttendParts(encoder, parts.slice(-count), results[i]);
+          backend.recordAttendParts(encoder, parts.slice(-count).map((part) => ({ ...part, ...results[i] })));
         }
       });
       for (const [i, split] of layers.entries()) {
@@ -178,15 +178,14 @@ test('parts that do not fit are refused by name, and kernels that are missing ar
   const pages = other.createPages(layout, 1);
   await other.warm(layout);
   const buffers = [2 * 8, 2 * 8].map((floats) => other.device.createBuffer({ size: 4 * floats, usage: usage.storage }));
-  const part = { pages, q: buffers[0], queryHeads: 1, cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(2) };
-  const out = buffers[1];
+  const part = { pages, q: buffers[0], out: buffers[1], queryHeads: 1, cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: Int32Array.of(2) };
   const encoder = other.device.createCommandEncoder();
-  throws(() => other.recordAttendParts(encoder, [part, part], { out }), /expected to be compiled before it is recorded: await backend\.warm/);
+  throws(() => other.recordAttendParts(encoder, [part, part]), /expected to be compiled before it is recorded: await backend\.warm/);
   await other.warm(layout, { mergeStates: true });
-  throws(() => other.recordAttendParts(encoder, [part, { ...part, outDtype: 'f16' }], { out }), /"outDtype" expected f32 where keys lie in 2 places/);
-  throws(() => other.recordAttendParts(encoder, [part, { ...part, cuSeqlensQ: Int32Array.of(0, 2) }], { out }), /"parts" expected the same rows, \[1, 1, 8\], in each, got \[2, 1, 8\]/);
-  throws(() => other.recordAttendParts(encoder, [part, part], { out: part.q }), /"out" expected a buffer that is not read/);
-  other.recordAttendParts(encoder, [part, part], { out });
+  throws(() => other.recordAttendParts(encoder, [part, { ...part, outDtype: 'f16' }]), /"outDtype" expected f32 where keys lie in 2 places/);
+  throws(() => other.recordAttendParts(encoder, [part, { ...part, cuSeqlensQ: Int32Array.of(0, 2) }]), /"parts" expected the same rows, \[1, 1, 8\], in each, got \[2, 1, 8\]/);
+  throws(() => other.recordAttendParts(encoder, [0, 1].map(() => ({ ...part, out: part.q }))), /"out" expected a buffer that is not read/);
+  other.recordAttendParts(encoder, [part, part]);
   other.device.pushErrorScope('validation');
   other.device.queue.submit([encoder.finish()]);
   is(await other.device.popErrorScope(), null);
