@@ -1,5 +1,5 @@
 /** The index arrays of a step, as the backend takes them. */
-import type { PageGroup } from './groups.js';
+import type { Held, PageGroup } from './groups.js';
 import type { Reservation } from './step.js';
 
 /** Keys of a group that one call of attention reads. */
@@ -134,14 +134,15 @@ export class TableStore {
       contextLens[s] = Math.max(keys, lengthOf(reservations[s]) - (sinks ? 0 : group.start(after)));
       part.goesOn ||= contextLens[s] !== keys;
       part.hasKeys ||= keys > 0;
-      if (group.kind === 'ring') this.#fillRing(group, blockTable, s * width, after.pages, keys, sinks);
+      if (group.kind === 'ring') this.#fillRing(group, blockTable, s * width, after, keys, sinks);
       else blockTable.set(after.pages, s * width);
     }
   }
 
-  /** The pages of a ring come round again and again. */
-  #fillRing({ blockSize, sinkPages, ringPages }: PageGroup, blockTable: Int32Array, at: number, pages: readonly number[], keys: number, sinks: boolean): void {
+  /** The pages of a ring come round again and again. What lies before its floor no row sees, and a sequence may be without end. */
+  #fillRing({ blockSize, sinkTokens, sinkPages, ringPages }: PageGroup, blockTable: Int32Array, at: number, { pages, floor }: Held, keys: number, sinks: boolean): void {
     const blocks = Math.ceil(keys / blockSize);
-    for (let block = 0; block < blocks; block++) blockTable[at + block] = pages[sinks ? block : sinkPages + (block % ringPages)];
+    const first = sinks ? 0 : Math.max(0, Math.floor((floor - sinkTokens) / blockSize));
+    for (let block = first; block < blocks; block++) blockTable[at + block] = pages[sinks ? block : sinkPages + (block % ringPages)];
   }
 }

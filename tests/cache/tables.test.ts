@@ -1,5 +1,5 @@
 import { equal, is } from 'uvu/assert';
-import { KvCache, wasmBackend, type AttendCall, type Backend, type OutDtype, type Sequence } from '../../src/index.js';
+import { KvCache, wasmBackend, type AttendCall, type Backend, type KvCacheOptions, type OutDtype, type Sequence } from '../../src/index.js';
 import { suite } from '../suite.js';
 
 const test = suite('cache, index arrays');
@@ -7,7 +7,7 @@ const backend = wasmBackend();
 const shape = { layers: 1, queryHeads: 1, kvHeads: 1, headDim: 8, blockSize: 2 };
 
 /** A cache, what its backend was asked, and a way to take a sequence a step further. */
-function watched(synchronous: boolean) {
+function watched(synchronous: boolean, options: Partial<KvCacheOptions> = {}) {
   const calls: AttendCall<OutDtype>[] = [];
   const watching: Backend = {
     kind: 'wasm', synchronous,
@@ -16,7 +16,7 @@ function watched(synchronous: boolean) {
     attend: (call) => (calls.push(call), backend.attend(call)),
     dispose: () => {}, [Symbol.dispose]: () => {},
   };
-  const cache = new KvCache(watching, { ...shape, capacity: 64 });
+  const cache = new KvCache(watching, { ...shape, capacity: 64, ...options });
   const begin = (sequence: Sequence, tokens: number) => {
     const step = cache.begin([{ sequence, tokens }]);
     const x = new Float32Array(8 * tokens);
@@ -58,5 +58,15 @@ test('a backend that answers later keeps what it was given', () => {
   const sequence = cache.createSequence();
   for (let i = 0; i < 2; i++) begin(sequence, 1).commit();
   equal(calls.map(({ seqUsedK }) => [...seqUsedK]), [[1], [2]]);
+  cache.dispose();
+});
+
+test('of a sequence without end, the table names the pages that a ring still has', () => {
+  const { cache, calls, begin } = watched(true, { slidingWindow: 5, sinkTokens: 3, chunk: 2, context: 2 ** 30 });
+  const sequence = cache.createSequence();
+  for (let i = 0; i < 15; i++) begin(sequence, 2).commit();
+  // Tokens 24 to 29 of a ring that begins at 3: its blocks 10 to 13, in three pages that come round.
+  const { pages } = sequence.state.held[0];
+  equal([...calls.at(-1)!.blockTable!], [...Array.from({ length: 10 }, () => -1), pages[3], pages[4], pages[2], pages[3], -1, -1]);
   cache.dispose();
 });
