@@ -10,8 +10,9 @@ export class OutOfPagesError extends Error {
     readonly have: number,
     remedy = 'free or truncate sequences',
     what = 'the step',
+    more = 'a larger capacity',
   ) {
-    super(`${what} needs ${need} pages, ${have} are free: ${remedy}, or give the cache a larger capacity`);
+    super(`${what} needs ${need} pages, ${have} are free: ${remedy}, or give the cache ${more}`);
   }
 }
 

@@ -148,7 +148,7 @@ export class KvCache {
     const checked = checkEntries(entries, this);
     checkLengths(checked, this.#options);
     const { groups, layers } = this.#inside;
-    const reservations = reserve(checked, groups, this.#options.residual);
+    const reservations = reserve(checked, groups, this.#options);
     const step = new Step(this.#inside, reservations);
     try {
       const copies = reservations.some((reservation) => reservation.groups.some((group) => group.copies.length > 0));

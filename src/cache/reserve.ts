@@ -81,12 +81,14 @@ function outlookOf({ sequence, tokens, ids }: Entry, groups: readonly PageGroup[
  * Pages for all tokens of a step, in all groups.
  * @throws OutOfPagesError; nothing is reserved then
  */
-export function reserve(entries: readonly Entry[], groups: readonly PageGroup[], residual: Residual | undefined): Reservation[] {
+export function reserve(entries: readonly Entry[], groups: readonly PageGroup[], { residual, contiguous }: Pick<ResolvedCache, 'residual' | 'contiguous'>): Reservation[] {
   const outlooks = entries.map((entry) => outlookOf(entry, groups, residual));
   for (const [g, group] of groups.entries()) {
     let need = 0;
     for (const { sequence, growth } of outlooks) need += group.pagesNeeded(sequence.state.held[g], growth[g]);
-    if (need > group.pool.free) throw new OutOfPagesError(need, group.pool.free);
+    if (need <= group.pool.free) continue;
+    // Of what each sequence has room of its own for, a larger capacity is no more.
+    throw new OutOfPagesError(need, group.pool.free, undefined, undefined, contiguous || group.kind !== 'all' ? 'more "sequences"' : undefined);
   }
   return outlooks.map(({ sequence, tokens, ids, next, growth }): Reservation => {
     const { held } = sequence.state;

@@ -75,7 +75,7 @@ export class PagePlan {
   }
 
   #check(need: number, have: number): void {
-    if (need > have) throw new OutOfPagesError(need, have, undefined, 'the snapshot');
+    if (need > have) throw new OutOfPagesError(need, have, undefined, 'the snapshot', this.group.kind === 'all' ? undefined : 'more "sequences"');
   }
 
   #pageFor(wanted: Float64Array): PlannedPage {

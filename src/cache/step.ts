@@ -140,8 +140,8 @@ export class Step {
    * @param layer index of the layer, which must have been appended to
    * @param q [tokens, queryHeads, headDim], f32, or f16/bf16 bits with `dtype` stated
    * @returns out [tokens, queryHeads, headDim] of `outDtype`, and lse [tokens, queryHeads]
-   * @throws TypeError or RangeError naming what does not fit; outDtype f16 is refused where a layer's tokens lie in several
-   * places (sinkTokens, residual), as what they give is joined in f32
+   * @throws TypeError or RangeError naming what does not fit; outDtype f16 is refused in a layer with sinkTokens or a
+   * residual, as what its places give is joined in f32
    */
   async attend<D extends OutDtype = 'f32'>(layer: number, q: FloatArray, options: StepAttendOptions<D> = {}): Promise<AttendResult<D>> {
     return this.#attend(layer, q, options);
@@ -193,7 +193,7 @@ export class Step {
     this.#assertOpen();
     const stores = this.#layer(layer);
     if (!this.#appended[layer]) throw new Error(`"recordAttend" expected layer ${layer} to have been appended to in this step`);
-    if (this.#isRing(stores)) checkRingShows(options);
+    this.#checkOptions(stores, options);
     const { attention, queryHeads } = stores;
     const { cuSeqlensQ } = this.#tables;
     const {
@@ -212,8 +212,13 @@ export class Step {
     this.#recorder().recordAttendParts(encoder, calls);
   }
 
-  #isRing({ codes }: LayerStores): boolean {
-    return this.#cache.groups[codes.group].kind === 'ring';
+  /** What a layer's calls may not ask for, however few tokens there are yet. */
+  #checkOptions({ codes, residual }: LayerStores, options: Pick<StepAttendOptions<OutDtype>, 'causal' | 'windowLeft' | 'windowRight' | 'outDtype'>): void {
+    const { kind, sinkTokens } = this.#cache.groups[codes.group];
+    if (kind === 'ring') checkRingShows(options);
+    if ((residual !== undefined || sinkTokens > 0) && (options.outDtype ?? 'f32') !== 'f32') {
+      throw new TypeError(`"outDtype" expected f32 in a layer with "residual" or "sinkTokens", whose tokens lie in several places, got ${options.outDtype}`);
+    }
   }
 
   /** Where the keys of a layer are: never nowhere, so that rows which see nothing are given as such. */
@@ -231,7 +236,7 @@ export class Step {
     const stores = this.#layer(layer);
     const { attention, queryHeads, headDim } = stores;
     if (!this.#appended[layer]) throw new Error(`"attend" expected layer ${layer} to have been appended to in this step`);
-    if (this.#isRing(stores)) checkRingShows(options);
+    this.#checkOptions(stores, options);
     const expected = this.tokens * queryHeads * headDim;
     if (q.length !== expected) throw new RangeError(`"q" expected ${this.tokens} tokens × ${queryHeads} heads × ${headDim} = ${expected} elements, got ${q.length}`);
     const { cuSeqlensQ } = this.#tables;

@@ -1,5 +1,5 @@
 /** What options make of a cache, and what a step tells its backend of them. */
-import { equal, is, ok, throws } from 'uvu/assert';
+import { equal, is, match, ok, throws } from 'uvu/assert';
 import {
   KvCache, OutOfPagesError, presets, recipes, wasmBackend,
   type AppendCall, type AttendCall, type Backend, type KvCacheOptions, type OutDtype, type PresetName,
@@ -178,6 +178,8 @@ test('a sequence of a contiguous cache has one page at most, however many are fr
   equal([full.need, full.have], [1, 0]);
   is(cache.freePages, 3);
   cache.begin([{ sequence, tokens: 0 }]).commit();
+  const twins = [1, 2, 3].map(() => cache.createSequence());
+  match(shortage(() => cache.begin([...twins, cache.createSequence()].map((each) => ({ sequence: each, tokens: 1 })))).message, /give the cache more "sequences"$/);
   sequence.truncate(3);
   extend(cache, sequence, randomTokens(random(23), f32, 2), f32);
   is(sequence.length, 5);

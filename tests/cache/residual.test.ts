@@ -218,6 +218,17 @@ test('one sequence never runs out of residual, whatever its steps', async () => 
   }
 });
 
+test('results in f16 are refused from the first token on, and not only once some are quantized', () => {
+  const cache = new KvCache(backend, { ...shape, layers: [{}, { dtype: 'f32' }], capacity: 32, residual: 4 });
+  const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
+  const [x, q] = [new Float32Array(shape.kvHeads * shape.headDim), new Float32Array(shape.queryHeads * shape.headDim)];
+  for (const layer of [0, 1]) step.append(layer, x, x);
+  throws(() => step.attendSync(0, q, { outDtype: 'f16' }), /"outDtype" expected f32 in a layer with "residual" or "sinkTokens"/);
+  step.attendSync(1, q, { outDtype: 'f16' });
+  step.commit();
+  cache.dispose();
+});
+
 test('options that do not fit are refused', () => {
   const refused = (options: Partial<KvCacheOptions>, message: RegExp): void =>
     throws(() => new KvCache(backend, { ...shape, layers: 1, capacity: 32, ...options }), message);
