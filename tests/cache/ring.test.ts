@@ -164,7 +164,7 @@ test('forks overwrite pages of their own', () => {
   grow(cache, twin, 16, 8);
   assertSameBits(answer(cache, sequence), before, 'the first');
   is(cache.freePages, 0);
-  throws(() => grow(cache, sequence.fork(), 1), (error: unknown) => error instanceof OutOfPagesError && /give the cache more "sequences"$/.test(error.message));
+  throws(() => grow(cache, sequence.fork(), 1), (error: unknown) => error instanceof OutOfPagesError && error.message.endsWith('give the cache more "sequences"'));
   twin.free();
   assertSameBits(answer(cache, sequence), before, 'the first, alone');
 });
