@@ -76,9 +76,11 @@ export class BlockPool {
 
   /**
    * Gives an owned page its key, unless another page that somebody owns has that: then nothing is to be gained. One that nobody
-   * owns would go before this, and the key with it, so this takes its place.
+   * owns would go before this, and the key with it, so this takes its place. A page has one key: of a second, which only a
+   * snapshot can say that it has, nobody would know when the page is taken.
    */
   keep(page: number, key: string): void {
+    if (this.#keys.has(page)) return;
     const other = this.#pages.get(key);
     if (other !== undefined) {
       if (!this.#ownerless.delete(other)) return;

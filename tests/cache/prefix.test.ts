@@ -1,5 +1,6 @@
 import { equal, is, ok, throws } from 'uvu/assert';
 import { wasmBackend, type KvCache, type KvCacheOptions, type PageStore, type PrefixOptions, type Sequence } from '../../src/index.js';
+import { BlockPool } from '../../src/cache/blocks.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
 import { assertHoldsIds, computed, feed, idsFrom, memoryStore, prefixCache, prompted, tokensFound } from './prompts.js';
@@ -168,6 +169,18 @@ test('what is computed once more takes the place of pages that nobody holds', ()
   is(cache.freePages, 2);
   is(tokensFound(cache, ids), 8);
   cache.dispose();
+});
+
+test('a page that two names are stated for has one, and loses that when it is taken', () => {
+  const pool = new BlockPool(1);
+  const page = pool.take();
+  pool.keep(page, 'this');
+  pool.keep(page, 'that');
+  is(pool.find('this'), page);
+  is(pool.find('that'), undefined);
+  pool.release(page);
+  is(pool.take(), page);
+  is(pool.find('this'), undefined);
 });
 
 test('steps that were aborted leave no keys, and none on what they wrote over', () => {
