@@ -1,6 +1,6 @@
 /** How many tokens a cache has room for, and in which pages. */
 import { describe } from '../formats.js';
-import { checkInteger, MAX_BLOCK_SIZE } from '../layout.js';
+import { checkInteger, MAX_BLOCK_SIZE, MAX_CONTEXT } from '../layout.js';
 
 export interface RoomOptions {
   /**
@@ -58,8 +58,8 @@ export function resolveRoom(options: RoomOptions): Room {
   if (layout !== 'paged' && layout !== 'contiguous') throw new TypeError(`"layout" expected paged or contiguous, got ${describe(layout)}`);
   checkInteger(sequences, 'sequences', 1, MAX_SLOTS);
   const space = layout === 'contiguous' ? contiguousSpace(options, sequences) : pagedSpace(options);
-  const most = layout === 'contiguous' ? options.capacity : MAX_SLOTS;
-  const context = checkInteger(options.context ?? options.capacity, 'context', 1, most);
+  const most = layout === 'contiguous' ? options.capacity : MAX_CONTEXT;
+  const context = checkInteger(options.context ?? Math.min(options.capacity, MAX_CONTEXT), 'context', 1, most);
   const chunk = options.chunk === undefined ? undefined : checkInteger(options.chunk, 'chunk', 1, MAX_SLOTS);
   return { ...space, sequences, context, chunk };
 }

@@ -87,6 +87,8 @@ function checkSequences(sequences: readonly Sequence[], cache: KvCache): readonl
  */
 export function saveSnapshot(cache: KvCache, options: { readonly sequences?: readonly Sequence[] } = {}): AsyncGenerator<Uint8Array, void> {
   checkCache(cache);
+  // Sequences in their place would save all, and one conversation too many.
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) throw new TypeError(`"options" expected { sequences }, got ${describe(options)}`);
   const saving = new Saving(cache.parts, checkSequences(options.sequences ?? [...cache.live], cache), cache.keyChain);
   const release = cache.occupy();
   saving.share();

@@ -145,6 +145,7 @@ test('pages are given back by a generator that nobody has', async () => {
 test('what cannot be saved is refused at once', async () => {
   const { cache, sequence } = await beginning();
   const other = cacheOf(backend);
+  throws(() => saveSnapshot(cache, [sequence] as object), /"options" expected \{ sequences \}, got Array/);
   throws(() => saveSnapshot(cache, { sequences: [other.createSequence()] }), /"sequences\[0\]" expected a sequence of this cache, got Sequence/);
   throws(() => saveSnapshot(cache, { sequences: [sequence, {} as Sequence] }), /"sequences\[1\]" expected a sequence of this cache, got Object/);
   throws(() => saveSnapshot(cache, { sequences: sequence as never }), /"sequences" expected an array, got Sequence/);
