@@ -62,7 +62,7 @@ test('a backend that answers later keeps what it was given', () => {
 });
 
 test('of a sequence without end, the table names the pages that a ring still has', () => {
-  const { cache, calls, begin } = watched(true, { slidingWindow: 5, sinkTokens: 3, chunk: 2, context: 2 ** 30 });
+  const { cache, calls, begin } = watched(true, { slidingWindow: 5, sinkTokens: 3, chunk: 2, context: 2 ** 29 });
   const sequence = cache.createSequence();
   for (let i = 0; i < 15; i++) begin(sequence, 2).commit();
   // Tokens 24 to 29 of a ring that begins at 3: its blocks 10 to 13, in three pages that come round.
