@@ -1,0 +1,22 @@
+/** Given scales of a model's keys and values: what a calibration yields, a checkpoint holds and a cache takes. */
+import type { QuantizedFormat } from './formats.js';
+
+/** What shares a given scale: all of a layer, a KV head, or one dim of it. */
+export type GivenGranularity = 'tensor' | 'head' | 'channel';
+
+/** Of one layer: a `LayerConfig` as it stands. */
+export interface LayerScales {
+  readonly dtype: QuantizedFormat;
+  readonly granularity: GivenGranularity;
+  /** `tensor` [1], `head` [kvHeads], `channel` [kvHeads, headDim]: finite and greater than 0. */
+  readonly scale: { readonly k: Float32Array; readonly v: Float32Array };
+  /** Of queries, shaped as `scale.k`: for engines that quantize them. Attention here does not. */
+  readonly qScale?: Float32Array;
+}
+
+/** Of all layers: `new KvCache(backend, { layers: scales.layers, … })`. */
+export interface KvScales {
+  readonly dtype: QuantizedFormat;
+  readonly granularity: GivenGranularity;
+  readonly layers: readonly LayerScales[];
+}
