@@ -1,5 +1,5 @@
 /** What an evaluation finds: plain data, as `fp8-kv evaluate --json` prints it and as the report draws it. */
-import type { FormatName } from '../formats.js';
+import type { Format } from '../formats.js';
 import type { Granularity } from '../layout.js';
 
 /** Where a way of storing has its scales from. */
@@ -17,7 +17,7 @@ export type ScaleSource =
 export interface VariantResult {
   /** For people: `e4m3fn, head, mse`. */
   readonly name: string;
-  readonly dtype: FormatName;
+  readonly dtype: Format;
   readonly granularity: Granularity;
   readonly scales: ScaleSource;
   /** Of a calibration. */
