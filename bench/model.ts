@@ -1,11 +1,12 @@
 /** How many tokens per second does the demo's model take in and generate, end to end, through an f32 cache and through FP8? */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { CachedModel, variants } from '../demo/cached-model.js';
-import { readCheckpoint } from '../demo/checkpoint.js';
+import { variants } from '../demo/variants.js';
+import { CachedModel } from '../src/model/cached-model.js';
+import { readWeights } from '../src/model/weights.js';
 import { generate } from '../demo/generate.js';
-import { LlamaRunner } from '../demo/llama.js';
-import { readTokenizer } from '../demo/tokenizer.js';
+import { LlamaRunner } from '../src/model/llama.js';
+import { readTokenizer } from '../src/model/tokenizer.js';
 import { openBackends } from './attention.js';
 import { figureOf, report, type Section } from './harness.js';
 import { median, race } from './race.js';
@@ -16,8 +17,8 @@ const ROUNDS = 15;
 const NO_END = -1;
 
 const directory = fileURLToPath(new URL('../demo/models/orator', import.meta.url));
-const runner = new LlamaRunner(readCheckpoint(directory));
-const tokenizer = readTokenizer(directory);
+const runner = new LlamaRunner(readWeights(directory));
+const tokenizer = await readTokenizer(directory);
 const prompt = tokenizer.encode(readFileSync(`${directory}/eval.txt`, 'utf8').slice(0, 4000)).slice(0, runner.maxTokens);
 
 const raced = openBackends().flatMap(({ backend, build, threads }) =>

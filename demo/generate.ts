@@ -1,4 +1,4 @@
-import type { CachedModel } from './cached-model.js';
+import type { CachedModel } from '../src/model/cached-model.js';
 
 export interface Generation {
   /** What was generated, without the prompt. */

@@ -12,14 +12,15 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { SingleBar } from 'cli-progress';
 import { openBackend, requestWebgpuBackend, type Backend } from '../src/index.js';
-import { CachedModel, variants } from './cached-model.js';
-import { readCheckpoint } from './checkpoint.js';
+import { CachedModel } from '../src/model/cached-model.js';
+import { readWeights } from '../src/model/weights.js';
 import { generate } from './generate.js';
-import { LlamaRunner } from './llama.js';
-import { measure } from './measure.js';
+import { LlamaRunner } from '../src/model/llama.js';
+import { measure } from '../src/evaluate/quality.js';
 import { sharePrefix } from './share-prefix.js';
 import { table } from './table.js';
-import { readTokenizer, type Tokenizer } from './tokenizer.js';
+import { variants } from './variants.js';
+import { readTokenizer, type Tokenizer } from '../src/model/tokenizer.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -108,8 +109,8 @@ async function compareCaches(): Promise<void> {
 
 const { backend, reason } = await chosenBackend();
 const started = performance.now();
-const checkpoint = readCheckpoint(options.model);
-const tokenizer = readTokenizer(options.model);
+const checkpoint = readWeights(options.model);
+const tokenizer = await readTokenizer(options.model);
 const runner = new LlamaRunner(checkpoint);
 const { layers, queryHeads, kvHeads, headDim, context } = runner.config;
 console.log(`model     ${basename(resolve(options.model))}: ${layers} layers, ${queryHeads} query and ${kvHeads} KV heads of ${headDim}, context ${context}`);

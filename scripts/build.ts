@@ -1,5 +1,6 @@
 /**
  * layout.ts → build/params.ts (what the kernels know of it) → asc → build/*.wasm → src/generated/wasm.ts.
+ * assembly/model/ → build/model.wasm → src/generated/model.ts.
  * wgsl/*.wgsl → src/generated/wgsl.ts. src/wasm/threads/worker.ts → src/generated/worker.ts.
  * The modules are embedded as base64, and the worker as its source: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
  */
@@ -60,7 +61,6 @@ writeFileSync(
     paramClass('AttendParams', attendParams),
   ].join('\n'),
 );
-compile('--config', 'demo/asconfig.json', '--target', 'demo');
 /** How every module begins its import of memory: with a largest size, and unshared. */
 const MEMORY_IMPORT = Buffer.from('\x03env\x06memory\x02\x01', 'latin1');
 
@@ -82,6 +82,10 @@ const modules = (['baseline', 'relaxed'] as const).map((build) => {
   return `  ${build}: {\n    sharedFlag: ${sharedFlag(wasm)},\n    base64:\n      '${wasm.toString('base64')}',\n  },\n`;
 });
 writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmModules = {\n${modules.join('')}};\n`);
+
+/** The runner's kernels are a module of their own: whoever imports the package does not carry them. */
+compile('--config', 'assembly/model/asconfig.json', '--target', 'model');
+writeFileSync('src/generated/model.ts', `// Made by scripts/build.ts from assembly/model/. Do not edit.\nexport const modelWasm =\n  '${readFileSync('build/model.wasm', 'base64')}';\n`);
 
 /** The GPU's kernels by path, without .wgsl. */
 const shaders = readdirSync('wgsl', { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.wgsl')).sort();

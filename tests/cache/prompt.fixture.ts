@@ -9,12 +9,12 @@ import { fileURLToPath } from 'node:url';
 import { createStorage, type Driver } from 'unstorage';
 import fsDriver from 'unstorage/drivers/fs';
 import redisDriver from 'unstorage/drivers/redis';
-import { feed } from '../../demo/cached-model.js';
-import { readCheckpoint } from '../../demo/checkpoint.js';
+import { feed } from '../../src/model/cached-model.js';
+import { readWeights } from '../../src/model/weights.js';
 import { largest } from '../../demo/generate.js';
-import { LlamaRunner } from '../../demo/llama.js';
+import { LlamaRunner } from '../../src/model/llama.js';
 import { promptsOf } from '../../demo/share-prefix.js';
-import { readTokenizer } from '../../demo/tokenizer.js';
+import { readTokenizer } from '../../src/model/tokenizer.js';
 import { KvCache, onWarning, unstoragePages, wasmBackend, type PrefixCounters } from '../../src/index.js';
 
 export interface PromptTask {
@@ -46,8 +46,8 @@ function driver(): Driver | undefined {
 }
 
 const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
-const runner = new LlamaRunner(readCheckpoint(orator));
-const tokens = promptsOf(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000), readTokenizer(orator), runner)[prompt];
+const runner = new LlamaRunner(readWeights(orator));
+const tokens = promptsOf(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000), await readTokenizer(orator), runner)[prompt];
 const { layers, queryHeads, kvHeads, headDim, context, vocab } = runner.config;
 const storage = createStorage({ driver: driver() });
 const cache = new KvCache(wasmBackend(), { layers, queryHeads, kvHeads, headDim, capacity: context, prefix: { model: 'orator', store: unstoragePages(storage) } });

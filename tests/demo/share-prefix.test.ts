@@ -2,10 +2,10 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { equal, is, match } from 'uvu/assert';
-import { readCheckpoint } from '../../demo/checkpoint.js';
-import { LlamaRunner } from '../../demo/llama.js';
+import { readWeights } from '../../src/model/weights.js';
+import { LlamaRunner } from '../../src/model/llama.js';
 import { compareSharing, promptsOf } from '../../demo/share-prefix.js';
-import { readTokenizer } from '../../demo/tokenizer.js';
+import { readTokenizer } from '../../src/model/tokenizer.js';
 import { wasmBackend } from '../../src/index.js';
 import { suite } from '../suite.js';
 
@@ -13,8 +13,8 @@ const test = suite('demo/share-prefix');
 
 test('the second prompt computes its own end only, and goes on as it would alone', async () => {
   const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
-  const runner = new LlamaRunner(readCheckpoint(orator));
-  const prompts = promptsOf(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000), readTokenizer(orator), runner);
+  const runner = new LlamaRunner(readWeights(orator));
+  const prompts = promptsOf(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000), await readTokenizer(orator), runner);
   const backend = wasmBackend();
   const { alone, shared, counters } = await compareSharing(backend, runner, prompts);
   equal(alone.map(({ found, computed }) => [found, computed]), [[0, 217], [0, 223]]);

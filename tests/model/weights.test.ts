@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
-import { gatherWeights } from '../../demo/checkpoint.js';
-import { parseConfig } from '../../demo/config.js';
+import { gatherWeights } from '../../src/model/weights.js';
+import { parseConfig } from '../../src/model/config.js';
 import type { Tensor } from '../../src/files/tensor.js';
 import { assertSameBits } from '../bits.js';
 import { suite } from '../suite.js';
 
-const test = suite('demo/checkpoint');
+const test = suite('model/weights');
 
 const orator = JSON.parse(readFileSync(fileURLToPath(new URL('../../demo/models/orator/config.json', import.meta.url)), 'utf8'));
 
@@ -75,7 +75,7 @@ test('names the tensor that does not fit', () => {
 
 test('refuses models that it would run wrongly', () => {
   const refusals: [object, RegExp][] = [
-    [{ architectures: ['MistralForCausalLM'] }, /LlamaForCausalLM only, got \["MistralForCausalLM"\]/],
+    [{ architectures: ['MistralForCausalLM'] }, /only LlamaForCausalLM is run here, got \["MistralForCausalLM"\]/],
     [{ model_type: 'mistral' }, /"model_type": "mistral"/],
     [{ rope_scaling: { type: 'linear', factor: 2 } }, /"rope_scaling"/],
     [{ attention_bias: true }, /"attention_bias": true/],

@@ -1,6 +1,5 @@
-/** The demo's WebAssembly kernels (demo/assembly/), over a memory that the caller lays out. All arguments are byte addresses and counts. */
-import { existsSync, readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+/** The runner's WebAssembly kernels (assembly/model/), over a memory that the caller lays out. All arguments are byte addresses and counts. */
+import { modelWasm } from '../generated/model.js';
 
 export interface Kernels {
   /** y = x · wᵀ: x (m, k), w (n, k), y (m, n); k a multiple of 4, n at least 4. A row's bits do not depend on m. */
@@ -15,10 +14,7 @@ export interface Kernels {
   add(x: number, y: number, count: number): void;
 }
 
-const wasmFile = fileURLToPath(new URL('../build/demo.wasm', import.meta.url));
-
 export function openKernels(memory: WebAssembly.Memory): Kernels {
-  if (!existsSync(wasmFile)) throw new Error(`${wasmFile} is not there: run "npm run build" first`);
-  const module = new WebAssembly.Module(readFileSync(wasmFile));
+  const module = new WebAssembly.Module(Buffer.from(modelWasm, 'base64'));
   return new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Kernels;
 }

@@ -1,7 +1,7 @@
-/** Text to tokens and back: one interface over the two kinds of tokenizer.json that the demo's models come with. */
+/** Text to tokens and back: one interface over two kinds of tokenizer.json. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { inOneLine } from '../errors.js';
 import { scoreMergeTokenizer, type ScoreMergeJson } from './score-merge.js';
 
 export interface Tokenizer {
@@ -14,8 +14,8 @@ export interface Tokenizer {
   decode(ids: readonly number[]): string;
 }
 
-/** @throws Error naming the file that is missing or of neither kind */
-export function readTokenizer(directory: string): Tokenizer {
+/** @throws Error naming the file that is missing or of neither kind, or the package that is not there to read it */
+export async function readTokenizer(directory: string): Promise<Tokenizer> {
   const file = join(directory, 'tokenizer.json');
   const json = readJson(file);
   if (json.type === 'llama2.c score-merge BPE') return scoreMergeTokenizer(json as unknown as ScoreMergeJson);
@@ -24,7 +24,15 @@ export function readTokenizer(directory: string): Tokenizer {
   return huggingFaceTokenizer(json, existsSync(configFile) ? readJson(configFile) : {}, readJson(join(directory, 'config.json')));
 }
 
-function huggingFaceTokenizer(json: object, tokenizerConfig: object, modelConfig: Record<string, unknown>): Tokenizer {
+/** Most users of the package run no model, so that they install this one themselves. */
+async function loadTokenizers(): Promise<typeof import('@huggingface/tokenizers')> {
+  return import('@huggingface/tokenizers').catch((error: Error) => {
+    throw new Error(`a Hugging Face tokenizer is read by the package @huggingface/tokenizers, to be installed beside this one (${inOneLine(error)})`);
+  });
+}
+
+async function huggingFaceTokenizer(json: object, tokenizerConfig: object, modelConfig: Record<string, unknown>): Promise<Tokenizer> {
+  const { Tokenizer: HuggingFaceTokenizer } = await loadTokenizers();
   const tokenizer = new HuggingFaceTokenizer(json, tokenizerConfig);
   const bos = firstNumber(modelConfig.bos_token_id, 'bos_token_id');
   return {

@@ -66,11 +66,11 @@ const supported: { readonly [field: string]: readonly unknown[] } = {
 function refuseUnsupported(json: Json, file: string): void {
   const architectures = json.architectures ?? ['LlamaForCausalLM'];
   if (!Array.isArray(architectures) || !architectures.includes('LlamaForCausalLM')) {
-    throw new Error(`${file}: the demo runs LlamaForCausalLM only, got ${JSON.stringify(architectures)}`);
+    throw new Error(`${file}: only LlamaForCausalLM is run here, got ${JSON.stringify(architectures)}`);
   }
   for (const [field, values] of Object.entries(supported)) {
     if (!values.includes(json[field])) {
-      throw new Error(`${file}: the demo does not run models with "${field}": ${JSON.stringify(json[field])}`);
+      throw new Error(`${file}: models are not run here with "${field}": ${JSON.stringify(json[field])}`);
     }
   }
 }

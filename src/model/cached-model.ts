@@ -1,23 +1,13 @@
 /** The runner joined with a KvCache: one sequence that tokens are fed to. */
-import { KvCache, type Backend, type FormatName, type Granularity, type Sequence, type TokenIds } from '../src/index.js';
+import { KvCache, type Backend, type KvCacheOptions, type Sequence, type TokenIds } from '../index.js';
+import type { LayerScales } from '../kv-scales.js';
 import type { LlamaRunner } from './llama.js';
 
-/** A way to keep keys and values. */
-export interface Variant {
-  readonly name: string;
-  readonly dtype: FormatName;
-  readonly granularity?: Granularity;
+/** A way to keep keys and values: of all layers alike, or of each its own. */
+export interface Storage extends Pick<KvCacheOptions, 'dtype' | 'granularity' | 'groupSize' | 'recipe'> {
+  /** Scales that are given. */
+  readonly layers?: readonly LayerScales[];
 }
-
-/** The f32 cache comes first: the others are compared with it. */
-export const variants: readonly Variant[] = [
-  { name: 'f32', dtype: 'f32' },
-  { name: 'e4m3fn, scale 1', dtype: 'e4m3fn', granularity: 'tensor' },
-  { name: 'e4m3fn, token-head', dtype: 'e4m3fn', granularity: 'token-head' },
-  { name: 'e5m2, scale 1', dtype: 'e5m2', granularity: 'tensor' },
-  { name: 'e5m2, token-head', dtype: 'e5m2', granularity: 'token-head' },
-  { name: 'int8, token-head', dtype: 'int8', granularity: 'token-head' },
-];
 
 /** Feeds tokens to a sequence and gives their logits: [tokens, vocab], a view until the next call. */
 export async function feed(runner: LlamaRunner, cache: KvCache, sequence: Sequence, tokens: TokenIds): Promise<Float32Array> {
@@ -37,10 +27,10 @@ export class CachedModel {
   constructor(
     backend: Backend,
     readonly runner: LlamaRunner,
-    { dtype, granularity }: Variant,
+    storage: Storage,
   ) {
     const { layers, queryHeads, kvHeads, headDim, context } = runner.config;
-    this.cache = new KvCache(backend, { layers, queryHeads, kvHeads, headDim, dtype, granularity, capacity: context });
+    this.cache = new KvCache(backend, { layers, queryHeads, kvHeads, headDim, capacity: context, ...storage });
     this.#sequence = this.cache.createSequence();
   }
 

@@ -1,8 +1,8 @@
 /** A Hugging Face Llama checkpoint: config.json and model.safetensors, its weights widened exactly to f32. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseSafetensors } from '../src/files/safetensors.js';
-import { float32, showShape, uint16, type Tensor } from '../src/files/tensor.js';
+import { parseSafetensors } from '../files/safetensors.js';
+import { float32, showShape, uint16, type Tensor } from '../files/tensor.js';
 import { parseConfig, type LlamaConfig } from './config.js';
 
 /** All row-major, matrices as (out, in). */
@@ -18,7 +18,7 @@ export interface LayerWeights {
   readonly down: Float32Array;
 }
 
-export interface Checkpoint {
+export interface LlamaWeights {
   readonly config: LlamaConfig;
   /** (vocab, hidden) */
   readonly embedding: Float32Array;
@@ -29,7 +29,7 @@ export interface Checkpoint {
 }
 
 /** @throws Error naming the file and what in it is missing, malformed or not supported; FormatError for a broken .safetensors */
-export function readCheckpoint(directory: string): Checkpoint {
+export function readWeights(directory: string): LlamaWeights {
   const configFile = join(directory, 'config.json');
   const config = parseConfig(JSON.parse(readFileSync(configFile, 'utf8')), configFile);
   const file = join(directory, 'model.safetensors');
@@ -37,7 +37,7 @@ export function readCheckpoint(directory: string): Checkpoint {
 }
 
 /** @throws Error naming the file and the tensor that is missing, of another shape or of an unknown dtype */
-export function gatherWeights(config: LlamaConfig, tensors: ReadonlyMap<string, Tensor>, file: string): Checkpoint {
+export function gatherWeights(config: LlamaConfig, tensors: ReadonlyMap<string, Tensor>, file: string): LlamaWeights {
   const take = (name: string, ...shape: number[]): Float32Array => {
     const argument = `${file}: ${name}`;
     return widen(expectShape(tensors.get(name), shape, argument), argument);

@@ -1,9 +1,9 @@
 import * as assert from 'uvu/assert';
-import { openKernels } from '../../demo/kernels.js';
-import { MemoryPlan } from '../../demo/memory-plan.js';
+import { openKernels } from '../../src/model/kernels.js';
+import { MemoryPlan } from '../../src/model/memory-plan.js';
 import { suite } from '../suite.js';
 
-const test = suite('demo/kernels');
+const test = suite('model/kernels');
 
 /** The same numbers in (−1, 1) on every run. */
 function noise(count: number, seed: number): Float32Array {

@@ -3,7 +3,7 @@
  * WebAssembly memory of its own. A token's logits have the same bits whether it comes alone or among others, as long as the
  * cache's attention keeps that too.
  */
-import type { Checkpoint, LayerWeights } from './checkpoint.js';
+import type { LlamaWeights, LayerWeights } from './weights.js';
 import type { LlamaConfig } from './config.js';
 import { openKernels, type Kernels } from './kernels.js';
 import { MemoryPlan } from './memory-plan.js';
@@ -33,13 +33,13 @@ export class LlamaRunner {
   private readonly at: ReturnType<typeof reserveActivations>;
 
   /** @param maxTokens most tokens that one call of `forward` takes */
-  constructor(checkpoint: Checkpoint, readonly maxTokens = Math.min(checkpoint.config.context, 512)) {
-    this.config = checkpoint.config;
+  constructor(weights: LlamaWeights, readonly maxTokens = Math.min(weights.config.context, 512)) {
+    this.config = weights.config;
     const plan = new MemoryPlan();
-    this.embedding = plan.place(checkpoint.embedding);
-    this.layers = checkpoint.layers.map((layer) => placeLayer(plan, layer));
-    this.finalNorm = plan.place(checkpoint.finalNorm);
-    this.head = checkpoint.head === checkpoint.embedding ? this.embedding : plan.place(checkpoint.head);
+    this.embedding = plan.place(weights.embedding);
+    this.layers = weights.layers.map((layer) => placeLayer(plan, layer));
+    this.finalNorm = plan.place(weights.finalNorm);
+    this.head = weights.head === weights.embedding ? this.embedding : plan.place(weights.head);
     this.ropeTable = plan.place(ropeTable(this.config));
     this.at = reserveActivations(plan, this.config, maxTokens);
     this.memory = plan.build();

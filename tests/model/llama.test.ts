@@ -1,18 +1,18 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
-import { readCheckpoint } from '../../demo/checkpoint.js';
-import { LlamaRunner } from '../../demo/llama.js';
-import { readTokenizer } from '../../demo/tokenizer.js';
+import { readWeights } from '../../src/model/weights.js';
+import { LlamaRunner } from '../../src/model/llama.js';
+import { readTokenizer } from '../../src/model/tokenizer.js';
 import { assertSameBits } from '../bits.js';
 import { suite } from '../suite.js';
 import { PlainAttention } from './plain-attention.js';
 
-const test = suite('demo/llama');
+const test = suite('model/llama');
 
 const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
-const runner = new LlamaRunner(readCheckpoint(orator));
-const tokens = readTokenizer(orator).encode(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000));
+const runner = new LlamaRunner(readWeights(orator));
+const tokens = (await readTokenizer(orator)).encode(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000));
 
 /** Logits of the tokens, given to the runner in chunks. */
 async function logitsInChunks(input: number[], chunk: number): Promise<Float32Array> {

@@ -1,5 +1,5 @@
-import type { AttentionCache } from '../../demo/llama.js';
-import type { LlamaConfig } from '../../demo/config.js';
+import type { AttentionCache } from '../../src/model/llama.js';
+import type { LlamaConfig } from '../../src/model/config.js';
 
 /** Keys and values as they come, in f32, and attention over them as written in books. One sequence. */
 export class PlainAttention implements AttentionCache {

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
-import { scoreMergeTokenizer, type ScoreMergeJson } from '../../demo/score-merge.js';
-import { readTokenizer } from '../../demo/tokenizer.js';
+import { scoreMergeTokenizer, type ScoreMergeJson } from '../../src/model/score-merge.js';
+import { readTokenizer } from '../../src/model/tokenizer.js';
 import { suite } from '../suite.js';
 
-const test = suite('demo/tokenizer');
+const test = suite('model/tokenizer');
 
 const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
 const text = readFileSync(`${orator}/eval.txt`, 'utf8');
@@ -27,13 +27,13 @@ function encodeNaively(input: string, { bos, vocab }: ScoreMergeJson): number[] 
   }
 }
 
-test('encodes as the naive rule does', () => {
+test('encodes as the naive rule does', async () => {
   const tokenizer = scoreMergeTokenizer(json);
   const samples = [text.slice(0, 3000), text.slice(50_000, 52_000), 'aaaaaaaaaa', '   \n\n\n  ', 'naïve – 鯨 \u{1f40b} <0x41>', '<s>'];
   for (const sample of samples) assert.equal(tokenizer.encode(sample), encodeNaively(sample, json));
 });
 
-test('takes the leftmost of equal pairs, and sees the pairs that a merge makes', () => {
+test('takes the leftmost of equal pairs, and sees the pairs that a merge makes', async () => {
   const vocab: [string, number][] = [['<unk>', 0], ['<s>', 0], ['</s>', 0]];
   for (let byte = 0; byte < 256; byte++) vocab.push([`<0x${byte.toString(16)}>`, 0]);
   vocab.push([' ', -9], ['a', -9], ['b', -9], ['aa', -2], ['ab', -2], ['aab', -1], ['aaab', -5]);
@@ -43,16 +43,16 @@ test('takes the leftmost of equal pairs, and sees the pairs that a merge makes',
   }
 });
 
-test('gives the text back, also where characters are no tokens', () => {
-  const tokenizer = readTokenizer(orator);
+test('gives the text back, also where characters are no tokens', async () => {
+  const tokenizer = await readTokenizer(orator);
   assert.is(tokenizer.decode(tokenizer.encode(text)), text);
   const unknown = 'naïve – 鯨 \u{1f40b}\t';
   assert.is(tokenizer.decode(tokenizer.encode(unknown)), unknown);
   assert.is(tokenizer.decode([]), '');
 });
 
-test('begins with bos, which an empty text is', () => {
-  const tokenizer = readTokenizer(orator);
+test('begins with bos, which an empty text is', async () => {
+  const tokenizer = await readTokenizer(orator);
   assert.is(tokenizer.encode('Whale')[0], tokenizer.bos);
   assert.equal(tokenizer.encode(''), [tokenizer.bos]);
   assert.is(tokenizer.decode([tokenizer.bos, tokenizer.eos]), '');

@@ -1,5 +1,5 @@
 /** How much a cache changes what the model says: perplexity, KL divergence and top-1 agreement over a text. */
-import type { CachedModel } from './cached-model.js';
+import type { CachedModel } from '../model/cached-model.js';
 
 export interface Quality {
   readonly perplexity: number;
