@@ -7,6 +7,7 @@ import { checkOrigin, originOf, readCheckpoint, writeCheckpoint, type Checkpoint
 import { resolveCache, type KvCacheOptions, type ResolvedCache } from './config.js';
 import { holdsNothing, PageGroup } from './groups.js';
 import { memoryOf, type MemoryReport } from './memory.js';
+import { attachTo, type CacheObserver } from './observer.js';
 import { PrefixCache, type PrefixCounters, type PrefixMatch, type PrefixPages } from './prefix.js';
 import { checkEntries, checkIds, checkLengths, reserve } from './reserve.js';
 import { Sequence, type SequenceState } from './sequence.js';
@@ -34,6 +35,7 @@ export class KvCache {
   readonly #options: ResolvedCache;
   readonly #plans: StorePlans;
   readonly #origin: Origin;
+  readonly #observers: CacheObserver[] = [];
   #inside: StepCache;
   /** By number of the store. */
   #pages: readonly Pages[];
@@ -62,7 +64,10 @@ export class KvCache {
     const poolOf = (count: number, g: number): BlockPool =>
       new BlockPool(count, sequences.map(({ state }) => state.held[g].pages), (page, key) => this.#prefix?.evicted(page, key, this.#pages));
     const groups = this.#plans.groups.map((shape, g) => new PageGroup(shape, poolOf(shape.pageCount, g)));
-    return { backend, groups, layers: layersOver(this.#plans, this.#options.layers, pages), tableStore: new TableStore(groups), keep: (sequence, firstPage) => this.#keep(sequence, firstPage) };
+    return {
+      backend, groups, layers: layersOver(this.#plans, this.#options.layers, pages), tableStore: new TableStore(groups), observers: this.#observers,
+      keep: (sequence, firstPage) => this.#keep(sequence, firstPage),
+    };
   }
 
   /** @internal */
@@ -128,6 +133,20 @@ export class KvCache {
     const gpu = backend as WebgpuBackend;
     const mergeStates = this.groups.some(({ kind, sinkTokens }) => kind === 'residual' || sinkTokens > 0);
     await Promise.all(this.#plans.stores.map(({ layer }, at) => gpu.warm(this.#pages[at].layout, { ...options, queryHeads: layers[layer].queryHeads, mergeStates })));
+  }
+
+  /**
+   * Shows a {@link Calibration} from now on the keys and values of all appends, and, if it asks for them, the queries of all attends:
+   * those that the backend took, also of steps that are aborted later. Attach it to a cache of dtype f32, or of f16 if that is what the
+   * model has: of one that is quantized, deeper layers' keys and values have the error of those before in them.
+   *
+   * Steps cannot record into encoders meanwhile, as what is in GPU buffers cannot be shown.
+   * @returns what detaches it
+   * @throws TypeError for what is no calibration or is attached already; RangeError for one that was made for other layers
+   */
+  attach(observer: CacheObserver): () => void {
+    this.#assertInUse();
+    return attachTo(this.#observers, observer, this.#options.layers);
   }
 
   /** A sequence without tokens. */

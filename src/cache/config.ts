@@ -194,7 +194,7 @@ function resolveLayer(config: LayerConfig, own: LayerConfig, place: Place): Laye
 }
 
 /** What goes wrong in `body` is said of this layer. */
-function inLayer<T>(index: number, body: () => T): T {
+export function inLayer<T>(index: number, body: () => T): T {
   try {
     return body();
   } catch (error) {

@@ -7,6 +7,7 @@ import type { GpuTensor } from '../webgpu/tensor.js';
 import { checkRingShows } from './config.js';
 import type { GroupReservation } from './groups.js';
 import { flushOf, type Flush } from './flush.js';
+import { showAppend, showQuery, type CacheObserver } from './observer.js';
 import { readRows, type Rows } from './rows.js';
 import type { Sequence, SequenceState } from './sequence.js';
 import type { StepAppendOptions, StepAttendOptions, StepRecordOptions } from './step-options.js';
@@ -39,6 +40,8 @@ export interface Reservation {
 export interface StepCache extends Stores {
   readonly backend: Backend;
   readonly tableStore: TableStore;
+  /** Those attached at the time of a call see what it is given. */
+  readonly observers: readonly CacheObserver[];
   /** A sequence has new full pages: from the given one on. */
   keep(sequence: Sequence, firstPage: number): void;
 }
@@ -114,6 +117,8 @@ export class Step {
     this.#announceTables();
     const status = this.#append(stores, key, value, options.dtype);
     this.#appended[layer] = this.#written = true;
+    const { observers } = this.#cache;
+    if (observers.length > 0) showAppend(observers, layer, key, value, options);
     if (!(status instanceof Promise)) return status;
     return status.catch((error: unknown) => {
       this.#appended[layer] = false;
@@ -164,15 +169,22 @@ export class Step {
     return backend as WebgpuBackend;
   }
 
+  /** What lies in GPU buffers cannot be shown to anyone. */
+  #assertUnobserved(method: string, instead: string): void {
+    if (this.#cache.observers.length === 0) return;
+    throw new TypeError(`"${method}" expected a cache with nothing attached, which could not see what lies on the GPU: detach it, or use ${instead}`);
+  }
+
   /**
    * As {@link append}, into the caller's encoder, which must be submitted before another step of the cache begins: that may
    * copy a page which a fork shares, at once. `cache.warm()`
    * compiles what is needed.
-   * @throws TypeError on a backend other than WebGPU; as `backend.recordAppend`
+   * @throws TypeError on a backend other than WebGPU, or where something is attached to the cache; as `backend.recordAppend`
    */
   recordAppend(encoder: GPUCommandEncoder, layer: number, key: GpuTensor, value: GpuTensor, { dtype }: StepAppendOptions = {}): void {
     this.#assertOpen();
     const stores = this.#layer(layer);
+    this.#assertUnobserved('recordAppend', 'append');
     const { codes, residual } = stores;
     const { pages, recipe, kScale, vScale } = codes;
     const { groups } = this.#tables;
@@ -187,11 +199,12 @@ export class Step {
 
   /**
    * As {@link attend}, into the caller's encoder: `out` and `lse` are written when that is executed.
-   * @throws TypeError on a backend other than WebGPU; as `backend.recordAttend`
+   * @throws TypeError on a backend other than WebGPU, or where something is attached to the cache; as `backend.recordAttend`
    */
   recordAttend(encoder: GPUCommandEncoder, layer: number, q: GpuTensor, options: StepRecordOptions): void {
     this.#assertOpen();
     const stores = this.#layer(layer);
+    this.#assertUnobserved('recordAttend', 'attend');
     if (!this.#appended[layer]) throw new Error(`"recordAttend" expected layer ${layer} to have been appended to in this step`);
     this.#checkOptions(stores, options);
     const { attention, queryHeads } = stores;
@@ -253,7 +266,13 @@ export class Step {
       kScale: kDescale === undefined ? given?.kScale : undefined,
       vScale: vDescale === undefined ? given?.vScale : undefined,
     }));
-    return attendParts(this.#cache.backend, calls);
+    const { backend, observers } = this.#cache;
+    if (observers.length === 0) return attendParts(backend, calls);
+    // Results may lie where q does.
+    const seen = out?.buffer === q.buffer || lse?.buffer === q.buffer ? q.slice() : q;
+    const result = attendParts(backend, calls);
+    showQuery(observers, layer, seen, options);
+    return result;
   }
 
   /** @internal all tokens of the step's first sequence in a layer that was appended to and keeps all, on a backend that answers at once */
