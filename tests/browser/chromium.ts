@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { chosenAdapter, withLibraries } from '../gpu/environment.js';
 import { unpackedFolder } from '../gpu/unpack.js';
 
@@ -27,6 +27,8 @@ const flags = [
 export interface Chromium {
   /** Settled when it ends: with its output. */
   readonly ended: Promise<string>;
+  /** Its DevTools: takes and gives messages that end with a zero byte. */
+  readonly pipe: { readonly input: Writable; readonly output: Readable };
   /** Ends it, and removes its profile. */
   close(): Promise<void>;
 }
@@ -52,5 +54,5 @@ export async function openChromium(url: string): Promise<Chromium> {
     clearTimeout(timer);
     rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
   };
-  return { ended, close };
+  return { ended, pipe: { input: child.stdio[3] as Writable, output: child.stdio[4] as Readable }, close };
 }

@@ -1,0 +1,82 @@
+/**
+ * The answer in words, by rules that the report states:
+ * a way of storing is closer than another where its mean KL is smaller; where they are equal, the one of fewer bytes, then the earlier.
+ * Those within a tenth of the smallest are named beside it, since one text does not tell them apart.
+ */
+import { isQuantized } from '../../formats.js';
+import type { Evaluation, VariantResult } from '../evaluation.js';
+import { change, count, divergence, escape, list, perplexity, share, times } from './text.js';
+
+/** Tokens under which differences in perplexity are noise. */
+const ENOUGH_TOKENS = 2000;
+/** Mean KL up to so many times the smallest counts as no different. */
+const TIED = 1.1;
+
+const comparable = (variant: VariantResult): boolean => Number.isFinite(variant.kl.mean);
+
+/** Of those with a finite mean KL. */
+export function closest(variants: readonly VariantResult[]): VariantResult | undefined {
+  return variants.filter(comparable).reduce<VariantResult | undefined>((best, each) => {
+    const less = best === undefined || each.kl.mean < best.kl.mean || (each.kl.mean === best.kl.mean && each.bytesPerToken < best.bytesPerToken);
+    return less ? each : best;
+  }, undefined);
+}
+
+/** What the report is about: those of 8 bits, or whatever there is beside the reference. */
+export function candidates({ variants }: Evaluation): readonly VariantResult[] {
+  const others = variants.slice(1);
+  const quantized = others.filter(({ dtype }) => isQuantized(dtype));
+  return quantized.length > 0 ? quantized : others;
+}
+
+export interface Answer {
+  /** One line of HTML. */
+  readonly headline: string;
+  /** What there is to add, as HTML. */
+  readonly remarks: readonly string[];
+}
+
+const named = ({ name }: VariantResult): string => `<b>${escape(name)}</b>`;
+
+function tokensRemark({ text }: Evaluation): string {
+  const evaluated = `${count(text.tokens)} tokens of <b>${escape(text.name)}</b> were evaluated.`;
+  return text.tokens < ENOUGH_TOKENS
+    ? `${evaluated} Under ${count(ENOUGH_TOKENS)} tokens, differences in perplexity are noise, and KL is rough: evaluate more text before you choose.`
+    : `${evaluated} Another text, or other lengths of context, may order them differently.`;
+}
+
+/** The answer to: which dtype should this model's cache have? */
+export function answer(evaluation: Evaluation): Answer {
+  const [reference, ...others] = evaluation.variants;
+  const compared = candidates(evaluation);
+  const best = closest(compared);
+  const broken = others.filter((variant) => !comparable(variant));
+  const brokenRemark = broken.length > 0 ? [`No finite mean KL, and so left out of what is said here: ${list(broken.map(named))}.`] : [];
+  if (others.length === 0) return { headline: 'Nothing to compare: only the reference was evaluated.', remarks: [tokensRemark(evaluation)] };
+  if (best === undefined) return { headline: 'None of the ways to store keys and values gave finite numbers.', remarks: [...brokenRemark, tokensRemark(evaluation)] };
+
+  const size = (variant: VariantResult): string => `${times(variant.bytesPerToken / reference.bytesPerToken)} the bytes`;
+  const facts = (variant: VariantResult): string => `mean KL ${divergence(variant.kl.mean)} at ${size(variant)}`;
+  const quantized = isQuantized(best.dtype);
+  const headline = compared.filter(comparable).length === 1
+    ? `${named(best)} differs from ${escape(reference.name)} by a ${facts(best)}.`
+    : `${named(best)} keeps this model closest to ${escape(reference.name)}: ${facts(best)}.`;
+
+  const remarks: string[] = [];
+  const tied = compared.filter((variant) => variant !== best && comparable(variant) && variant.kl.mean <= TIED * best.kl.mean);
+  if (tied.length > 0) remarks.push(`Within a tenth of its mean KL, which one text does not tell apart: ${list(tied.map((each) => `${named(each)} (${facts(each)})`))}.`);
+  remarks.push(`Its likeliest next token is the reference’s for ${share(best.agreement)} of tokens; perplexity goes from ${perplexity(reference.perplexity)} to ${perplexity(best.perplexity)} (${change(best.perplexity, reference.perplexity)}).`);
+
+  const said = new Set([best, ...tied]);
+  const add = (lead: string, variant: VariantResult | undefined): void => {
+    if (variant === undefined || said.has(variant)) return;
+    said.add(variant);
+    remarks.push(`${lead}, ${named(variant)} is closest: ${facts(variant)}.`);
+  };
+  const fp8 = compared.filter(({ dtype }) => dtype === 'e4m3fn' || dtype === 'e5m2');
+  add('Of the FP8 ways', closest(fp8));
+  const fewest = Math.min(...compared.filter(comparable).map(({ bytesPerToken }) => bytesPerToken));
+  add(`Of those with the fewest bytes, ${count(fewest)} per token`, closest(compared.filter(({ bytesPerToken }) => bytesPerToken === fewest)));
+  if (quantized) add('Of those that are not quantized', closest(others.filter(({ dtype }) => !isQuantized(dtype))));
+  return { headline, remarks: [...remarks, ...brokenRemark, tokensRemark(evaluation)] };
+}

@@ -1,0 +1,100 @@
+/** A page that a test in Node looks at and types into, by the DevTools protocol. */
+import { openChromium } from './chromium.js';
+
+interface Message {
+  readonly id?: number;
+  readonly method?: string;
+  readonly params?: Record<string, any>;
+  readonly result?: Record<string, any>;
+  readonly error?: { readonly message: string };
+}
+
+type Waiting = { resolve(result: Record<string, any>): void; reject(error: Error): void };
+
+export interface Page {
+  /** What the page threw or complained of so far. */
+  readonly problems: readonly string[];
+  /** Loads a page and waits until it has. */
+  open(url: string): Promise<void>;
+  /** The value of an expression, as JSON has it. */
+  evaluate<T>(expression: string): Promise<T>;
+  /** A key, pressed and released, in what has the focus. */
+  press(key: 'Enter' | 'Tab' | 'ArrowDown' | 'ArrowRight'): Promise<void>;
+  look(look: { readonly width?: number; readonly scheme?: 'light' | 'dark'; readonly scripts?: boolean }): Promise<void>;
+  /** All of the page, as a PNG. */
+  screenshot(): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/** Codes of keys, without which a page takes no notice of them. */
+const keyCodes = { Enter: 13, Tab: 9, ArrowDown: 40, ArrowRight: 39 };
+
+export async function openPage(): Promise<Page> {
+  const chromium = await openChromium('about:blank');
+  const { input, output } = chromium.pipe;
+  const waiting = new Map<number, Waiting>();
+  const loads: (() => void)[] = [];
+  const problems: string[] = [];
+  let session: string | undefined;
+  let sent = 0;
+  let rest = '';
+
+  const heard = ({ id, method, params, result, error }: Message): void => {
+    if (id !== undefined) {
+      const { resolve, reject } = waiting.get(id)!;
+      waiting.delete(id);
+      if (error) reject(new Error(error.message));
+      else resolve(result!);
+    }
+    if (method === 'Page.loadEventFired') loads.splice(0).forEach((loaded) => loaded());
+    if (method === 'Runtime.exceptionThrown') problems.push(params!.exceptionDetails.exception?.description ?? params!.exceptionDetails.text);
+    if (method === 'Runtime.consoleAPICalled' && ['error', 'warning', 'assert'].includes(params!.type)) problems.push(JSON.stringify(params!.args));
+    if (method === 'Log.entryAdded' && ['error', 'warning'].includes(params!.entry.level)) problems.push(params!.entry.text);
+  };
+  output.setEncoding('utf8').on('data', (text: string) => {
+    const messages = (rest + text).split('\0');
+    rest = messages.pop()!;
+    for (const message of messages) heard(JSON.parse(message));
+  });
+  void chromium.ended.then((reason) => waiting.forEach(({ reject }) => reject(new Error(reason))));
+
+  const send = (method: string, params: Record<string, unknown> = {}): Promise<Record<string, any>> =>
+    new Promise((resolve, reject) => {
+      waiting.set(++sent, { resolve, reject });
+      input.write(`${JSON.stringify({ id: sent, method, params, sessionId: session })}\0`);
+    });
+
+  const { targetId } = await send('Target.createTarget', { url: 'about:blank' });
+  session = (await send('Target.attachToTarget', { targetId, flatten: true })).sessionId;
+  for (const domain of ['Page', 'Runtime', 'Log']) await send(`${domain}.enable`);
+
+  return {
+    problems,
+    async open(url) {
+      const loaded = new Promise<void>((resolve) => loads.push(resolve));
+      const { errorText } = await send('Page.navigate', { url });
+      if (errorText) throw new Error(`${url}: ${errorText}`);
+      await loaded;
+    },
+    async evaluate(expression) {
+      const { result, exceptionDetails } = await send('Runtime.evaluate', { expression, returnByValue: true, awaitPromise: true });
+      if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+      return result.value;
+    },
+    async press(key) {
+      const named = { key, code: key, windowsVirtualKeyCode: keyCodes[key] };
+      await send('Input.dispatchKeyEvent', { type: 'keyDown', ...named, ...(key === 'Enter' ? { text: '\r' } : {}) });
+      await send('Input.dispatchKeyEvent', { type: 'keyUp', ...named });
+    },
+    async look({ width, scheme, scripts }) {
+      if (width !== undefined) await send('Emulation.setDeviceMetricsOverride', { width, height: 900, deviceScaleFactor: 1, mobile: false });
+      if (scheme !== undefined) await send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
+      if (scripts !== undefined) await send('Emulation.setScriptExecutionDisabled', { value: !scripts });
+    },
+    async screenshot() {
+      const { data } = await send('Page.captureScreenshot', { captureBeyondViewport: true });
+      return Buffer.from(data, 'base64');
+    },
+    close: () => chromium.close(),
+  };
+}
