@@ -11,6 +11,8 @@ import { change, count, divergence, escape, list, perplexity, share, times } fro
 const ENOUGH_TOKENS = 2000;
 /** Mean KL up to so many times the smallest counts as no different. */
 const TIED = 1.1;
+/** So many of these are named. */
+const NAMED = 4;
 
 const comparable = (variant: VariantResult): boolean => Number.isFinite(variant.kl.mean);
 
@@ -62,21 +64,28 @@ export function answer(evaluation: Evaluation): Answer {
     ? `${named(best)} differs from ${escape(reference.name)} by a ${facts(best)}.`
     : `${named(best)} keeps this model closest to ${escape(reference.name)}: ${facts(best)}.`;
 
-  const remarks: string[] = [];
-  const tied = compared.filter((variant) => variant !== best && comparable(variant) && variant.kl.mean <= TIED * best.kl.mean);
-  if (tied.length > 0) remarks.push(`Within a tenth of its mean KL, which one text does not tell apart: ${list(tied.map((each) => `${named(each)} (${facts(each)})`))}.`);
-  remarks.push(`Its likeliest next token is the reference’s for ${share(best.agreement)} of tokens; perplexity goes from ${perplexity(reference.perplexity)} to ${perplexity(best.perplexity)} (${change(best.perplexity, reference.perplexity)}).`);
-
-  const said = new Set([best, ...tied]);
-  const add = (lead: string, variant: VariantResult | undefined): void => {
-    if (variant === undefined || said.has(variant)) return;
-    said.add(variant);
-    remarks.push(`${lead}, ${named(variant)} is closest: ${facts(variant)}.`);
+  const remarks: string[] = [`With ${named(best)}, the likeliest next token is the reference’s for ${share(best.agreement)} of tokens; perplexity goes from ${perplexity(reference.perplexity)} to ${perplexity(best.perplexity)} (${change(best.perplexity, reference.perplexity)}).`];
+  const said = new Set([best]);
+  /** Those within a tenth of the closest of a group, and not yet spoken of. */
+  const nearTo = (first: VariantResult, group: readonly VariantResult[]): string => {
+    const near = group.filter((variant) => !said.has(variant) && comparable(variant) && variant.kl.mean <= TIED * first.kl.mean);
+    for (const variant of near) said.add(variant);
+    const more = near.length > NAMED ? [`${near.length - NAMED} more`] : [];
+    return list([...near.slice(0, NAMED).map((variant) => `${named(variant)} (${facts(variant)})`), ...more]);
   };
-  const fp8 = compared.filter(({ dtype }) => dtype === 'e4m3fn' || dtype === 'e5m2');
-  add('Of the FP8 ways', closest(fp8));
+  const tied = nearTo(best, compared);
+  if (tied !== '') remarks.push(`Within a tenth of that mean KL, which is too near for one text to tell apart: ${tied}.`);
+
+  const add = (lead: string, group: readonly VariantResult[]): void => {
+    const first = closest(group);
+    if (first === undefined || said.has(first)) return;
+    said.add(first);
+    const near = nearTo(first, group);
+    remarks.push(`${lead}, ${named(first)} is closest: ${facts(first)}${near === '' ? '' : `; within a tenth of that, ${near}`}.`);
+  };
+  add('Of the FP8 ways', compared.filter(({ dtype }) => dtype === 'e4m3fn' || dtype === 'e5m2'));
   const fewest = Math.min(...compared.filter(comparable).map(({ bytesPerToken }) => bytesPerToken));
-  add(`Of those with the fewest bytes, ${count(fewest)} per token`, closest(compared.filter(({ bytesPerToken }) => bytesPerToken === fewest)));
-  if (quantized) add('Of those that are not quantized', closest(others.filter(({ dtype }) => !isQuantized(dtype))));
+  add(`Of those with the fewest bytes, ${count(fewest)} per token`, compared.filter(({ bytesPerToken }) => bytesPerToken === fewest));
+  if (quantized) add('Of those that are not quantized', others.filter(({ dtype }) => !isQuantized(dtype)));
   return { headline, remarks: [...remarks, ...brokenRemark, tokensRemark(evaluation)] };
 }

@@ -74,13 +74,13 @@ function ticks({ from, to }: Scale, place: (value: number) => number, room: numb
 }
 
 function legend(scale: Scale, anyBroken: boolean): string {
-  const step = 26;
+  const step = 10;
   const place = (value: number): number => 24 + (Math.log(value / scale.from) / Math.log(scale.to / scale.from)) * LEVELS * step;
   const boxes = Array.from({ length: LEVELS }, (_, level) => `<rect x="${24 + level * step}" y="2" width="${step}" height="14" class="h${level}"/>`).join('');
   const labels = ticks(scale, place, 48).map((value) => `<path d="M${at(place(value))} 16v4"/><text x="${at(place(value))}" y="32">${Number((100 * value).toPrecision(3))} %</text>`).join('');
   const broken = anyBroken ? `<p class="note"><svg class="key" width="14" height="14" aria-hidden="true"><rect width="14" height="14" class="hx"/></svg> no finite number</p>` : '';
   const width = 48 + LEVELS * step;
-  return `<div class="scroll"><svg class="axis" role="img" aria-label="Colours from ${error(scale.from)} to ${error(scale.to)}" width="${width}" height="38" viewBox="0 0 ${width} 38">${boxes}${labels}</svg></div>${broken}`;
+  return `<svg class="axis" role="img" aria-label="Colours from ${error(scale.from)} to ${error(scale.to)}" width="${width}" height="38" viewBox="0 0 ${width} 38">${boxes}${labels}</svg>${broken}`;
 }
 
 /** The section with a picture for each variant that has errors; `show` comes first. */
@@ -88,12 +88,14 @@ export function pictures(evaluation: Evaluation): string {
   const withErrors = evaluation.variants.filter(({ headErrors }) => headErrors !== undefined);
   const head = '<section aria-labelledby="heads">\n<h2 id="heads">The error of each layer and head</h2>';
   if (withErrors.length === 0) return `${head}\n<p>This evaluation has no errors per head.</p>\n</section>`;
-  const all = withErrors.flatMap(({ headErrors }) => [...headErrors!.k.flat(), ...headErrors!.v.flat()]);
-  const scale = scaleOf(all);
+  const errorsOf = (variants: readonly VariantResult[]): number[] => variants.flatMap(({ headErrors }) => (headErrors ? [...headErrors.k.flat(), ...headErrors.v.flat()] : []));
+  const all = errorsOf(withErrors);
+  // Errors of f16 are far below: colours are for those that are compared.
+  const scale = scaleOf(errorsOf(candidates(evaluation))) ?? scaleOf(all);
   const first = closest(candidates(evaluation).filter(({ headErrors }) => headErrors !== undefined)) ?? withErrors[0];
   const options = withErrors.map((variant, i) => `<option value="errors-${i}"${variant === first ? ' selected' : ''}>${escape(variant.name)}</option>`).join('');
   return `${head}
-<p class="note">What storing does to keys and values themselves: root mean square of the error over that of the values, on one logarithmic scale for all variants.</p>
+<p class="note">What storing does to keys and values themselves: root mean square of the error over that of the values, on one logarithmic scale for all variants.${scale && all.some((value) => value < scale.from) ? ' What is below the scale has its first colour.' : ''}</p>
 ${scale ? legend(scale, !all.every(Number.isFinite)) : ''}
 <p class="choose" hidden><label for="variant">Variant</label> <select id="variant">${options}</select></p>
 <p id="readout" class="readout" aria-live="polite" hidden>Point at a cell, or focus a grid and use the arrow keys.</p>

@@ -11,7 +11,7 @@ const LEFT = 128;
 const TOP = 54;
 /** Of the logarithmic part, and of the rows for what it has no place for. */
 const HEIGHT = 300;
-const ROW = 30;
+const ROW = 44;
 /** Room for names, which go down to the left. */
 const NAMES = 132;
 const LONGEST = 26;

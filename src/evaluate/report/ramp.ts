@@ -1,7 +1,7 @@
 /** Colours for errors: lightness goes one way, so that they order themselves for every eye, and in print without colour. */
 
 /** Steps of the ramp. */
-export const LEVELS = 12;
+export const LEVELS = 24;
 
 type Rgb = readonly [number, number, number];
 

@@ -32,9 +32,9 @@ td strong{font-weight:700;text-decoration:underline 2px var(--accent);text-under
 thead button{all:unset;cursor:pointer;color:var(--ink);box-sizing:border-box}
 thead button:hover{text-decoration:underline}
 thead button:focus-visible{outline:2px solid var(--accent);outline-offset:3px}
-thead button::after{content:" ↕";color:var(--quiet)}
-[aria-sort=ascending] button::after{content:" ↑"}
-[aria-sort=descending] button::after{content:" ↓"}
+thead button::after{content:"\u00a0↕";color:var(--quiet)}
+[aria-sort=ascending] button::after{content:"\u00a0↑"}
+[aria-sort=descending] button::after{content:"\u00a0↓"}
 small{color:var(--quiet);font-size:.8rem}
 .aside{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 td{position:relative}

@@ -1,5 +1,7 @@
 /** All variants in numbers. */
+import { isQuantized } from '../../formats.js';
 import type { Evaluation, VariantResult } from '../evaluation.js';
+import { candidates } from './answer.js';
 import { inlineMark } from './marks.js';
 import { change, count, divergence, escape, perplexity, share, times } from './text.js';
 
@@ -34,11 +36,12 @@ function bestCost(column: Column, variants: readonly VariantResult[], reference:
   return costs.every((cost) => cost === least) ? undefined : least;
 }
 
-export function table({ variants }: Evaluation): string {
-  const [reference, ...others] = variants;
-  const best = columns.map((column) => bestCost(column, others, reference));
+export function table(evaluation: Evaluation): string {
+  const [reference, ...others] = evaluation.variants;
+  const compared = candidates(evaluation);
+  const best = columns.map((column) => bestCost(column, compared, reference));
   const cell = (column: Column, i: number, variant: VariantResult): string => {
-    const isBest = variant !== reference && best[i] !== undefined && (column.cost ?? column.value)(variant, reference) === best[i];
+    const isBest = best[i] !== undefined && compared.includes(variant) && (column.cost ?? column.value)(variant, reference) === best[i];
     const text = column.text(variant, reference);
     return `<td data-value="${column.value(variant, reference)}">${isBest ? `<strong>${text}<span class="aside"> (best)</span></strong>` : text}</td>`;
   };
@@ -53,6 +56,6 @@ export function table({ variants }: Evaluation): string {
 <tbody>${others.map(row).join('\n')}</tbody>
 </table>
 </div>
-<p class="note">Bold and underlined: the best of its column, the reference aside; for perplexity, the nearest to the reference’s. KL is in nats per token, from the reference’s prediction of the next token to this one’s. p99: 99 % of tokens have no more. Top-1 agreement: tokens whose likeliest successor is the reference’s.</p>
+<p class="note">Bold and underlined: the best of its column ${compared.some(({ dtype }) => isQuantized(dtype)) ? 'among those of 8 bits' : 'beside the reference'}; for perplexity, the nearest to the reference’s. KL is in nats per token, from the reference’s prediction of the next token to this one’s. p99: 99 % of tokens have no more. Top-1 agreement: tokens whose likeliest successor is the reference’s.</p>
 </section>`;
 }

@@ -11,6 +11,7 @@ function notFinite(value: number): string | undefined {
   return value === Infinity ? '∞' : value === -Infinity ? '−∞' : 'NaN';
 }
 
+/** With a minus sign, where there is a hyphen. */
 const signed = (text: string): string => text.replace(/^-/, '−');
 
 /** 41370 → 41,370. Written out here: what a locale says may change from one Node to the next. */
@@ -33,7 +34,8 @@ export const perplexity = (value: number): string => notFinite(value) ?? signed(
 /** By how much a number is more than another, in percent: +0.012 %. */
 export function change(value: number, reference: number): string {
   const percent = 100 * (value / reference - 1);
-  const digits = Math.abs(percent) >= 1e5 ? percent.toExponential(1).replace('e+', 'e') : percent.toFixed(Math.abs(percent) < 10 ? 3 : 1);
+  const size = Math.abs(percent);
+  const digits = size >= 1e5 || size < 5e-4 ? percent.toExponential(size < 1 ? 0 : 1).replace('e+', 'e') : percent.toFixed(size < 10 ? 3 : 1);
   return notFinite(percent) ?? (percent === 0 ? '0 %' : `${percent > 0 ? '+' : ''}${signed(digits)} %`);
 }
 
