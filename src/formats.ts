@@ -80,6 +80,8 @@ export function resolveCacheDtype(name: CacheDtype, modelDtype: FloatDtype, argu
 /** Whether a format has 8 bits, and needs a scale. */
 export const isQuantized = (format: Format): format is QuantizedFormat => formats[format].quantized;
 
+export const quantizedFormats: readonly QuantizedFormat[] = (Object.keys(formats) as Format[]).filter(isQuantized);
+
 const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
 
 /** As {@link resolveFormat}, for calls that encode to or decode from FP8 only. */

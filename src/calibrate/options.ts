@@ -62,6 +62,8 @@ const settings: { readonly [O in ObserverName]: readonly string[] } = {
   mse: ['averagingConstant', 'maxshrink', 'patience', 'grid', 'norm'],
 };
 
+export const observerNames = Object.keys(settings) as readonly ObserverName[];
+
 function checkNumber(value: number, argument: string, isFine: boolean, expected: string): number {
   if (typeof value !== 'number' || !isFine) throw new RangeError(`"${argument}" expected ${expected}, got ${describe(value)}`);
   return value;
@@ -69,7 +71,7 @@ function checkNumber(value: number, argument: string, isFine: boolean, expected:
 
 function resolveObserver(options: CalibrationOptions): Pick<ResolvedCalibration, 'observer' | 'averagingConstant' | 'search'> {
   const { observer = 'minmax', averagingConstant = 0.01, maxshrink = 0.2, patience = 5, grid = 100, norm = 2.4 } = options;
-  if (!Object.hasOwn(settings, observer)) throw new TypeError(`"observer" expected one of ${Object.keys(settings).join(', ')}, got ${describe(observer)}`);
+  if (!Object.hasOwn(settings, observer)) throw new TypeError(`"observer" expected one of ${observerNames.join(', ')}, got ${describe(observer)}`);
   for (const name of settings.mse) {
     const value = options[name as keyof CalibrationOptions];
     if (value !== undefined && !settings[observer].includes(name)) throw new TypeError(`"${name}" expected to be absent with observer ${observer}, which has no use for it, got ${describe(value)}`);

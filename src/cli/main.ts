@@ -5,10 +5,12 @@ import { attend } from './attend.js';
 import { decode } from './decode.js';
 import { doctor } from './doctor.js';
 import { encode } from './encode.js';
+import { evaluate } from './evaluate.js';
+import { Interrupted } from './progress.js';
 import { tune } from './tune.js';
 import { UsageError, type Command } from './command.js';
 
-const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, doctor, tune };
+const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, evaluate, doctor, tune };
 
 const overview = `fp8-kv: the 8-bit KV cache, on the command line
 
@@ -17,6 +19,9 @@ ${Object.values(commands)
   .join('\n')}
 
 fp8-kv COMMAND --help says more. Exit code 0: all is well; 1: a difference or an error; 2: wrong usage.`;
+
+/** As shells say of a program that SIGINT ended. */
+const INTERRUPTED = 130;
 
 async function main([name, ...args]: readonly string[]): Promise<number> {
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
@@ -36,7 +41,7 @@ async function main([name, ...args]: readonly string[]): Promise<number> {
     return await command.run(args);
   } catch (error) {
     console.error(`fp8-kv ${name}: ${(error as Error).message}`);
-    return error instanceof UsageError ? 2 : 1;
+    return error instanceof UsageError ? 2 : error instanceof Interrupted ? INTERRUPTED : 1;
   }
 }
 

@@ -1,32 +1,11 @@
-/** How much a cache changes what the model says: perplexity, KL divergence and top-1 agreement over a text. */
-import type { CachedModel } from '../model/cached-model.js';
+/** How much a cache changes what the model says: perplexity, KL divergence and top-1 agreement. */
 
 export interface Quality {
   readonly perplexity: number;
-  /** Mean KL(first model ‖ this one), nats per token. */
-  readonly kl: number;
-  /** Share of positions whose likeliest token is the first model's. */
+  /** KL(reference ‖ this) per token, in nats: mean, 99th percentile (nearest rank) and largest. */
+  readonly kl: { readonly mean: number; readonly p99: number; readonly max: number };
+  /** Share of tokens whose likeliest successor is the reference's. */
   readonly agreement: number;
-  /** Tokens per second, whole windows at a time. */
-  readonly tokensPerSecond: number;
-}
-
-/** Sums over the windows, for one model. */
-class Tally {
-  logLoss = 0;
-  kl = 0;
-  agree = 0;
-  positions = 0;
-  milliseconds = 0;
-
-  get quality(): Quality {
-    return {
-      perplexity: Math.exp(this.logLoss / this.positions),
-      kl: this.kl / this.positions,
-      agreement: this.agree / this.positions,
-      tokensPerSecond: (1000 * this.positions) / this.milliseconds,
-    };
-  }
 }
 
 /** What is needed of a row of logits. */
@@ -44,47 +23,77 @@ function summarize(logits: Float32Array): Row {
   return { logSum: largest + Math.log(sum), top };
 }
 
-/** KL(p ‖ q) of two rows of logits. */
+/** KL(p ‖ q) of two rows of logits: never below 0, whatever rounding does. */
 function divergence(p: Float32Array, pRow: Row, q: Float32Array, qRow: Row): number {
   let difference = 0;
   for (let i = 0; i < p.length; i++) difference += Math.exp(p[i] - pRow.logSum) * (p[i] - q[i]);
-  return difference - pRow.logSum + qRow.logSum;
+  const kl = difference - pRow.logSum + qRow.logSum;
+  return kl < 0 ? 0 : kl;
 }
 
-/**
- * Runs a text through all models, window by window, each window from an empty cache.
- * @param ids the text, without the token `bos` that begins each window
- * @param onWindow is called after each window of each model
- * @returns one result per model; the first model is what the others are compared with
- */
-export async function measure(models: readonly CachedModel[], ids: readonly number[], bos: number, onWindow: () => void): Promise<Quality[]> {
-  const { vocab } = models[0].runner.config;
-  const window = models[0].runner.maxTokens;
-  const tallies = models.map(() => new Tally());
-  for (let start = 0; start < ids.length; start += window) {
-    const targets = ids.slice(start, start + window);
-    const inputs = [bos, ...targets.slice(0, -1)];
-    let reference = new Float32Array(0);
-    let referenceRows: Row[] = [];
-    for (const [m, model] of models.entries()) {
-      const begin = performance.now();
-      model.restart();
-      const logits = await model.feed(inputs);
-      tallies[m].milliseconds += performance.now() - begin;
-      const rows = targets.map((_, i) => summarize(logits.subarray(i * vocab, (i + 1) * vocab)));
-      if (m === 0) {
-        reference = logits.slice();
-        referenceRows = rows;
-      }
-      for (const [i, target] of targets.entries()) {
-        const row = [i * vocab, (i + 1) * vocab] as const;
-        tallies[m].logLoss += rows[i].logSum - logits[i * vocab + target];
-        if (m > 0) tallies[m].kl += divergence(reference.subarray(...row), referenceRows[i], logits.subarray(...row), rows[i]);
-        if (rows[i].top === referenceRows[i].top) tallies[m].agree++;
-      }
-      tallies[m].positions += targets.length;
-      onWindow();
+/** Rows of logits, [tokens, vocab], with what is needed of each. */
+export class LogitRows {
+  readonly #logits: Float32Array;
+  readonly #vocab: number;
+  readonly #rows: readonly Row[];
+
+  /** @param logits is not copied */
+  constructor(logits: Float32Array, vocab: number) {
+    this.#logits = logits;
+    this.#vocab = vocab;
+    this.#rows = Array.from({ length: logits.length / vocab }, (_, i) => summarize(this.#at(i)));
+  }
+
+  #at(token: number): Float32Array {
+    return this.#logits.subarray(token * this.#vocab, (token + 1) * this.#vocab);
+  }
+
+  /** −ln of the probability that a token was given. */
+  loss(token: number, target: number): number {
+    return this.#rows[token].logSum - this.#at(token)[target];
+  }
+
+  /** KL(reference ‖ this) */
+  divergenceFrom(reference: LogitRows, token: number): number {
+    return reference === this ? 0 : divergence(reference.#at(token), reference.#rows[token], this.#at(token), this.#rows[token]);
+  }
+
+  agreesWith(reference: LogitRows, token: number): boolean {
+    return this.#rows[token].top === reference.#rows[token].top;
+  }
+}
+
+/** Sums over the tokens of a text. */
+export class QualityTally {
+  readonly #kl: Float64Array;
+  #tokens = 0;
+  #logLoss = 0;
+  #agree = 0;
+
+  /** @param tokens how many there will be, at most */
+  constructor(tokens: number) {
+    this.#kl = new Float64Array(tokens);
+  }
+
+  /** @param targets the token that follows each row's */
+  add(rows: LogitRows, reference: LogitRows, targets: readonly number[]): void {
+    for (const [i, target] of targets.entries()) {
+      this.#logLoss += rows.loss(i, target);
+      this.#kl[this.#tokens++] = rows.divergenceFrom(reference, i);
+      if (rows.agreesWith(reference, i)) this.#agree++;
     }
   }
-  return tallies.map(({ quality }) => quality);
+
+  get quality(): Quality {
+    const sorted = this.#kl.slice(0, this.#tokens).sort();
+    return {
+      perplexity: Math.exp(this.#logLoss / this.#tokens),
+      kl: {
+        mean: sorted.reduce((sum, kl) => sum + kl, 0) / this.#tokens,
+        p99: sorted[Math.ceil(0.99 * this.#tokens) - 1],
+        max: sorted[this.#tokens - 1],
+      },
+      agreement: this.#agree / this.#tokens,
+    };
+  }
 }

@@ -9,17 +9,24 @@ export interface Storage extends Pick<KvCacheOptions, 'dtype' | 'granularity' | 
   readonly layers?: readonly LayerScales[];
 }
 
+/** Sees keys and values of a layer, [tokens, kvHeads, headDim]: views that change with the next layer. */
+export type SeenStates = (layer: number, key: Float32Array, value: Float32Array) => void;
+
 /** Feeds tokens to a sequence and gives their logits: [tokens, vocab], a view until the next call. */
-export async function feed(runner: LlamaRunner, cache: KvCache, sequence: Sequence, tokens: TokenIds): Promise<Float32Array> {
+export async function feed(runner: LlamaRunner, cache: KvCache, sequence: Sequence, tokens: TokenIds, onStates?: SeenStates): Promise<Float32Array> {
   using step = cache.begin([{ sequence, tokens }]);
   const logits = await runner.forward(tokens, sequence.length, {
-    append: async (layer, key, value) => void (await step.append(layer, key, value)),
+    append: async (layer, key, value) => {
+      onStates?.(layer, key, value);
+      await step.append(layer, key, value);
+    },
     attend: async (layer, q, out) => void (await step.attend(layer, q, { out })),
   });
   step.commit();
   return logits;
 }
 
+/** A model with one sequence. */
 export class CachedModel {
   readonly cache: KvCache;
   #sequence: Sequence;
@@ -28,9 +35,10 @@ export class CachedModel {
     backend: Backend,
     readonly runner: LlamaRunner,
     storage: Storage,
+    capacity = runner.config.context,
   ) {
-    const { layers, queryHeads, kvHeads, headDim, context } = runner.config;
-    this.cache = new KvCache(backend, { layers, queryHeads, kvHeads, headDim, capacity: context, ...storage });
+    const { layers, queryHeads, kvHeads, headDim } = runner.config;
+    this.cache = new KvCache(backend, { layers, queryHeads, kvHeads, headDim, capacity, ...storage });
     this.#sequence = this.cache.createSequence();
   }
 
@@ -45,8 +53,8 @@ export class CachedModel {
   }
 
   /** Feeds tokens and gives their logits: [tokens, vocab], a view until the next call. */
-  feed(tokens: TokenIds): Promise<Float32Array> {
-    return feed(this.runner, this.cache, this.#sequence, tokens);
+  feed(tokens: TokenIds, onStates?: SeenStates): Promise<Float32Array> {
+    return feed(this.runner, this.cache, this.#sequence, tokens, onStates);
   }
 
   dispose(): void {

@@ -1,0 +1,89 @@
+import { observerNames } from '../calibrate/options.js';
+import { countWindows, evaluate as runEvaluation, shareOut, type Text } from '../evaluate/evaluate.js';
+import type { Evaluation, VariantResult } from '../evaluate/evaluation.js';
+import { renderReport } from '../evaluate/report/page.js';
+import { isCalibrated, listVariants, scaleChoices, type Variant } from '../evaluate/variants.js';
+import { quantizedFormats } from '../formats.js';
+import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
+import { countOption, listOption, MODEL_DETAILS, openModel, openNamedBackend, readText } from './model-run.js';
+import { checkWritable, writeWhole } from './output.js';
+import { Progress } from './progress.js';
+import { table } from './table.js';
+
+const GROUP_SIZE = 32;
+
+const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+const nats = (kl: number): string => (kl === 0 ? '0' : kl.toExponential(1));
+
+function rowOf({ name, bytesPerToken, perplexity, kl, agreement }: VariantResult, reference: VariantResult): string[] {
+  const change = perplexity / reference.perplexity - 1;
+  const isReference = name === reference.name;
+  return [
+    name, `${bytesPerToken}`, `${(reference.bytesPerToken / bytesPerToken).toFixed(2)}×`, perplexity.toFixed(3),
+    isReference ? '–' : `${change < 0 ? '−' : '+'}${percent(Math.abs(change))}`, isReference ? '–' : nats(kl.mean), isReference ? '–' : nats(kl.p99), isReference ? '–' : percent(agreement),
+  ];
+}
+
+function print({ model, backend, text, calibration, variants }: Evaluation): void {
+  console.log(`model        ${model.name}: ${model.layers} layers, ${model.queryHeads} query and ${model.kvHeads} KV heads of ${model.headDim}`);
+  console.log(`backend      ${backend}`);
+  console.log(`evaluated    ${text.tokens} tokens of ${text.name}, ${text.window} at a time`);
+  if (calibration) console.log(`calibrated   with ${calibration.name}: ${calibration.tokens} tokens`);
+  console.log(`\n${table(['cache', 'bytes/token', 'saves', 'perplexity', 'change', 'mean KL', 'p99 KL', 'same top-1'], variants.map((variant) => rowOf(variant, variants[0])))}`);
+}
+
+export const evaluate: Command = {
+  usage: 'evaluate --model DIR --text FILE [-o REPORT.html]',
+  summary: 'Compares ways to store keys and values by what they do to a model: perplexity, KL divergence, agreement, bytes per token.',
+  details: `${MODEL_DETAILS}
+  --text FILE            what to evaluate on
+  --calibrate FILE       what to calibrate scales with; default: the first fifth of the text, which is then not evaluated
+  --limit N              tokens of each text, at most
+  --formats LIST         some of ${quantizedFormats.join(',')} (default all)
+  --scales LIST          some of ${scaleChoices.join(',')} (default all but group): all 1; given, after a calibration; computed on write
+  --observers LIST       some of ${observerNames.join(',')} (default minmax): each calibrates in its way
+  --group-size N         dims that share a scale with group, default ${GROUP_SIZE}
+  --backend wasm|webgpu  default wasm
+  -o, --output FILE      where to write a report with pictures, a page of its own
+${JSON_OPTION}
+
+The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothing half written.`,
+  async run(args) {
+    const { values, positionals } = parse(args, {
+      model: { type: 'string' }, text: { type: 'string' }, calibrate: { type: 'string' }, limit: { type: 'string' }, window: { type: 'string' },
+      formats: { type: 'string' }, scales: { type: 'string' }, observers: { type: 'string' }, 'group-size': { type: 'string' },
+      backend: { type: 'string' }, output: { type: 'string', short: 'o' }, json: { type: 'boolean' },
+    });
+    if (positionals.length > 0) throw new UsageError(`expected options only, got ${positionals[0]}`);
+    if (values.text === undefined) throw new UsageError('expected --text FILE');
+    const limit = countOption(values.limit, 'limit') ?? Infinity;
+    const variants: Variant[] = listVariants({
+      formats: listOption(values.formats, 'formats', quantizedFormats, quantizedFormats),
+      scales: listOption(values.scales, 'scales', scaleChoices, scaleChoices.filter((choice) => choice !== 'group')),
+      observers: listOption(values.observers, 'observers', observerNames, ['minmax']),
+      groupSize: countOption(values['group-size'], 'group-size') ?? GROUP_SIZE,
+    });
+    if (values.output !== undefined) checkWritable(values.output);
+    const { name, runner, tokenizer, window } = await openModel(values);
+    const upTo = ({ name: file, ids }: Text): Text => ({ name: file, ids: ids.slice(0, limit) });
+    const other = values.calibrate === undefined ? undefined : upTo(readText(values.calibrate, tokenizer));
+    const all = upTo(readText(values.text, tokenizer));
+    const texts = other === undefined && variants.some(isCalibrated) ? shareOut(all) : { text: all, calibration: other };
+    const { backend, label } = await openNamedBackend(values.backend);
+    const plan = { ...texts, variants, window };
+    let evaluation: Evaluation;
+    try {
+      using progress = new Progress(countWindows(plan), 'windows');
+      evaluation = await runEvaluation({ ...plan, backend, runner, bos: tokenizer.bos, names: { model: name, backend: label }, onWindow: () => progress.step() });
+    } finally {
+      backend.dispose();
+    }
+    if (values.output !== undefined) writeWhole(values.output, renderReport(evaluation));
+    if (values.json) console.log(JSON.stringify(evaluation));
+    else {
+      print(evaluation);
+      if (values.output !== undefined) console.log(`\n${values.output}: the report`);
+    }
+    return 0;
+  },
+};
