@@ -1,8 +1,7 @@
 /** How many tokens per second does the demo's model take in and generate, end to end, through an f32 cache and through FP8? */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { variants } from '../demo/variants.js';
-import { CachedModel } from '../src/model/cached-model.js';
+import { CachedModel, type Storage } from '../src/model/cached-model.js';
 import { readWeights } from '../src/model/weights.js';
 import { generate } from '../demo/generate.js';
 import { LlamaRunner } from '../src/model/llama.js';
@@ -21,8 +20,12 @@ const runner = new LlamaRunner(readWeights(directory));
 const tokenizer = await readTokenizer(directory);
 const prompt = tokenizer.encode(readFileSync(`${directory}/eval.txt`, 'utf8').slice(0, 4000)).slice(0, runner.maxTokens);
 
+const caches: readonly { readonly name: string; readonly storage: Storage }[] = [
+  { name: 'f32', storage: { dtype: 'f32' } },
+  { name: 'e4m3fn, token-head', storage: { dtype: 'e4m3fn', granularity: 'token-head' } },
+];
 const raced = openBackends().flatMap(({ backend, build, threads }) =>
-  ['f32', 'e4m3fn, token-head'].map((name) => ({ name, build, threads, model: new CachedModel(backend, runner, variants.find((variant) => variant.name === name)!) })),
+  caches.map(({ name, storage }) => ({ name, build, threads, model: new CachedModel(backend, runner, storage) })),
 );
 
 async function measure(title: string, tokens: number, run: (model: CachedModel) => Promise<unknown>): Promise<Section> {

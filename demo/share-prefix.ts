@@ -1,10 +1,10 @@
 /** Two prompts that begin alike, through one cache: the second has only its end to compute. */
+import { table } from '../src/cli/table.js';
 import { KvCache, type Backend, type PrefixCounters } from '../src/index.js';
 import { feed } from '../src/model/cached-model.js';
-import { largest } from './generate.js';
 import type { LlamaRunner } from '../src/model/llama.js';
-import { table } from './table.js';
 import type { Tokenizer } from '../src/model/tokenizer.js';
+import { largest } from './generate.js';
 
 /** What became of a prompt. */
 export interface Answer {
