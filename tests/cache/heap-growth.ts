@@ -27,9 +27,9 @@ export function bytesKept(step: () => void): { per1000: number; per2000: number 
 }
 
 /** Bytes of one step's garbage: on the heap, and in arrays outside of it. Medians, as collections fall into some steps. */
-export function bytesMade(step: () => void): { heap: number; arrays: number } {
+export function bytesMade(step: () => void, times = 200): { heap: number; arrays: number } {
   const measured = (run: () => void): { heap: number; arrays: number } => {
-    const all = Array.from({ length: 200 }, () => {
+    const all = Array.from({ length: times }, () => {
       const before = process.memoryUsage();
       run();
       const after = process.memoryUsage();
