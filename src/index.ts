@@ -45,6 +45,10 @@ export type { PrefixCounters, PrefixMatch, PrefixOptions } from './cache/prefix.
 export type { ResidualRule } from './cache/residual.js';
 export type { Sequence } from './cache/sequence.js';
 export { loadSnapshot, saveSnapshot } from './cache/snapshot.js';
+export { readScales, type CheckpointScales, type UnquantizedCheckpoint } from './checkpoint/read.js';
+export type { CheckpointPlace, CheckpointSource } from './checkpoint/source.js';
+export type { FoundScale, LayerSide, ScaleReport, UnmatchedScale } from './checkpoint/report.js';
+export type { GivenGranularity, KvScales, LayerScales } from './kv-scales.js';
 export type { ByteSource } from './files/byte-stream.js';
 export type { Step, StepEntry } from './cache/step.js';
 export type { StepAppendOptions, StepAttendOptions, StepRecordOptions } from './cache/step-options.js';
@@ -66,7 +70,7 @@ export {
 export { ferrumLayout, milaLayout, type FerrumLayoutOptions, type MilaLayoutOptions } from './layouts/contiguous.js';
 export { ferrumScaleBits, ferrumScales } from './layouts/half-scales.js';
 export type { LayerOf } from './layouts/row-major.js';
-export type { CacheDtype, FloatArray, FloatDtype, Format, FormatName, Fp8Format } from './formats.js';
+export type { CacheDtype, FloatArray, FloatDtype, Format, FormatName, Fp8Format, QuantizedFormat } from './formats.js';
 export { allowedPolicies, type Policy } from './policies.js';
 export { presets, type Preset, type PresetName } from './presets.js';
 export { onWarning, type WarningListener } from './warn.js';

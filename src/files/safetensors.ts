@@ -51,7 +51,8 @@ export function serializeSafetensors(tensors: ReadonlyMap<string, Tensor>, metad
   return bytes;
 }
 
-function checkSize({ name, at, dtype, shape, begin, end }: Entry, dataBytes: number, file: string): void {
+/** @param dataBytes how many bytes of data the file has; Infinity where that is not known */
+export function checkSize({ name, at, dtype, shape, begin, end }: Entry, dataBytes: number, file: string): void {
   if (begin > end) throw new FormatError(file, at, `tensor ${quote(name)} ends at ${end}, before it begins at ${begin}`);
   if (end > dataBytes) throw new FormatError(file, at, `tensor ${quote(name)} ends at ${end}, the file has ${dataBytes} bytes of data`);
   const need = byteCount(dtype, shape);

@@ -1,0 +1,94 @@
+import * as assert from 'uvu/assert';
+import { suite } from '../suite.js';
+import { checkpoint, f32, model, numbers, readTold } from './fixtures.js';
+
+const test = suite('checkpoint/names');
+
+/** K's and V's names of layer N. */
+const pairs: readonly (readonly [string, string])[] = [
+  ['model.layers.N.self_attn.k_scale', 'model.layers.N.self_attn.v_scale'],
+  ['model.language_model.layers.N.self_attn.k_scale', 'model.language_model.layers.N.self_attn.v_scale'],
+  ['language_model.model.layers.N.self_attn.k_scale', 'language_model.model.layers.N.self_attn.v_scale'],
+  ['model.layers.N.self_attn.attn.k_scale', 'model.layers.N.self_attn.attn.v_scale'],
+  ['model.layers.N.self_attn.k_proj.k_scale', 'model.layers.N.self_attn.v_proj.v_scale'],
+  ['backbone.layers.N.mixer.k_proj.k_scale', 'backbone.layers.N.mixer.v_proj.v_scale'],
+  ['model.layers.N.self_attn.k_proj.output_scale', 'model.layers.N.self_attn.v_proj.output_scale'],
+  ['model.layers.N.self_attn.qkv_proj.k_scale', 'model.layers.N.self_attn.qkv_proj.v_scale'],
+  ['model.layers.N.self_attn.qkqkv_proj.k_scale', 'model.layers.N.self_attn.qkqkv_proj.v_scale'],
+  ['layers.N.attention.k_fake_quantizer.qscale_act', 'layers.N.attention.v_fake_quantizer.qscale_act'],
+];
+
+const single = [
+  'model.layers.N.self_attn.kv_scale',
+  'model.layers.N.self_attn.attn.kv_scale',
+  'layers.N.attention.kv_fake_quantizer.qscale_act',
+  'transformer.layers.N.attention.kv_cache_scaling_factor',
+  'transformer.h.N.attn.kv_cache_scaling_factor',
+  'layers.N.kv_cache_scaling_factor',
+];
+
+for (const [k, v] of pairs) {
+  test(`reads ${k}`, async () => {
+    const tensors = Object.fromEntries([0, 1].flatMap((n) => [[k.replace('N', `${n}`), f32([1], 0.25 + n / 8)], [v.replace('N', `${n}`), f32([], 0.125 + n / 8)]]));
+    const { scales, warnings } = await readTold(checkpoint(tensors));
+    assert.equal(numbers(scales), [[[0.25], [0.125]], [[0.375], [0.25]]]);
+    assert.is(scales.granularity, 'tensor');
+    assert.is(scales.dtype, 'e4m3fn');
+    const beforeRope = k.endsWith('output_scale');
+    assert.is(scales.beforeRope, beforeRope);
+    assert.is(warnings.length, beforeRope ? 1 : 0, warnings.join('\n'));
+    assert.equal(scales.report.found.map(({ side, layer }) => `${layer}${side}`).sort(), ['0k', '0v', '1k', '1v']);
+  });
+}
+
+for (const name of single) {
+  test(`reads ${name} as both`, async () => {
+    const { scales, warnings } = await readTold(checkpoint({ [name.replace('N', '0')]: f32([1], 0.25), [name.replace('N', '1')]: f32([1], 0.5) }));
+    assert.equal(numbers(scales), [[[0.25], [0.25]], [[0.5], [0.5]]]);
+    assert.equal(warnings, []);
+  });
+}
+
+test('a reciprocal twin is inverted, and passes by the scale itself', async () => {
+  const path = 'transformer.layers.0.attention.kv_cache_';
+  const config = { ...model, num_hidden_layers: 1 };
+  const alone = await readTold(checkpoint({ [`${path}rcp_scaling_factor`]: f32([1], 8) }, config));
+  assert.equal(numbers(alone.scales), [[[0.125], [0.125]]]);
+  const scale = Math.fround(0.3);
+  const both = await readTold(checkpoint({ [`${path}rcp_scaling_factor`]: f32([1], 1 / scale), [`${path}scaling_factor`]: f32([1], scale) }, config));
+  assert.equal(numbers(both.scales), [[[scale], [scale]]]);
+});
+
+const strangers = [
+  ['model.layers.0.self_attn.k_proj.v_scale', /no known form/],
+  ['model.layers.0.attention.k_cache_scale', /no known form/],
+  ['model.layers.0.self_attn.q.scale', /no known form/],
+  ['model.layers.0.self_attn.prob_output_scale', /probabilities/],
+  ['model.layers.0.self_attn.k_zero_point', /zero point/],
+  ['model.layers.0.self_attn.k_bmm_quantizer._amax', /no known form/],
+  ['mtp.layers.0.self_attn.k_scale', /language model/],
+  ['vision_encoder.transformer.layers.0.attention.k_fake_quantizer.qscale_act', /language model/],
+  ['model.layers.2.self_attn.k_scale', /the model has 2 layers/],
+  ['model.layers.123456789012.self_attn.k_scale', /by its name/],
+  ['kv_cache_scaling_factor', /by its name/],
+] as const;
+
+for (const [name, why] of strangers) {
+  test(`reports ${name}`, async () => {
+    const good = Object.fromEntries(['0', '1'].map((n) => [`model.layers.${n}.self_attn.kv_scale`, f32([1], 0.25)]));
+    const { scales, warnings } = await readTold(checkpoint({ ...good, [name]: f32([1], -1) }));
+    assert.equal(numbers(scales), [[[0.25], [0.25]], [[0.25], [0.25]]]);
+    assert.equal(scales.report.unmatched.map(({ tensor, file }) => [tensor, file]), [[name, 'model.safetensors']]);
+    assert.match(scales.report.unmatched[0].why, why);
+    assert.is(warnings.length, 1);
+    assert.ok(warnings[0].includes(name));
+  });
+}
+
+test('scales of weights and inputs are none of these', async () => {
+  const others = ['k_proj.weight_scale', 'k_proj.input_scale', 'k_proj.weight_scale_2', 'v_proj.weight_scale_inv', 'k_proj.scales', 'k_proj.qzeros', 'wk.qscale_act', 'k_norm.weight', 'k_proj.activation_scale'];
+  const tensors = Object.fromEntries(others.map((name) => [`model.layers.0.self_attn.${name}`, f32([1], 0)]));
+  const { scales } = await readTold(checkpoint({ ...tensors, 'model.layers.0.self_attn.kv_scale': f32([1], 0.25), 'model.layers.1.self_attn.kv_scale': f32([1], 0.25) }));
+  assert.equal(scales.report.unmatched, []);
+  assert.is(scales.report.found.length, 2);
+});
