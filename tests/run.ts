@@ -1,6 +1,7 @@
 /**
  * Runs the tests: `node --import tsx tests/run.ts [--kind test|slow] [--no-browser] [part of a path …]`.
  * Every `*.test.ts`, or every `*.slow.ts`, whose path contains one of the parts; those in a folder `webgpu` once more in Chromium.
+ * Those named `browser.…` look at a page in Chromium from Node.
  * The last line counts. The work is done by children: the environment that gives WebGPU its adapter must be there when a
  * process starts, and a whole run takes half as long in two of them, since most tests keep one core busy.
  */

@@ -13,7 +13,7 @@ type Waiting = { resolve(result: Record<string, any>): void; reject(error: Error
 
 export interface Page {
   /** What the page threw or complained of so far. */
-  readonly problems: readonly string[];
+  readonly problems: string[];
   /** Loads a page and waits until it has. */
   open(url: string): Promise<void>;
   /** The value of an expression, as JSON has it. */

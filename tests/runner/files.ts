@@ -30,19 +30,26 @@ process.on('exit', () => {
   console.log(summary(run.totals));
 });
 
-/** The part of a whole run that a file belongs to: those for pages, too, are apart from what else uses a GPU. */
-const partOf = (file: string): string => (/(^|\/)webgpu\//.test(file) ? 'webgpu' : /(^|\/)gpu\./.test(file) ? 'gpu' : 'cpu');
+/** The part of a whole run that a file belongs to: those for pages, too, are apart from what else uses a GPU. Files named browser.… look at a page from Node. */
+const partOf = (file: string): string => (/(^|\/)webgpu\//.test(file) ? 'webgpu' : /(^|\/)gpu\./.test(file) ? 'gpu' : /(^|\/)browser\./.test(file) ? 'browser' : 'cpu');
+
+const noChromium = `Chromium, which comes with the package @sparticuz/chromium for linux-x64 only; this is ${process.platform}-${process.arch}`;
 
 if (files.length === 0) run.fail(1, `no test file matches ${parts.join(' ') || suffix}`);
 for (const file of files) {
   if (options.only !== undefined && options.only !== partOf(file)) continue;
+  if (partOf(file) === 'browser' && options['no-browser']) continue;
   console.log(`\n${file}`);
+  if (partOf(file) === 'browser' && !packaged) {
+    run.skip(1, `a file that needs ${noChromium}`);
+    continue;
+  }
   await run.file(file, () => import(pathToFileURL(root + file).href));
 }
 const pageFiles = files.filter((file) => partOf(file) === 'webgpu');
 if (pageFiles.length > 0 && !options['no-browser'] && (options.only ?? 'browser') === 'browser') {
   if (packaged) await runInChromium(pageFiles, run, requireGpu).catch((error: Error) => run.fail(1, `Chromium could not run the tests: ${error.stack}`));
-  else run.skip(pageFiles.length, `files for Chromium, which comes with the package @sparticuz/chromium for linux-x64 only; this is ${process.platform}-${process.arch}`);
+  else run.skip(pageFiles.length, `files for ${noChromium}`);
 }
 finished = true;
 console.log(summary(run.totals));

@@ -14,7 +14,8 @@ const TIED = 1.1;
 /** So many of these are named. */
 const NAMED = 4;
 
-const comparable = (variant: VariantResult): boolean => Number.isFinite(variant.kl.mean);
+/** Whether it takes part in comparisons. */
+export const comparable = (variant: VariantResult): boolean => Number.isFinite(variant.kl.mean);
 
 /** Of those with a finite mean KL. */
 export function closest(variants: readonly VariantResult[]): VariantResult | undefined {
@@ -84,6 +85,7 @@ export function answer(evaluation: Evaluation): Answer {
     remarks.push(`${lead}, ${named(first)} is closest: ${facts(first)}${near === '' ? '' : `; within a tenth of that, ${near}`}.`);
   };
   add('Of the FP8 ways', compared.filter(({ dtype }) => dtype === 'e4m3fn' || dtype === 'e5m2'));
+  add('Of the int8 ways', compared.filter(({ dtype }) => dtype === 'int8'));
   const fewest = Math.min(...compared.filter(comparable).map(({ bytesPerToken }) => bytesPerToken));
   add(`Of those with the fewest bytes, ${count(fewest)} per token`, compared.filter(({ bytesPerToken }) => bytesPerToken === fewest));
   if (quantized) add('Of those that are not quantized', others.filter(({ dtype }) => !isQuantized(dtype)));

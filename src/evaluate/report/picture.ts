@@ -95,7 +95,7 @@ export function pictures(evaluation: Evaluation): string {
   const first = closest(candidates(evaluation).filter(({ headErrors }) => headErrors !== undefined)) ?? withErrors[0];
   const options = withErrors.map((variant, i) => `<option value="errors-${i}"${variant === first ? ' selected' : ''}>${escape(variant.name)}</option>`).join('');
   return `${head}
-<p class="note">What storing does to keys and values themselves: root mean square of the error over that of the values, on one logarithmic scale for all variants.${scale && all.some((value) => value < scale.from) ? ' What is below the scale has its first colour.' : ''}</p>
+<p class="note">What storing does to keys and values themselves: root mean square of the error over that of the values, in percent, on one logarithmic scale for all variants.${scale && all.some((value) => value < scale.from) ? ' What is below the scale has its first colour.' : ''}</p>
 ${scale ? legend(scale, !all.every(Number.isFinite)) : ''}
 <p class="choose" hidden><label for="variant">Variant</label> <select id="variant">${options}</select></p>
 <p id="readout" class="readout" aria-live="polite" hidden>Point at a cell, or focus a grid and use the arrow keys.</p>

@@ -25,13 +25,16 @@ interface Band {
   readonly width: number;
 }
 
+/** What is no finite number stands first, as if it were larger than all. */
+const rank = ({ kl }: VariantResult): number => (Number.isFinite(kl.mean) ? kl.mean : Number.MAX_VALUE);
+
 /** Wide enough for their variants and for what is written above. */
 function bandsOf(variants: readonly VariantResult[]): Band[] {
   const sizes = [...new Set(variants.map(({ bytesPerToken }) => bytesPerToken))].sort((a, b) => a - b);
   let x = LEFT;
   return sizes.map((bytes) => {
-    const here = variants.filter(({ bytesPerToken }) => bytesPerToken === bytes).sort((a, b) => (b.kl.mean === a.kl.mean ? 0 : b.kl.mean - a.kl.mean || 0));
-    const width = Math.max(COLUMN * here.length, 20 + 7 * count(bytes).length);
+    const here = variants.filter(({ bytesPerToken }) => bytesPerToken === bytes).sort((a, b) => rank(b) - rank(a));
+    const width = Math.max(COLUMN * here.length, 26 + 7 * count(bytes).length);
     x += width;
     return { bytes, variants: here, x: x - width, width };
   });
@@ -65,7 +68,7 @@ function verticalAxis(variants: readonly VariantResult[], right: number): { plac
   const between = to - from > 6 ? [] : decades.slice(0, -1).flatMap((power) => [2, 5].map((digit) => line(place(digit * 10 ** power), 'faint')));
   const svg = [
     ...between,
-    ...decades.map((power) => line(place(10 ** power), 'rule') + label(place(10 ** power), power === 0 ? '1' : `1e${power}`)),
+    ...decades.map((power) => line(place(10 ** power), 'rule') + label(place(10 ** power), power === 0 || power === 1 ? String(10 ** power) : `1e${power}`)),
     line(bottom, 'rule'),
     label(place(0), '0'),
     broken ? line(TOP, 'rule') + label(place(NaN), 'not finite') : '',

@@ -23,7 +23,7 @@ section{margin-top:2.75rem}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 table{border-collapse:collapse;width:100%;font-size:.875rem;background:var(--card)}
 th,td{padding:.42rem .7rem;border-bottom:1px solid var(--faint);text-align:right;white-space:nowrap;font-weight:400}
-tbody th{text-align:left;position:sticky;left:0;background:var(--card)}
+tbody th{text-align:left;white-space:normal;min-width:13.5rem;position:sticky;left:0;background:var(--card)}
 thead th{vertical-align:bottom;white-space:normal;color:var(--quiet);border-bottom:1px solid var(--line);min-width:5.2rem;overflow-wrap:normal}
 thead th:first-child{text-align:left}
 tbody:first-of-type th,tbody:first-of-type td{border-bottom:1px solid var(--line)}
@@ -68,6 +68,6 @@ select{font:inherit;color:inherit;background:var(--card);border:1px solid var(--
 .key{display:inline-block;vertical-align:-2px}
 .made{display:grid;grid-template-columns:max-content 1fr;gap:.3rem 1.5rem}
 .made dt{color:var(--quiet)}.made dd{margin:0}
-@media (max-width:40rem){main{padding:1.25rem 1rem 3rem}.answer{font-size:1.25rem}tbody th{white-space:normal;min-width:8.5rem;max-width:9.5rem}.made{grid-template-columns:1fr}.made dd{margin-bottom:.5rem}}
+@media (max-width:40rem){main{padding:1.25rem 1rem 3rem}.answer{font-size:1.25rem}tbody th{min-width:8.5rem;max-width:9.5rem}.made{grid-template-columns:1fr}.made dd{margin-bottom:.5rem}}
 @media print{body{font-size:11pt}main{max-width:none;padding:0}.away{display:block}.choose,.readout,thead button::after{display:none}.scroll{overflow:visible}svg{max-width:100%;height:auto}.picture,figure,tr{break-inside:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}table{font-size:8pt}th,td{padding:.2rem .3rem}thead th{min-width:0}}
 ${rampStyle}`;

@@ -1,7 +1,7 @@
 /** All variants in numbers. */
 import { isQuantized } from '../../formats.js';
 import type { Evaluation, VariantResult } from '../evaluation.js';
-import { candidates } from './answer.js';
+import { candidates, comparable } from './answer.js';
 import { inlineMark } from './marks.js';
 import { change, count, divergence, escape, perplexity, share, times } from './text.js';
 
@@ -23,9 +23,9 @@ const columns: readonly Column[] = [
   { head: 'Bytes, × reference', value: size, text: (variant, reference) => times(size(variant, reference)) },
   { head: 'Perplexity', value: (variant) => variant.perplexity, text: (variant) => perplexity(variant.perplexity), cost: distance },
   { head: 'Change of perplexity', value: relative, text: (variant, reference) => change(variant.perplexity, reference.perplexity), cost: distance },
-  { head: 'KL, mean', value: ({ kl }) => kl.mean, text: ({ kl }) => divergence(kl.mean) },
-  { head: 'KL, p99', value: ({ kl }) => kl.p99, text: ({ kl }) => divergence(kl.p99) },
-  { head: 'KL, max', value: ({ kl }) => kl.max, text: ({ kl }) => divergence(kl.max) },
+  { head: 'KL,\u00a0mean', value: ({ kl }) => kl.mean, text: ({ kl }) => divergence(kl.mean) },
+  { head: 'KL,\u00a0p99', value: ({ kl }) => kl.p99, text: ({ kl }) => divergence(kl.p99) },
+  { head: 'KL,\u00a0max', value: ({ kl }) => kl.max, text: ({ kl }) => divergence(kl.max) },
   { head: 'Top-1 agreement', value: ({ agreement }) => agreement, text: ({ agreement }) => share(agreement), cost: ({ agreement }) => -agreement },
 ];
 
@@ -38,7 +38,7 @@ function bestCost(column: Column, variants: readonly VariantResult[], reference:
 
 export function table(evaluation: Evaluation): string {
   const [reference, ...others] = evaluation.variants;
-  const compared = candidates(evaluation);
+  const compared = candidates(evaluation).filter(comparable);
   const best = columns.map((column) => bestCost(column, compared, reference));
   const cell = (column: Column, i: number, variant: VariantResult): string => {
     const isBest = best[i] !== undefined && compared.includes(variant) && (column.cost ?? column.value)(variant, reference) === best[i];
