@@ -12,7 +12,7 @@ interface Message {
 type Waiting = { resolve(result: Record<string, any>): void; reject(error: Error): void };
 
 export interface Page {
-  /** What the page threw or complained of so far. */
+  /** What the page threw or complained of, as long as nobody empties it. */
   readonly problems: string[];
   /** Loads a page and waits until it has. */
   open(url: string): Promise<void>;
@@ -20,9 +20,8 @@ export interface Page {
   evaluate<T>(expression: string): Promise<T>;
   /** A key, pressed and released, in what has the focus. */
   press(key: 'Enter' | 'Tab' | 'ArrowDown' | 'ArrowRight'): Promise<void>;
+  /** How wide the window is, what its owner prefers, and whether scripts run. */
   look(look: { readonly width?: number; readonly scheme?: 'light' | 'dark'; readonly scripts?: boolean }): Promise<void>;
-  /** All of the page, as a PNG. */
-  screenshot(): Promise<Uint8Array>;
   close(): Promise<void>;
 }
 
@@ -67,6 +66,8 @@ export async function openPage(): Promise<Page> {
   const { targetId } = await send('Target.createTarget', { url: 'about:blank' });
   session = (await send('Target.attachToTarget', { targetId, flatten: true })).sessionId;
   for (const domain of ['Page', 'Runtime', 'Log']) await send(`${domain}.enable`);
+  // As on telephones: a page is as wide as its window.
+  await send('Emulation.setScrollbarsHidden', { hidden: true });
 
   return {
     problems,
@@ -90,10 +91,6 @@ export async function openPage(): Promise<Page> {
       if (width !== undefined) await send('Emulation.setDeviceMetricsOverride', { width, height: 900, deviceScaleFactor: 1, mobile: false });
       if (scheme !== undefined) await send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
       if (scripts !== undefined) await send('Emulation.setScriptExecutionDisabled', { value: !scripts });
-    },
-    async screenshot() {
-      const { data } = await send('Page.captureScreenshot', { captureBeyondViewport: true });
-      return Buffer.from(data, 'base64');
     },
     close: () => chromium.close(),
   };

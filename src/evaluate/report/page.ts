@@ -21,7 +21,7 @@ function howMade({ model, backend, text, calibration, variants }: Evaluation, ve
     ['Backend', escape(backend)],
     ['Text', `${escape(text.name)}, ${count(text.tokens)} tokens, ${count(text.window)} at a time, each from an empty cache`],
     ['Calibration', calibration ? `${escape(calibration.name)}, ${count(calibration.tokens)} tokens` : 'none'],
-    ['Reference', escape(variants[0]?.name ?? 'none')],
+    ['Reference', escape(variants[0].name)],
     ...(version === undefined ? [] : [['Made by', `fp8-kv ${escape(version)}`] as const]),
   ];
   return `<section aria-labelledby="made">

@@ -95,8 +95,7 @@ function bandHead({ bytes, x, width }: Band, reference: number): string {
 
 export function plot({ variants }: Evaluation): string {
   const bands = bandsOf(variants);
-  const last = bands.at(-1);
-  const right = last ? last.x + last.width : LEFT;
+  const right = Math.max(...bands.map(({ x, width }) => x + width));
   const { place, bottom, svg } = verticalAxis(variants, right);
   const columns = bands.flatMap(({ variants: here, x, width }) => here.map((variant, i) => column(variant, x + (width * (i + 0.5)) / here.length, place, bottom)));
   const borders = bands.map(({ x }) => `<path class="rule" d="M${x} ${TOP - 48}V${bottom}"/>`).join('') + `<path class="rule" d="M${right} ${TOP - 48}V${bottom}"/>`;

@@ -22,7 +22,7 @@ section{margin-top:2.75rem}
 .scroll{overflow-x:auto;max-width:100%}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 table{border-collapse:collapse;width:100%;font-size:.875rem;background:var(--card)}
-th,td{padding:.42rem .7rem;border-bottom:1px solid var(--faint);text-align:right;white-space:nowrap;font-weight:400}
+th,td{padding:.42rem .6rem;border-bottom:1px solid var(--faint);text-align:right;white-space:nowrap;font-weight:400}
 tbody th{text-align:left;white-space:normal;min-width:13.5rem;position:sticky;left:0;background:var(--card)}
 thead th{vertical-align:bottom;white-space:normal;color:var(--quiet);border-bottom:1px solid var(--line);min-width:5.2rem;overflow-wrap:normal}
 thead th:first-child{text-align:left}

@@ -19,7 +19,7 @@ const distance = (variant: VariantResult, reference: VariantResult): number => M
 const size = (variant: VariantResult, reference: VariantResult): number => variant.bytesPerToken / reference.bytesPerToken;
 
 const columns: readonly Column[] = [
-  { head: 'Bytes per token', value: ({ bytesPerToken }) => bytesPerToken, text: ({ bytesPerToken }) => count(bytesPerToken) },
+  { head: 'Bytes per\u00a0token', value: ({ bytesPerToken }) => bytesPerToken, text: ({ bytesPerToken }) => count(bytesPerToken) },
   { head: 'Bytes, × reference', value: size, text: (variant, reference) => times(size(variant, reference)) },
   { head: 'Perplexity', value: (variant) => variant.perplexity, text: (variant) => perplexity(variant.perplexity), cost: distance },
   { head: 'Change of perplexity', value: relative, text: (variant, reference) => change(variant.perplexity, reference.perplexity), cost: distance },
@@ -52,7 +52,7 @@ export function table(evaluation: Evaluation): string {
 <div class="scroll" tabindex="0" role="region" aria-labelledby="numbers">
 <table id="variants">
 <thead><tr>${['Variant', ...columns.map(({ head }) => head)].map((head) => `<th scope="col">${head}</th>`).join('')}</tr></thead>
-<tbody>${reference ? row(reference) : ''}</tbody>
+<tbody>${row(reference)}</tbody>
 <tbody>${others.map(row).join('\n')}</tbody>
 </table>
 </div>
