@@ -22,8 +22,6 @@ export interface PartTables {
 export interface GroupTables {
   /** [tokens]; negative: the token is not for this group. */
   readonly slotMapping: Int32Array;
-  /** Whether any is. */
-  writes: boolean;
   readonly parts: readonly PartTables[];
 }
 
@@ -99,27 +97,24 @@ export class TableStore {
       goesOn: false,
       hasKeys: false,
     });
-    return { slotMapping: new Int32Array(rows), writes: false, parts: group.sinkTokens > 0 ? [part(true), part(false)] : [part(false)] };
+    return { slotMapping: new Int32Array(rows), parts: group.sinkTokens > 0 ? [part(true), part(false)] : [part(false)] };
   }
 
   #fill(group: PageGroup, tables: GroupTables, g: number, reservations: readonly Reservation[]): void {
-    tables.writes = this.#fillSlots(group, tables.slotMapping, g, reservations);
+    this.#fillSlots(group, tables.slotMapping, g, reservations);
     for (const part of tables.parts) this.#fillPart(group, part, g, reservations);
   }
 
-  #fillSlots(group: PageGroup, slotMapping: Int32Array, g: number, reservations: readonly Reservation[]): boolean {
-    let [row, writes] = [0, false];
+  #fillSlots(group: PageGroup, slotMapping: Int32Array, g: number, reservations: readonly Reservation[]): void {
+    let row = 0;
     for (const reservation of reservations) {
       const { sequence, tokens, groups } = reservation;
       const { after } = groups[g];
       const first = group.kind === 'residual' ? after.floor : 0;
       for (let token = sequence.length; token < sequence.length + tokens; token++) {
-        const slot = token >= first && token < after.end ? group.slotOf(after, token) : -1;
-        slotMapping[row++] = slot;
-        writes ||= slot >= 0;
+        slotMapping[row++] = token >= first && token < after.end ? group.slotOf(after, token) : -1;
       }
     }
-    return writes;
   }
 
   #fillPart(group: PageGroup, part: PartTables, g: number, reservations: readonly Reservation[]): void {
