@@ -53,6 +53,11 @@ export class BlockPool {
     if (this.#owners[page]++ === 0) this.#ownerless.delete(page);
   }
 
+  /** One owner more for each. */
+  shareAll(pages: Iterable<number>): void {
+    for (const page of pages) this.share(page);
+  }
+
   isShared(page: number): boolean {
     return this.#owners[page] > 1;
   }

@@ -263,7 +263,7 @@ export class KvCache {
     const { pool } = this.groups[0];
     const keys = [...sequence.tokens.keys];
     const blocks = sequence.blocks.slice(0, keys.length);
-    for (const page of blocks) pool.share(page);
+    pool.shareAll(blocks);
     this.#arriving++;
     try {
       return await prefix.store(keys, blocks, this.#prefixPages);
@@ -289,7 +289,7 @@ export class KvCache {
     const sequences = [...this.live].map(({ id, state, tokens: { ids } }) => ({ id, state, ids: Array.from(ids) }));
     const { groups } = this;
     const held = groups.map((_, g) => new Set(sequences.flatMap(({ state }) => state.held[g].pages)));
-    for (const [g, { pool }] of groups.entries()) for (const page of held[g]) pool.share(page);
+    for (const [g, { pool }] of groups.entries()) pool.shareAll(held[g]);
     try {
       return await readCheckpoint(this.#pages, this.#plans, this.#origin, sequences, held);
     } finally {

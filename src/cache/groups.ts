@@ -215,7 +215,7 @@ export class PageGroup {
   }
 
   share({ pages }: Held): void {
-    for (const page of pages) this.pool.share(page);
+    this.pool.shareAll(pages);
   }
 
   release({ pages }: Held): void {

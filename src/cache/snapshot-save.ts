@@ -117,7 +117,7 @@ export class Saving {
   }
 
   share(): void {
-    this.parts.groups.forEach(({ pool }, g) => this.#rows[g].pages.forEach((page) => pool.share(page)));
+    this.parts.groups.forEach(({ pool }, g) => pool.shareAll(this.#rows[g].pages));
   }
 
   release(): void {
