@@ -7,7 +7,7 @@ import { isGiven } from '../policies.js';
 import type { Recipe } from '../recipe.js';
 import type { ResolvedCache } from './config.js';
 import type { PageGroup } from './groups.js';
-import type { StorePlans } from './stores.js';
+import { storeNumber, type StorePlans } from './stores.js';
 
 /** What a cache is made of. */
 export interface CacheParts {
@@ -41,12 +41,12 @@ function sideOf({ format, granularity, groupSize }: SideLayout, recipe: Recipe, 
 export function snapshotLayers({ options, plans }: CacheParts): SnapshotLayer[] {
   const { residual } = options;
   return options.layers.map(({ layout, recipe, kScale, vScale, ring }, index): SnapshotLayer => {
-    const groupOf = (kind: 'codes' | 'residual'): number | undefined => plans.stores.find((store) => store.layer === index && store.kind === kind)?.group;
-    const residualGroup = groupOf('residual');
+    const codes = storeNumber(plans, index, 'codes')!;
+    const recent = storeNumber(plans, index, 'residual');
     return {
-      group: groupOf('codes')!, kvHeads: layout.kvHeads, headDim: layout.headDim, k: sideOf(layout.k, recipe.k, kScale), v: sideOf(layout.v, recipe.v, vScale),
+      group: plans.stores[codes].group, kvHeads: layout.kvHeads, headDim: layout.headDim, k: sideOf(layout.k, recipe.k, kScale), v: sideOf(layout.v, recipe.v, vScale),
       ...(ring && { window: ring.window, sinkTokens: ring.sinkTokens }),
-      ...(residual && residualGroup !== undefined && { residual: { group: residualGroup, tokens: residual.tokens, dtype: residual.dtype, rule: residual.rule } }),
+      ...(residual && recent !== undefined && { residual: { group: plans.stores[recent].group, tokens: residual.tokens, dtype: residual.dtype, rule: residual.rule } }),
     };
   });
 }

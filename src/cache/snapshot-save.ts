@@ -7,6 +7,7 @@ import { runsOf } from './checkpoint.js';
 import type { Held, PageGroup } from './groups.js';
 import type { Sequence } from './sequence.js';
 import { snapshotLayers, type CacheParts } from './snapshot-layers.js';
+import { storeNumber } from './stores.js';
 import type { KeyChain } from './token-log.js';
 
 /** The most that is read in one piece, unless one page is larger. */
@@ -135,10 +136,10 @@ export class Saving {
   }
 
   async #read(layer: number, kind: 'codes' | 'residual'): Promise<NhdTensors | undefined> {
-    const { plans: { stores }, groups, pages } = this.parts;
-    const at = stores.findIndex((store) => store.layer === layer && store.kind === kind);
-    if (at < 0) return undefined;
-    const { group } = stores[at];
+    const { plans, groups, pages } = this.parts;
+    const at = storeNumber(plans, layer, kind);
+    if (at === undefined) return undefined;
+    const { group } = plans.stores[at];
     return readRows(pages[at], this.#rows[group], groups[group].blockSize);
   }
 }

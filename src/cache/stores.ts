@@ -85,12 +85,18 @@ export function createPages(backend: Backend, { groups, stores }: StorePlans): P
   }
 }
 
+/** The number of a layer's store; undefined where it has none of the kind. */
+export function storeNumber({ stores }: StorePlans, layer: number, kind: StorePlan['kind']): number | undefined {
+  const at = stores.findIndex((store) => store.layer === layer && store.kind === kind);
+  return at < 0 ? undefined : at;
+}
+
 /** A cache's layers over pages that were made for its stores. */
-export function layersOver({ stores }: StorePlans, layers: readonly Layer[], pages: readonly Pages[]): LayerStores[] {
+export function layersOver(plans: StorePlans, layers: readonly Layer[], pages: readonly Pages[]): LayerStores[] {
   return layers.map(({ queryHeads, layout: { headDim }, attention, recipe, kScale, vScale }, index) => {
     const storeOf = (kind: StorePlan['kind']): Store | undefined => {
-      const at = stores.findIndex((store) => store.layer === index && store.kind === kind);
-      return at < 0 ? undefined : { pages: pages[at], group: stores[at].group };
+      const at = storeNumber(plans, index, kind);
+      return at === undefined ? undefined : { pages: pages[at], group: plans.stores[at].group };
     };
     return { queryHeads, headDim, attention, codes: { ...storeOf('codes')!, recipe, kScale, vScale }, residual: storeOf('residual') };
   });
