@@ -30,10 +30,15 @@ export class KeyChain {
     return bytesToHex(sha256(bytes));
   }
 
+  /** Adds the keys of pages that have none yet, up to `pages` of them. */
+  extend(keys: string[], ids: TokenIds, pages = Math.floor(ids.length / this.blockSize)): void {
+    for (let page = keys.length; page < pages; page++) keys.push(this.next(keys.at(-1), ids, page * this.blockSize));
+  }
+
   /** The keys of the full pages of these tokens, at most `pages` of them. */
-  keys(ids: TokenIds, pages = Math.floor(ids.length / this.blockSize)): string[] {
+  keys(ids: TokenIds, pages?: number): string[] {
     const keys: string[] = [];
-    for (let page = 0; page < pages; page++) keys.push(this.next(keys.at(-1), ids, page * this.blockSize));
+    this.extend(keys, ids, pages);
     return keys;
   }
 }
@@ -73,8 +78,7 @@ export class TokenLog {
     const before = this.#keys.length;
     if (this.chain === undefined || ids === undefined || this.#ids.length < length) return before;
     for (let i = 0; i < ids.length; i++) this.#ids.push(ids[i]);
-    const { blockSize } = this.chain;
-    for (let page = before; (page + 1) * blockSize <= this.#ids.length; page++) this.#keys.push(this.chain.next(this.#keys.at(-1), this.#ids, page * blockSize));
+    this.chain.extend(this.#keys, this.#ids);
     return before;
   }
 
@@ -85,9 +89,8 @@ export class TokenLog {
   }
 
   copy(): TokenLog {
-    const copy = new TokenLog(this.chain);
+    const copy = new TokenLog(this.chain, this.#keys);
     for (const id of this.#ids) copy.#ids.push(id);
-    for (const key of this.#keys) copy.#keys.push(key);
     return copy;
   }
 }
