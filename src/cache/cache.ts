@@ -214,7 +214,7 @@ export class KvCache {
     const ids = Array.from(tokens);
     const pages = this.#prefixPages;
     const found = prefix.find(keys, pages);
-    this.#arriving++;
+    const release = this.occupy();
     try {
       await prefix.fetch(keys, found, pages);
       this.#assertInUse();
@@ -222,7 +222,7 @@ export class KvCache {
       pages.pool.releaseAll(found);
       throw error;
     } finally {
-      this.#arriving--;
+      release();
     }
     return this.#matched(ids, keys, found);
   }
@@ -263,12 +263,12 @@ export class KvCache {
     const { pool } = this.groups[0];
     const keys = [...sequence.tokens.keys];
     const blocks = sequence.blocks.slice(0, keys.length);
+    const release = this.occupy();
     pool.shareAll(blocks);
-    this.#arriving++;
     try {
       return await prefix.store(keys, blocks, this.#prefixPages);
     } finally {
-      this.#arriving--;
+      release();
       pool.releaseAll(blocks);
     }
   }
