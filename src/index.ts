@@ -54,7 +54,6 @@ export type { Step, StepEntry } from './cache/step.js';
 export type { StepAppendOptions, StepAttendOptions, StepRecordOptions } from './cache/step-options.js';
 export type { TokenIds } from './cache/token-log.js';
 export { HuggingFaceCache, type HuggingFaceCacheOptions, type HuggingFaceLayer, type HuggingFaceTensor } from './huggingface.js';
-export type { GivenGranularity, KvScales, LayerScales } from './kv-scales.js';
 export { pageLayout, type Granularity, type PageLayout, type PageOrder, type PageShape, type SideLayout, type SideOptions } from './layout.js';
 export { recipes, type Quotient, type Recipe, type RecipeName, type ScalePrecision } from './recipe.js';
 export type { GivenScale } from './scale.js';
