@@ -108,21 +108,24 @@ function ownScheme({ file, metadata }: ScaleFile): OwnScheme | undefined {
 /** Of Hugging Face, and of Mistral. */
 const STEMS = ['model', 'consolidated'];
 
-/** With an index, the files that it says hold scales; else all that there are. */
+/** With an index, the files that it says hold scales, and those that it does not know; else all that there are. */
 async function scaleFiles(source: CheckpointSource): Promise<ScaleFile[]> {
+  const listed = (await source.list?.())?.filter((name) => name.endsWith('.safetensors'));
   for (const stem of STEMS) {
     const file = `${stem}.safetensors.index.json`;
     const index = await readJson(source, file);
-    if (index) return readIndexed(source, index, file);
+    if (index) return readIndexed(source, index, file, listed ?? []);
   }
-  const listed = (await source.list?.())?.filter((name) => name.endsWith('.safetensors'));
-  if (listed) return (await inParallel(listed, (file) => readScaleFile(source, file))).filter((file) => file !== undefined);
+  if (listed) return readAll(source, listed);
   for (const stem of STEMS) {
     const file = await readScaleFile(source, `${stem}.safetensors`);
     if (file) return [file];
   }
   return readRanks(source);
 }
+
+const readAll = async (source: CheckpointSource, files: readonly string[]): Promise<ScaleFile[]> =>
+  (await inParallel(files, (file) => readScaleFile(source, file))).filter((file) => file !== undefined);
 
 /** TensorRT-LLM's: a file per rank. */
 async function readRanks(source: CheckpointSource): Promise<ScaleFile[]> {
@@ -137,15 +140,20 @@ async function readRanks(source: CheckpointSource): Promise<ScaleFile[]> {
 /** A name that leads to no other folder or server. */
 const isPlainName = (file: unknown): file is string => typeof file === 'string' && /^[^/\\:]+$/.test(file) && file !== '.' && file !== '..';
 
-async function readIndexed(source: CheckpointSource, index: JsonObject, indexFile: string): Promise<ScaleFile[]> {
+async function readIndexed(source: CheckpointSource, index: JsonObject, indexFile: string, listed: readonly string[]): Promise<ScaleFile[]> {
   const map = index.get('weight_map');
   if (!isObject(map)) throw new RangeError(`"${indexFile}: weight_map" expected an object, got ${show(map)}`);
   const wanted = new Map<string, string[]>();
   for (const [tensor, file] of map) {
     if (!isPlainName(file)) throw new RangeError(`"${indexFile}: weight_map" expected names of files beside it, got ${show(file)} for ${quote(tensor)}`);
-    if (readScaleName(tensor) || looksLikeScale(tensor)) wanted.set(file, [...(wanted.get(file) ?? []), tensor]);
+    if (!readScaleName(tensor) && !looksLikeScale(tensor)) continue;
+    const tensors = wanted.get(file);
+    if (tensors) tensors.push(tensor);
+    else wanted.set(file, [tensor]);
   }
-  return inParallel([...wanted], async ([file, tensors]) => {
+  const indexed = new Set(map.values());
+  const others = listed.filter((file) => !indexed.has(file));
+  const shards = await inParallel([...wanted], async ([file, tensors]) => {
     const read = await readScaleFile(source, file);
     if (read === undefined) throw new Error(`${source.name}: ${file} is missing, in which ${indexFile} has ${quote(tensors[0])}`);
     const there = new Set([...read.scales.map(({ tensor }) => tensor), ...read.unmatched]);
@@ -153,4 +161,5 @@ async function readIndexed(source: CheckpointSource, index: JsonObject, indexFil
     if (lost !== undefined) throw new Error(`${source.name}: ${file} lacks ${quote(lost)}, which ${indexFile} says it has`);
     return read;
   });
+  return [...shards, ...(await readAll(source, others))];
 }

@@ -1,6 +1,7 @@
 /** What was found where, and what was not: plain data, and the warnings that are made of it. */
 import type { GivenGranularity } from '../kv-scales.js';
 import { warn } from '../warn.js';
+import type { ScaleSide } from './names.js';
 import type { LayerSides, Side } from './sides.js';
 import type { ScaleTensor } from './tensors.js';
 
@@ -11,7 +12,7 @@ export interface FoundScale {
   readonly file: string;
   readonly layer: number;
   /** `kv`: one scale for both. */
-  readonly side: 'k' | 'v' | 'q' | 'kv';
+  readonly side: ScaleSide;
   /** Who writes this form of a name. */
   readonly system: string;
   readonly shape: readonly number[];

@@ -18,6 +18,11 @@ export interface CheckpointSource {
   read(file: string, begin: number, end: number): Promise<Uint8Array | undefined>;
 }
 
+/** What is used of a URL: programs need not know the names of the web. */
+interface UrlLike {
+  readonly href: string;
+}
+
 /** What is used of a Blob, or a File. */
 interface BlobLike {
   readonly name?: string;
@@ -31,18 +36,19 @@ type Files = ReadonlyMap<string, BlobLike | Uint8Array> | { readonly [name: stri
  * Where a checkpoint may be: a folder or a file by its path (in Node); the URL of a folder, of a repository of Hugging Face or of
  * a file; a file's bytes or Blob; files by name; or anything else that reads pieces of files.
  */
-export type CheckpointPlace = string | URL | BlobLike | Uint8Array | Files | CheckpointSource;
+export type CheckpointPlace = string | UrlLike | BlobLike | Uint8Array | Files | CheckpointSource;
 
 const isBlob = (place: object): place is BlobLike => 'slice' in place && 'arrayBuffer' in place && typeof place.slice === 'function';
 
 const isSource = (place: object): place is CheckpointSource => 'read' in place && typeof place.read === 'function';
 
-const isUrl = (place: string | URL): boolean => place instanceof URL ? place.protocol !== 'file:' : /^https?:\/\//i.test(place);
+const isUrl = (place: object): place is UrlLike => 'href' in place && typeof place.href === 'string';
 
 /** @throws TypeError for what is no place; what the file system says where there is nothing */
 export async function openPlace(place: CheckpointPlace): Promise<CheckpointSource> {
-  if (typeof place === 'string' || place instanceof URL) return isUrl(place) ? urlSource(new URL(place)) : fileSource(pathOf(place));
+  if (typeof place === 'string') return /^https?:\/\//i.test(place) ? urlSource(new URL(place)) : fileSource(pathOf(place));
   if (typeof place !== 'object' || place === null) throw notAPlace(place);
+  if (isUrl(place)) return place.href.startsWith('file:') ? fileSource(pathOf(new URL(place.href))) : urlSource(new URL(place.href));
   if (place instanceof Uint8Array || isBlob(place)) return singleSource(place);
   if (isSource(place)) return place;
   return filesSource(place instanceof Map ? (place as Map<string, BlobLike | Uint8Array>) : new Map(Object.entries(place)));

@@ -65,7 +65,7 @@ test('of the weights nothing is read, and of shards without scales nothing at al
 });
 
 test('neighbours are read at once, and what lies apart is not', async () => {
-  const tensors = Object.fromEntries([0, 1, 2].flatMap((n) => [[`model.layers.${n}.self_attn.kv_scale`, f32([1], 0.25)], [`model.layers.${n}.self_attn.aaa`, f32([n === 1 ? 5000 : 100], ...new Array<number>(n === 1 ? 5000 : 100).fill(0))]]));
+  const tensors = Object.fromEntries([0, 1, 2].flatMap((n) => [[`model.layers.${n}.self_attn.kv_scale`, f32([1], 0.25)], [`model.layers.${n}.self_attn.aaa`, of('F32', [n === 1 ? 5000 : 100], new Float32Array(n === 1 ? 5000 : 100))]]));
   const place = counted({ 'model.safetensors': tensorFile(tensors) });
   const scales = await readScales(place);
   assert.is(scales.layers.length, 3);
@@ -82,6 +82,15 @@ test('without an index: all the files there are, or those of known names', async
   assert.equal(numbers((await readTold(counted(mistral, false))).scales), expected);
   const ranks = { 'config.json': sharded['config.json'], 'rank0.safetensors': tensorFile(scaleOf(0, 0.25)), 'rank1.safetensors': tensorFile(scaleOf(1, 0.5)) };
   assert.equal(numbers((await readTold(counted(ranks, false))).scales), expected);
+});
+
+test('a file of scales beside the shards, which their index does not know, is read', async () => {
+  const own = tensorFile({ ...scaleOf(0, 0.125), ...scaleOf(1, 0.375) }, { fp8_kv_scales: '1', dtype: 'e5m2', granularity: 'tensor' });
+  const plain = { 'config.json': sharded['config.json'], 'model-3.safetensors': shards['model-3.safetensors'], 'model.safetensors.index.json': index({ 'lm_head.weight': 'model-3.safetensors' }) };
+  const { scales } = await readTold({ ...plain, 'scales.safetensors': own });
+  assert.is(scales.dtype, 'e5m2');
+  assert.equal(numbers(scales), [[[0.125], [0.125]], [[0.375], [0.375]]]);
+  await assertRefused({ ...sharded, 'scales.safetensors': own }, /scales\.safetensors: .*" expected the scales of "model-1\.safetensors/, RangeError);
 });
 
 test('an index that leads astray is refused', async () => {
