@@ -155,10 +155,10 @@ async function readIndexed(source: CheckpointSource, index: JsonObject, indexFil
   const others = listed.filter((file) => !indexed.has(file));
   const shards = await inParallel([...wanted], async ([file, tensors]) => {
     const read = await readScaleFile(source, file);
-    if (read === undefined) throw new Error(`${source.name}: ${file} is missing, in which ${indexFile} has ${quote(tensors[0])}`);
+    if (read === undefined) throw new Error(`${source.name}: ${quote(file)} is missing, in which ${indexFile} has ${quote(tensors[0])}`);
     const there = new Set([...read.scales.map(({ tensor }) => tensor), ...read.unmatched]);
     const lost = tensors.find((tensor) => !there.has(tensor));
-    if (lost !== undefined) throw new Error(`${source.name}: ${file} lacks ${quote(lost)}, which ${indexFile} says it has`);
+    if (lost !== undefined) throw new Error(`${source.name}: ${quote(file)} lacks ${quote(lost)}, which ${indexFile} says it has`);
     return read;
   });
   return [...shards, ...(await readAll(source, others))];

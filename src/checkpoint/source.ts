@@ -47,7 +47,7 @@ const isUrl = (place: object): place is UrlLike => 'href' in place && typeof pla
 /** @throws TypeError for what is no place; what the file system says where there is nothing */
 export async function openPlace(place: CheckpointPlace): Promise<CheckpointSource> {
   if (typeof place === 'string') return /^https?:\/\//i.test(place) ? urlSource(new URL(place)) : fileSource(pathOf(place));
-  if (typeof place !== 'object' || place === null) throw notAPlace(place);
+  if (typeof place !== 'object' || place === null || place instanceof ArrayBuffer) throw notAPlace(place);
   if (isUrl(place)) return place.href.startsWith('file:') ? fileSource(pathOf(new URL(place.href))) : urlSource(new URL(place.href));
   if (place instanceof Uint8Array || isBlob(place)) return singleSource(place);
   if (isSource(place)) return place;

@@ -51,14 +51,14 @@ interface PieceReader {
 /** @throws Error with the URL, and the status or why nothing came */
 async function fetchPiece(url: URL, begin: number, end: number): Promise<Uint8Array | undefined> {
   const response = await request(url, begin, end);
-  if (response.status === 404 || response.status === 410 || isPage(response)) {
-    await response.body?.cancel();
-    return undefined;
-  }
+  const { status } = response;
+  const isMissing = status === 404 || status === 410 || isPage(response);
+  if (isMissing || !response.ok) await response.body?.cancel();
+  if (isMissing) return undefined;
   // The file ends before the piece.
-  if (response.status === 416) return new Uint8Array(0);
-  if (!response.ok) throw new Error(`${url.href}: the server answered ${response.status} ${response.statusText}`.trimEnd());
-  const start = response.status === 206 ? rangeStart(response, url, begin) : 0;
+  if (status === 416) return new Uint8Array(0);
+  if (!response.ok) throw new Error(`${url.href}: the server answered ${status} ${response.statusText}`.trimEnd());
+  const start = status === 206 ? rangeStart(response, url, begin) : 0;
   try {
     return await collect(response, begin - start, end - start);
   } catch (error) {

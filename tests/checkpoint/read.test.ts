@@ -1,7 +1,8 @@
 import * as assert from 'uvu/assert';
-import { FormatError, KvCache, readScales, wasmBackend } from '../../src/index.js';
+import { FormatError, KvCache, onWarning, readScales, wasmBackend } from '../../src/index.js';
 import { suite } from '../suite.js';
 import { assertSameBits } from '../bits.js';
+import { mutations } from '../files/attacks/attack.js';
 import { assertRefused, checkpoint, f32, fp8Scheme, model, numbers, of, readTold, tensorFile } from './fixtures.js';
 
 const test = suite('checkpoint/read');
@@ -200,4 +201,26 @@ test('a file that is cut, or claims what no scale has, is refused', async () => 
   await assertRefused(claim('[1]', '[0,8]'), /expected 4 bytes, got 8/, FormatError);
   await assertRefused(claim('[1]', '[8,4]'), /ends at 4, before it begins at 8/, FormatError);
   await assertRefused(claim('[9007199254740991,9]', '[0,4]'), /over 2\^53 - 1/, FormatError);
+});
+
+test('files with some bytes replaced are read or refused, nothing else', async () => {
+  const valid = checkpoint({ ...pair(f32([2], 0.25, 0.5)), [layer(1, 'kv_scale')]: f32([2], 0.25, 0.5) }, { ...model, quantization_config: { kv_cache_scheme: 'static' } });
+  const end = onWarning(() => {});
+  let readable = 0;
+  try {
+    for (const file of ['config.json', 'model.safetensors'] as const) {
+      for (const bytes of mutations(valid[file], 1000, 0x5ca1e)) {
+        try {
+          await readScales({ ...valid, [file]: bytes });
+          readable++;
+        } catch (error) {
+          const known = error instanceof FormatError || error instanceof RangeError || (error instanceof TypeError && error.message.includes(' expected '));
+          if (!known) throw new Error(`${file}: ${Buffer.from(bytes).toString('latin1')}`, { cause: error });
+        }
+      }
+    }
+  } finally {
+    end();
+  }
+  assert.ok(readable > 0 && readable < 2000, `${readable} of 2000 were read`);
 });

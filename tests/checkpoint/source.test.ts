@@ -98,8 +98,8 @@ test('an index that leads astray is refused', async () => {
   for (const name of ['../model.safetensors', '/etc/passwd', 'a\\b', 'http://evil/x', '..', '.', '', 7]) {
     await assertRefused({ ...sharded, 'model.safetensors.index.json': index({ [scale]: name }) }, /weight_map" expected names of files beside it/, RangeError);
   }
-  await assertRefused({ ...sharded, 'model.safetensors.index.json': index({ [scale]: 'model-9.safetensors' }) }, /model-9\.safetensors is missing, in which model\.safetensors\.index\.json has "model\.layers/);
-  await assertRefused({ ...sharded, 'model.safetensors.index.json': index({ [scale]: 'model-2.safetensors' }) }, /model-2\.safetensors lacks "model\.layers\.0/);
+  await assertRefused({ ...sharded, 'model.safetensors.index.json': index({ [scale]: 'model-9.safetensors' }) }, /"model-9\.safetensors" is missing, in which model\.safetensors\.index\.json has "model\.layers/);
+  await assertRefused({ ...sharded, 'model.safetensors.index.json': index({ [scale]: 'model-2.safetensors' }) }, /"model-2\.safetensors" lacks "model\.layers\.0/);
   await assertRefused({ ...sharded, 'model.safetensors.index.json': json({ weight_map: [] }) }, /weight_map" expected an object, got a list of 0/, RangeError);
   await assertRefused({}, /the files: there is no checkpoint/);
 });
@@ -126,7 +126,7 @@ test('a folder and a file by their paths', async () => {
   }
 });
 
-for (const [value, got] of [[undefined, 'undefined'], [null, 'null'], [7, 'number 7']] as const) {
+for (const [value, got] of [[undefined, 'undefined'], [null, 'null'], [7, 'number 7'], [new ArrayBuffer(8), 'ArrayBuffer']] as const) {
   test(`${got} is no place`, () => assertRefused(value as unknown as string, new RegExp(`"source" expected a path, a URL, .* got ${got}`), TypeError));
 }
 
