@@ -48,7 +48,7 @@ for (const granularity of ['tensor', 'head', 'channel'] as const satisfies reado
     const [tokens, heads, headDim] = [7, 3, 16];
     const groups = groupsOf(granularity, heads, headDim);
     const observer = observerOf('static-minmax', groups);
-    const [min, max] = [new Array<number>(groups.count).fill(Infinity), new Array<number>(groups.count).fill(-Infinity)];
+    const [min, max] = [Infinity, -Infinity].map((start) => Array.from({ length: groups.count }, () => start));
     for (let c = 0; c < 3; c++) {
       const values = callOf(c, tokens * heads * headDim);
       observer.observe(values, 'f32');
