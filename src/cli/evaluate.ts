@@ -5,7 +5,7 @@ import { renderReport } from '../evaluate/report/page.js';
 import { isCalibrated, listVariants, scaleChoices, type Variant } from '../evaluate/variants.js';
 import { quantizedFormats } from '../formats.js';
 import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
-import { countOption, listOption, MODEL_DETAILS, openModel, openNamedBackend, readText } from './model-run.js';
+import { BATCH_DETAILS, countOption, listOption, MODEL_DETAILS, openModel, openNamedBackend, readText } from './model-run.js';
 import { checkWritable, writeWhole } from './output.js';
 import { Progress } from './progress.js';
 import { table } from './table.js';
@@ -38,6 +38,7 @@ export const evaluate: Command = {
   details: `${MODEL_DETAILS}
   --text FILE            what to evaluate on
   --calibrate FILE       what to calibrate scales with; default: the first fifth of the text, which is then not evaluated
+${BATCH_DETAILS}
   --limit N              tokens of each text, at most
   --formats LIST         some of ${quantizedFormats.join(',')} (default all)
   --scales LIST          some of ${scaleChoices.join(',')} (default all but group): all 1; given, after a calibration; computed on write
@@ -50,13 +51,14 @@ ${JSON_OPTION}
 The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothing half written.`,
   async run(args) {
     const { values, positionals } = parse(args, {
-      model: { type: 'string' }, text: { type: 'string' }, calibrate: { type: 'string' }, limit: { type: 'string' }, window: { type: 'string' },
+      model: { type: 'string' }, text: { type: 'string' }, calibrate: { type: 'string' }, limit: { type: 'string' }, window: { type: 'string' }, batch: { type: 'string' },
       formats: { type: 'string' }, scales: { type: 'string' }, observers: { type: 'string' }, 'group-size': { type: 'string' },
       backend: { type: 'string' }, output: { type: 'string', short: 'o' }, json: { type: 'boolean' },
     });
     if (positionals.length > 0) throw new UsageError(`expected options only, got ${positionals[0]}`);
     if (values.text === undefined) throw new UsageError('expected --text FILE');
     const limit = countOption(values.limit, 'limit') ?? Infinity;
+    const batch = countOption(values.batch, 'batch');
     const variants: Variant[] = listVariants({
       formats: listOption(values.formats, 'formats', quantizedFormats, quantizedFormats),
       scales: listOption(values.scales, 'scales', scaleChoices, scaleChoices.filter((choice) => choice !== 'group')),
@@ -74,7 +76,7 @@ The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothi
     let evaluation: Evaluation;
     try {
       using progress = new Progress(countWindows(plan), 'windows');
-      evaluation = await runEvaluation({ ...plan, backend, runner, bos: tokenizer.bos, names: { model: name, backend: label }, onWindow: () => progress.step() });
+      evaluation = await runEvaluation({ ...plan, backend, runner, bos: tokenizer.bos, batch, names: { model: name, backend: label }, onWindow: () => progress.step() });
     } finally {
       backend.dispose();
     }

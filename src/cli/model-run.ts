@@ -47,6 +47,8 @@ export interface OpenModel {
 export const MODEL_DETAILS = `  --model DIR            a Llama checkpoint: config.json, model.safetensors, tokenizer.json
   --window N             tokens that go through the model at a time, each time from an empty cache: at most its context, default ${WINDOW}`;
 
+export const BATCH_DETAILS = '  --batch N              tokens that observers take as one batch; default as many as 256 MiB hold';
+
 /** @throws UsageError for options that do not fit; Error naming what of the model is missing or not run here */
 export async function openModel(options: ModelOptions): Promise<OpenModel> {
   const { model: directory } = options;

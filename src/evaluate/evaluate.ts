@@ -1,9 +1,10 @@
 import { Calibration, wasmBackend, type Backend, type KvScales } from '../index.js';
 import { CachedModel, type Storage } from '../model/cached-model.js';
 import type { LlamaRunner } from '../model/llama.js';
+import { calibrateModel } from './calibrate.js';
 import type { Evaluation, VariantResult } from './evaluation.js';
 import { HeadErrors } from './head-errors.js';
-import { cutWindows, measure, windowsOf } from './measure.js';
+import { measure, windowsOf } from './measure.js';
 import { isCalibrated, storageOf, type CalibratedVariant, type Variant } from './variants.js';
 
 /** Tokens of a text, and what to call it. */
@@ -18,6 +19,8 @@ export interface EvaluateOptions {
   readonly runner: LlamaRunner;
   readonly bos: number;
   readonly window: number;
+  /** Tokens that a calibration takes as one batch: see {@link calibrateModel}. */
+  readonly batch?: number;
   /** The first is the reference. */
   readonly variants: readonly Variant[];
   readonly text: Text;
@@ -48,25 +51,16 @@ export function countWindows({ text, calibration, variants, window }: Pick<Evalu
   return calibrating + variants.length * windowsOf(text.ids.length, window);
 }
 
-type CalibrateOptions = Pick<EvaluateOptions, 'backend' | 'runner' | 'bos' | 'window' | 'variants' | 'calibration' | 'onWindow'>;
+type CalibrateOptions = Pick<EvaluateOptions, 'backend' | 'runner' | 'bos' | 'window' | 'batch' | 'variants' | 'calibration' | 'onWindow'>;
 
 /** Scales of all calibrated variants, from one pass over the calibration text. */
-async function calibrate(calibrated: readonly CalibratedVariant[], { backend, runner, bos, window, calibration, onWindow }: CalibrateOptions): Promise<KvScales[]> {
+async function calibrate(calibrated: readonly CalibratedVariant[], options: CalibrateOptions): Promise<KvScales[]> {
   if (calibrated.length === 0) return [];
+  const { runner, calibration } = options;
   if (calibration === undefined || calibration.ids.length === 0) throw new Error('calibrated scales expected a text to calibrate with');
   const { layers, kvHeads, headDim } = runner.config;
   const calibrations = calibrated.map(({ dtype, granularity, observer }) => new Calibration({ layers, kvHeads, headDim, dtype, granularity, observer }));
-  const model = new CachedModel(backend, runner, { dtype: 'f32' }, window);
-  try {
-    for (const each of calibrations) model.cache.attach(each);
-    for (const { inputs } of cutWindows(calibration.ids, { bos, window })) {
-      model.restart();
-      await model.feed(inputs);
-      await onWindow?.();
-    }
-  } finally {
-    model.dispose();
-  }
+  await calibrateModel(calibrations, calibration.ids, options);
   return calibrations.map((each) => each.scales());
 }
 
