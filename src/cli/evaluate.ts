@@ -1,16 +1,19 @@
 import { observerNames } from '../calibrate/options.js';
-import { countWindows, evaluate as runEvaluation, shareOut, type Text } from '../evaluate/evaluate.js';
+import { countWindows, evaluate as runEvaluation, shareOut, type EvaluateOptions, type Text } from '../evaluate/evaluate.js';
 import type { Evaluation, VariantResult } from '../evaluate/evaluation.js';
 import { renderReport } from '../evaluate/report/page.js';
 import { isCalibrated, listVariants, scaleChoices, type Variant } from '../evaluate/variants.js';
 import { quantizedFormats } from '../formats.js';
 import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
-import { BATCH_DETAILS, countOption, listOption, MODEL_DETAILS, openModel, openNamedBackend, readText } from './model-run.js';
+import { BATCH_DETAILS, countOption, listOption, MODEL_DETAILS, openModel, openNamedBackend, readText, type OpenModel } from './model-run.js';
 import { checkWritable, writeWhole } from './output.js';
 import { Progress } from './progress.js';
 import { table } from './table.js';
+import { version } from './version.js';
 
 const GROUP_SIZE = 32;
+
+type Plan = Pick<EvaluateOptions, 'text' | 'calibration' | 'variants' | 'window'>;
 
 const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 const nats = (kl: number): string => (kl === 0 ? '0' : kl.toExponential(1));
@@ -24,13 +27,16 @@ function rowOf({ name, bytesPerToken, perplexity, kl, agreement }: VariantResult
   ];
 }
 
-function print({ model, backend, text, calibration, variants }: Evaluation): void {
-  console.log(`model        ${model.name}: ${model.layers} layers, ${model.queryHeads} query and ${model.kvHeads} KV heads of ${model.headDim}`);
+/** Said before the work, which takes a while. */
+function announce({ name, runner: { config } }: OpenModel, backend: string, { text, calibration, variants, window }: Plan): void {
+  console.log(`model        ${name}: ${config.layers} layers, ${config.queryHeads} query and ${config.kvHeads} KV heads of ${config.headDim}`);
   console.log(`backend      ${backend}`);
-  console.log(`evaluated    ${text.tokens} tokens of ${text.name}, ${text.window} at a time`);
-  if (calibration) console.log(`calibrated   with ${calibration.name}: ${calibration.tokens} tokens`);
-  console.log(`\n${table(['cache', 'bytes/token', 'saves', 'perplexity', 'change', 'mean KL', 'p99 KL', 'same top-1'], variants.map((variant) => rowOf(variant, variants[0])))}`);
+  console.log(`evaluated    ${text.ids.length} tokens of ${text.name}, ${window} at a time, through ${variants.length} caches`);
+  if (calibration && variants.some(isCalibrated)) console.log(`calibrated   with ${calibration.name}: ${calibration.ids.length} tokens`);
 }
+
+const showTable = (variants: readonly VariantResult[]): string =>
+  table(['cache', 'bytes/token', 'saves', 'perplexity', 'change', 'mean KL', 'p99 KL', 'same top-1'], variants.map((variant) => rowOf(variant, variants[0])));
 
 export const evaluate: Command = {
   usage: 'evaluate --model DIR --text FILE [-o REPORT.html]',
@@ -66,13 +72,15 @@ The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothi
       groupSize: countOption(values['group-size'], 'group-size') ?? GROUP_SIZE,
     });
     if (values.output !== undefined) checkWritable(values.output);
-    const { name, runner, tokenizer, window } = await openModel(values);
+    const model = await openModel(values);
+    const { name, runner, tokenizer, window } = model;
     const upTo = ({ name: file, ids }: Text): Text => ({ name: file, ids: ids.slice(0, limit) });
     const other = values.calibrate === undefined ? undefined : upTo(readText(values.calibrate, tokenizer));
     const all = upTo(readText(values.text, tokenizer));
     const texts = other === undefined && variants.some(isCalibrated) ? shareOut(all) : { text: all, calibration: other };
     const { backend, label } = await openNamedBackend(values.backend);
-    const plan = { ...texts, variants, window };
+    const plan: Plan = { ...texts, variants, window };
+    if (!values.json) announce(model, label, plan);
     let evaluation: Evaluation;
     try {
       using progress = new Progress(countWindows(plan), 'windows');
@@ -80,12 +88,8 @@ The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothi
     } finally {
       backend.dispose();
     }
-    if (values.output !== undefined) writeWhole(values.output, renderReport(evaluation));
-    if (values.json) console.log(JSON.stringify(evaluation));
-    else {
-      print(evaluation);
-      if (values.output !== undefined) console.log(`\n${values.output}: the report`);
-    }
+    if (values.output !== undefined) writeWhole(values.output, renderReport(evaluation, { version }));
+    console.log(values.json ? JSON.stringify(evaluation) : `\n${showTable(evaluation.variants)}${values.output === undefined ? '' : `\n\n${values.output}: the report`}`);
     return 0;
   },
 };
