@@ -74,6 +74,8 @@ The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothi
     if (values.output !== undefined) checkWritable(values.output);
     const model = await openModel(values);
     const { name, runner, tokenizer, window } = model;
+    const { headDim } = runner.config;
+    if (variants.some(({ groupSize = 8 }) => groupSize % 8 !== 0 || headDim % groupSize !== 0)) throw new UsageError(`--group-size expected a multiple of 8 that divides ${headDim}, the model's head dimension, got ${values['group-size'] ?? GROUP_SIZE}`);
     const upTo = ({ name: file, ids }: Text): Text => ({ name: file, ids: ids.slice(0, limit) });
     const other = values.calibrate === undefined ? undefined : upTo(readText(values.calibrate, tokenizer));
     const all = upTo(readText(values.text, tokenizer));
