@@ -18,12 +18,17 @@ type Plan = Pick<EvaluateOptions, 'text' | 'calibration' | 'variants' | 'window'
 const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 const nats = (kl: number): string => (kl === 0 ? '0' : kl.toExponential(1));
 
+/** A change of share, with its sign; none where it would be that of a 0. */
+function signedPercent(change: number): string {
+  const digits = percent(Math.abs(change));
+  return digits === percent(0) ? digits : `${change < 0 ? '−' : '+'}${digits}`;
+}
+
 function rowOf({ name, bytesPerToken, perplexity, kl, agreement }: VariantResult, reference: VariantResult): string[] {
-  const change = perplexity / reference.perplexity - 1;
   const isReference = name === reference.name;
   return [
     name, `${bytesPerToken}`, `${(reference.bytesPerToken / bytesPerToken).toFixed(2)}×`, perplexity.toFixed(3),
-    isReference ? '–' : `${change < 0 ? '−' : '+'}${percent(Math.abs(change))}`, isReference ? '–' : nats(kl.mean), isReference ? '–' : nats(kl.p99), isReference ? '–' : percent(agreement),
+    isReference ? '–' : signedPercent(perplexity / reference.perplexity - 1), isReference ? '–' : nats(kl.mean), isReference ? '–' : nats(kl.p99), isReference ? '–' : percent(agreement),
   ];
 }
 
