@@ -2,15 +2,17 @@
 /** `fp8-kv COMMAND …`: one file per command. */
 import { append } from './append.js';
 import { attend } from './attend.js';
+import { calibrate } from './calibrate.js';
 import { decode } from './decode.js';
 import { doctor } from './doctor.js';
 import { encode } from './encode.js';
 import { evaluate } from './evaluate.js';
+import { inspect } from './inspect.js';
 import { Interrupted } from './progress.js';
 import { tune } from './tune.js';
 import { UsageError, type Command } from './command.js';
 
-const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, evaluate, doctor, tune };
+const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, evaluate, calibrate, inspect, doctor, tune };
 
 const overview = `fp8-kv: the 8-bit KV cache, on the command line
 

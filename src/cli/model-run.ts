@@ -30,6 +30,13 @@ export function listOption<T extends string>(value: string | undefined, name: st
   return [...new Set(names)] as T[];
 }
 
+/** @throws UsageError for anything but one of what there is */
+export function choiceOption<T extends string>(value: string | undefined, name: string, all: readonly T[], fallback: T): T {
+  if (value === undefined) return fallback;
+  if (!(all as readonly string[]).includes(value)) throw new UsageError(`--${name} expected one of ${all.join(', ')}, got ${value}`);
+  return value as T;
+}
+
 export interface ModelOptions {
   readonly model?: string;
   readonly window?: string;

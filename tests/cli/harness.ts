@@ -20,6 +20,9 @@ export interface Run {
   readonly err: string;
 }
 
+const LISTENS = 'listens for Ctrl-C\n';
+const tellsOfListener = `data:text/javascript,${encodeURIComponent(`process.on('newListener', (name) => void (name === 'SIGINT' && setImmediate(() => process.stdout.write(${JSON.stringify(LISTENS)}))))`)}`;
+
 /** @param nodeOptions what Node is started with, beside */
 export function commandLine(nodeOptions: readonly string[] = []) {
   const folder = mkdtempSync(join(tmpdir(), 'fp8-kv-'));
@@ -29,6 +32,13 @@ export function commandLine(nodeOptions: readonly string[] = []) {
       new Promise((resolve) => {
         const command = ['--import', loader, ...nodeOptions, main, ...args];
         const child = execFile(process.execPath, command, { cwd: folder }, (_, out, err) => resolve({ code: child.exitCode ?? -1, out, err }));
+      }),
+    /** Ctrl-C, as soon as the command listens for it. */
+    interrupt: (...args: string[]): Promise<Run> =>
+      new Promise((resolve) => {
+        const command = ['--import', loader, '--import', tellsOfListener, main, ...args];
+        const child = execFile(process.execPath, command, { cwd: folder }, (_, out, err) => resolve({ code: child.exitCode ?? -1, out: out.replace(LISTENS, ''), err }));
+        child.stdout!.on('data', (text) => void (`${text}`.includes(LISTENS) && child.kill('SIGINT')));
       }),
     put: (name: string, bytes: Uint8Array): void => writeFileSync(join(folder, name), bytes),
     get: (name: string): Uint8Array => Uint8Array.from(readFileSync(join(folder, name))),

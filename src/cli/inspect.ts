@@ -1,0 +1,76 @@
+import { readScales, type CheckpointScales, type UnquantizedCheckpoint } from '../checkpoint/read.js';
+import type { FoundScale, ScaleReport } from '../checkpoint/report.js';
+import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
+import { scaleTable } from './scale-table.js';
+import { hearing } from './warnings.js';
+
+type Read = CheckpointScales | UnquantizedCheckpoint;
+
+/** Names of files, as many as fit a line. */
+const few = (names: readonly string[]): string => (names.length > 4 ? `${names.slice(0, 3).join(', ')} and ${names.length - 3} more` : names.join(', '));
+
+/** Names in files of others may hold what a terminal obeys. */
+const printable = (text: string): string => text.replaceAll(/\p{Cc}/gu, '�');
+
+function dtypeLine({ dtype, report: { dtypeFrom } }: Read): string {
+  if (dtype === 'auto') return `as the model has them: ${dtypeFrom === undefined ? 'nothing says that they are quantized' : `"${dtypeFrom}" says that they are not quantized`}`;
+  return `${dtype}, ${dtypeFrom === undefined ? 'which all systems assume where nothing is said' : `as "${dtypeFrom}" says`}`;
+}
+
+/** Forms of names, each with an example. */
+function formsOf(found: readonly FoundScale[]): string {
+  if (found.length === 0) return 'no scale';
+  const bySystem = new Map<string, FoundScale[]>();
+  for (const scale of found) bySystem.set(scale.system, [...(bySystem.get(scale.system) ?? []), scale]);
+  return [...bySystem].map(([system, scales]) => `${scales.length} as ${system} names them: ${scales[0].tensor.slice(0, 120)}${scales.length > 1 ? ', …' : ''}`).join('\n             ');
+}
+
+/** What a side has instead of a scale of its own. */
+function remarkOf({ missing, duplicated, found }: ScaleReport): (layer: number, side: 'k' | 'v' | 'q') => string {
+  const key = (layer: number, side: string): string => `${layer}.${side}`;
+  const keys = (sides: readonly { readonly layer: number; readonly side: string }[]): Set<string> => new Set(sides.map(({ layer, side }) => key(layer, side)));
+  const [absent, copied, own] = [keys(missing), keys(duplicated), keys(found)];
+  return (layer, side) => {
+    if (absent.has(key(layer, side))) return '(missing)';
+    if (copied.has(key(layer, side))) return `(of ${side === 'k' ? 'V' : 'K'})`;
+    return own.has(key(layer, side)) || own.has(key(layer, 'kv')) ? '' : '(no cache)';
+  };
+}
+
+function print(read: Read, notes: readonly string[]): void {
+  const { report } = read;
+  console.log(`checkpoint   ${report.source}`);
+  console.log(`read         ${few(report.files)}`);
+  console.log(`layers       ${read.layers.length}`);
+  console.log(`dtype        ${dtypeLine(read)}`);
+  if (read.dtype !== 'auto') console.log(`granularity  ${read.granularity}`);
+  console.log(`found        ${formsOf(report.found)}`);
+  if (read.dtype !== 'auto' && read.layers.length > 0) console.log(`\n${scaleTable(read, remarkOf(report))}`);
+  if (notes.length > 0) console.log(`\n${notes.map((note) => `note: ${printable(note)}`).join('\n')}`);
+}
+
+/** Plain data, scales as numbers. */
+function plain(read: Read, notes: readonly string[]): object {
+  const { dtype, granularity, beforeRope, report } = read;
+  const layers = read.dtype === 'auto' ? read.layers.length : read.layers.map(({ scale: { k, v }, qScale }) => ({ k: [...k], v: [...v], q: qScale && [...qScale] }));
+  return { dtype, granularity, beforeRope, layers, report, notes };
+}
+
+export const inspect: Command = {
+  usage: 'inspect PATH|URL',
+  summary: 'Shows what a checkpoint says about its KV cache: dtype, granularity, scales, and what is missing or odd.',
+  details: `  PATH                   a folder, a .safetensors file, or a .json file of scales
+  URL                    the same on a web server, or a repository of Hugging Face: of weights nothing is loaded
+${JSON_OPTION}
+
+Exit code 1 for what cannot be read, or asks for what is not done here.`,
+  async run(args) {
+    const { values, positionals } = parse(args, { json: { type: 'boolean' } });
+    if (positionals.length !== 1) throw new UsageError(`expected one path or URL, got ${positionals.length}`);
+    const { result: read, warnings } = await hearing(() => readScales(positionals[0]));
+    const notes = warnings.map((warning) => warning.slice(`${read.report.source}: `.length));
+    if (values.json) console.log(JSON.stringify(plain(read, notes)));
+    else print(read, notes);
+    return 0;
+  },
+};

@@ -1,0 +1,44 @@
+/** Scales of layers as a table, with bars. */
+import type { KvScales } from '../kv-scales.js';
+import { table } from './table.js';
+
+/** Characters of the longest bar. */
+const WIDTH = 8;
+const EIGHTHS = '▏▎▍▌▋▊▉█';
+
+type SideName = 'k' | 'v' | 'q';
+
+const titles = { k: 'K scale', v: 'V scale', q: 'Q scale' } as const;
+
+/** @param share of the longest bar, from 0 to 1; the shortest is still seen */
+function bar(share: number): string {
+  const eighths = Math.max(1, Math.round(share * WIDTH * 8));
+  return `${'█'.repeat(eighths >> 3)}${eighths % 8 === 0 ? '' : EIGHTHS[(eighths % 8) - 1]}`.padEnd(WIDTH);
+}
+
+const short = (scale: number): string => `${Number(scale.toPrecision(4))}`;
+
+/** `0.01 … 0.02`, or one number where they are equal. */
+function range(scales: Float32Array): string {
+  const [least, most] = [smallest(scales), largest(scales)];
+  return least === most ? short(least) : `${short(least)} … ${short(most)}`;
+}
+
+const smallest = (scales: Float32Array): number => scales.reduce((a, b) => Math.min(a, b));
+const largest = (scales: Float32Array): number => scales.reduce((a, b) => Math.max(a, b));
+
+/**
+ * A line per layer: each side's range, and a bar as long as the logarithm of its largest scale, which spans a decade at least.
+ * @param remark what to say of a side beside its range: that it is missing
+ */
+export function scaleTable({ layers }: Pick<KvScales, 'layers'>, remark: (layer: number, side: SideName) => string = () => ''): string {
+  const sides = layers.map(({ scale, qScale }) => ({ ...scale, q: qScale }));
+  const shown = (['k', 'v', 'q'] as const).filter((side) => sides.some((layer) => layer[side]));
+  const all = sides.flatMap((layer) => shown.flatMap((side) => (layer[side] ? [largest(layer[side])] : [])));
+  const top = Math.max(...all);
+  const bottom = Math.min(...all, top / 10);
+  const share = (scale: number): number => Math.log(scale / bottom) / Math.log(top / bottom);
+  const cells = (scales: Float32Array | undefined, said: string): string[] => (scales ? [bar(share(largest(scales))), `${range(scales)}${said && ` ${said}`}`] : [' '.repeat(WIDTH), '–']);
+  const rows = sides.map((layer, index) => [`${index}`, ...shown.flatMap((side) => cells(layer[side], remark(index, side)))]);
+  return `${table(['layer', ...shown.flatMap((side) => ['', titles[side]])], rows)}\nA bar is as long as the logarithm of a side's largest scale, from ${short(bottom)} to ${short(top)}.`;
+}
