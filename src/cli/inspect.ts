@@ -25,15 +25,15 @@ function formsOf(found: readonly FoundScale[]): string {
   return [...bySystem].map(([system, scales]) => `${scales.length} as ${system} names them: ${scales[0].tensor.slice(0, 120)}${scales.length > 1 ? ', …' : ''}`).join('\n             ');
 }
 
-/** What a side has instead of a scale of its own. */
-function remarkOf({ missing, duplicated, found }: ScaleReport): (layer: number, side: 'k' | 'v' | 'q') => string {
+/** What to say of sides without a scale of their own. */
+function insteadOf({ missing, duplicated, found }: ScaleReport): (layer: number, side: 'k' | 'v' | 'q') => string | undefined {
   const key = (layer: number, side: string): string => `${layer}.${side}`;
   const keys = (sides: readonly { readonly layer: number; readonly side: string }[]): Set<string> => new Set(sides.map(({ layer, side }) => key(layer, side)));
   const [absent, copied, own] = [keys(missing), keys(duplicated), keys(found)];
   return (layer, side) => {
-    if (absent.has(key(layer, side))) return '(missing)';
-    if (copied.has(key(layer, side))) return `(of ${side === 'k' ? 'V' : 'K'})`;
-    return own.has(key(layer, side)) || own.has(key(layer, 'kv')) ? '' : '(no cache)';
+    if (own.has(key(layer, side)) || (side !== 'q' && own.has(key(layer, 'kv')))) return undefined;
+    if (copied.has(key(layer, side))) return `as ${side === 'k' ? 'V' : 'K'}`;
+    return absent.has(key(layer, side)) ? '1, missing' : 'no cache';
   };
 }
 
@@ -45,7 +45,7 @@ function print(read: Read, notes: readonly string[]): void {
   console.log(`dtype        ${dtypeLine(read)}`);
   if (read.dtype !== 'auto') console.log(`granularity  ${read.granularity}`);
   console.log(`found        ${formsOf(report.found)}`);
-  if (read.dtype !== 'auto' && read.layers.length > 0) console.log(`\n${scaleTable(read, remarkOf(report))}`);
+  if (read.dtype !== 'auto' && read.layers.length > 0) console.log(`\n${scaleTable(read, insteadOf(report))}`);
   if (notes.length > 0) console.log(`\n${notes.map((note) => `note: ${printable(note)}`).join('\n')}`);
 }
 

@@ -28,17 +28,22 @@ const smallest = (scales: Float32Array): number => scales.reduce((a, b) => Math.
 const largest = (scales: Float32Array): number => scales.reduce((a, b) => Math.max(a, b));
 
 /**
- * A line per layer: each side's range, and a bar as long as the logarithm of its largest scale, which spans a decade at least.
- * @param remark what to say of a side beside its range: that it is missing
+ * A line per layer: each side's range, and a bar as long as the logarithm of its largest scale; the longest stands for a factor of 10
+ * at least.
+ * @param instead what to say of a side that has no scales of its own
  */
-export function scaleTable({ layers }: Pick<KvScales, 'layers'>, remark: (layer: number, side: SideName) => string = () => ''): string {
+export function scaleTable({ layers }: Pick<KvScales, 'layers'>, instead: (layer: number, side: SideName) => string | undefined = () => undefined): string {
   const sides = layers.map(({ scale, qScale }) => ({ ...scale, q: qScale }));
   const shown = (['k', 'v', 'q'] as const).filter((side) => sides.some((layer) => layer[side]));
-  const all = sides.flatMap((layer) => shown.flatMap((side) => (layer[side] ? [largest(layer[side])] : [])));
+  const all = sides.flatMap((layer, index) => shown.flatMap((side) => (layer[side] && instead(index, side) === undefined ? [largest(layer[side])] : [])));
   const top = Math.max(...all);
   const bottom = Math.min(...all, top / 10);
   const share = (scale: number): number => Math.log(scale / bottom) / Math.log(top / bottom);
-  const cells = (scales: Float32Array | undefined, said: string): string[] => (scales ? [bar(share(largest(scales))), `${range(scales)}${said && ` ${said}`}`] : [' '.repeat(WIDTH), '–']);
-  const rows = sides.map((layer, index) => [`${index}`, ...shown.flatMap((side) => cells(layer[side], remark(index, side)))]);
-  return `${table(['layer', ...shown.flatMap((side) => ['', titles[side]])], rows)}\nA bar is as long as the logarithm of a side's largest scale, from ${short(bottom)} to ${short(top)}.`;
+  const cells = (layer: number, side: SideName): string[] => {
+    const scales = sides[layer][side];
+    const said = scales === undefined ? '–' : instead(layer, side);
+    return said === undefined ? [bar(share(largest(scales!))), range(scales!)] : [' '.repeat(WIDTH), said];
+  };
+  const lines = table(['layer', ...shown.flatMap((side) => ['', titles[side]])], layers.map((_, index) => [`${index}`, ...shown.flatMap((side) => cells(index, side))]));
+  return all.length === 0 ? lines : `${lines}\nA bar is as long as the logarithm of a side's largest scale, from ${short(bottom)} to ${short(top)}.`;
 }
