@@ -60,17 +60,23 @@ const supported: { readonly [field: string]: readonly unknown[] } = {
   attention_bias: [undefined, false],
   mlp_bias: [undefined, false],
   hidden_act: [undefined, 'silu'],
-  quantization_config: [undefined, null],
 };
+
+/** Of a model whose KV cache alone is quantized, the weights are as they were. */
+function keepsWeights(quantization: unknown): boolean {
+  if (quantization === undefined || quantization === null) return true;
+  const { quant_method: method, config_groups: groups } = quantization as Json;
+  return method === 'compressed-tensors' && typeof groups === 'object' && groups !== null && Object.keys(groups).length === 0;
+}
 
 function refuseUnsupported(json: Json, file: string): void {
   const architectures = json.architectures ?? ['LlamaForCausalLM'];
   if (!Array.isArray(architectures) || !architectures.includes('LlamaForCausalLM')) {
     throw new Error(`${file}: only LlamaForCausalLM is run here, got ${JSON.stringify(architectures)}`);
   }
-  for (const [field, values] of Object.entries(supported)) {
-    if (!values.includes(json[field])) {
-      throw new Error(`${file}: models are not run here with "${field}": ${JSON.stringify(json[field])}`);
-    }
-  }
+  const refuse = (field: string): never => {
+    throw new Error(`${file}: models are not run here with "${field}": ${JSON.stringify(json[field])}`);
+  };
+  for (const [field, values] of Object.entries(supported)) if (!values.includes(json[field])) refuse(field);
+  if (!keepsWeights(json.quantization_config)) refuse('quantization_config');
 }

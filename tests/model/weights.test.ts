@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
+import { withKvCacheScheme } from '../../src/index.js';
 import { gatherWeights } from '../../src/model/weights.js';
 import { parseConfig } from '../../src/model/config.js';
 import type { Tensor } from '../../src/files/tensor.js';
@@ -73,6 +74,11 @@ test('names the tensor that does not fit', () => {
   assert.throws(gatherWith({ dtype: 'I32', shape: [4, 4] }), /down_proj.weight" expected F32, got I32/);
 });
 
+test('takes a model whose KV cache alone is quantized, as calibrate writes it', () => {
+  const config = withKvCacheScheme(orator, { dtype: 'e4m3fn', granularity: 'tensor' });
+  assert.equal(parseConfig(config, 'config.json'), parseConfig(orator, 'config.json'));
+});
+
 test('refuses models that it would run wrongly', () => {
   const refusals: [object, RegExp][] = [
     [{ architectures: ['MistralForCausalLM'] }, /only LlamaForCausalLM is run here, got \["MistralForCausalLM"\]/],
@@ -80,6 +86,8 @@ test('refuses models that it would run wrongly', () => {
     [{ rope_scaling: { type: 'linear', factor: 2 } }, /"rope_scaling"/],
     [{ attention_bias: true }, /"attention_bias": true/],
     [{ hidden_act: 'gelu' }, /"hidden_act": "gelu"/],
+    [{ quantization_config: { quant_method: 'fp8' } }, /"quantization_config": \{"quant_method":"fp8"\}/],
+    [{ quantization_config: { quant_method: 'compressed-tensors', config_groups: { group_0: {} } } }, /"quantization_config"/],
     [{ hidden_size: undefined }, /"hidden_size" expected a positive number, got undefined/],
     [{ head_dim: 12 }, /"head_dim" expected a multiple of 8, got 12/],
     [{ num_attention_heads: 3 }, /"num_attention_heads" expected a multiple of 2 key\/value heads, got 3/],
