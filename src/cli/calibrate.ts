@@ -101,14 +101,18 @@ async function readBack({ scales: file, config, index }: Outputs, scales: KvScal
 }
 
 /** What to do with the files for vLLM. */
-function nextStep({ directory }: OpenModel, { scales: file, config, index }: Outputs, { dtype, granularity }: KvScales): string {
-  const name = basename(file);
+function nextStep({ directory }: OpenModel, outputs: Outputs, { dtype, granularity }: KvScales): string {
+  const name = basename(outputs.scales);
   if (dtype === 'int8') return `vLLM has no cache of int8 with such scales: ${name} is for readScales of this package.`;
   if (dtype === 'e5m2' || granularity === 'channel') return `vLLM has no words for ${dtype === 'e5m2' ? dtype : `scales per ${granularity}`} in a checkpoint: ${name} is for readScales of this package.`;
-  const added = (path: string | undefined, option: string, original: string): string => (path === undefined ? `what ${option} FILE writes` : path) + ` as ${original}`;
-  const files = [name, added(config, '--config', CONFIG), ...(existsSync(join(directory, INDEX)) ? [added(index, '--index', INDEX)] : [])];
-  const heads = granularity === 'head' ? ', and with FlashAttention, which takes a scale per head' : '';
-  return `For vLLM, put ${files.slice(0, -1).join(', ')} and ${files.at(-1)} into the model's folder and serve it with --kv-cache-dtype fp8${heads}.`;
+  const wanted = [[outputs.scales, name, '-o'], [outputs.config, CONFIG, '--config'], ...(existsSync(join(directory, INDEX)) ? [[outputs.index, INDEX, '--index'] as const] : [])] as const;
+  const toPut = wanted.filter(([path, as]) => path === undefined || resolve(path) !== resolve(directory, as)).map(([path, as, option]) => {
+    if (path === undefined) return `what ${option} FILE writes as ${as}`;
+    return basename(path) === as ? path : `${path} as ${as}`;
+  });
+  const put = toPut.length === 0 ? '' : `put ${toPut.join(', ')} into the model's folder, and `;
+  const heads = granularity === 'head' ? ' and with FlashAttention, which takes a scale per head' : '';
+  return `For vLLM, ${put}serve that folder with --kv-cache-dtype fp8${heads}.`;
 }
 
 export const calibrate: Command = {

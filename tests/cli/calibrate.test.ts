@@ -69,7 +69,7 @@ test('scales per head, of queries too, and a configuration, are read to the bits
   });
   match(backend as string, 'wasm');
   equal(notes, []);
-  is(next, "For vLLM, put scales.safetensors and config.json as config.json into the model's folder and serve it with --kv-cache-dtype fp8, and with FlashAttention, which takes a scale per head.");
+  is(next, "For vLLM, put scales.safetensors, config.json into the model's folder, and serve that folder with --kv-cache-dtype fp8 and with FlashAttention, which takes a scale per head.");
   const options = { observer: 'mse', granularity: 'head', queries: true } as const;
   await assertWritten({ layers }, 'scales.safetensors', options);
   // The folder, with its configuration, is a checkpoint as well.
@@ -107,7 +107,7 @@ test('a model with an index gets a copy of it that names the file of scales', as
   const args = ['calibrate', '--model', model, '--text', text, '--limit', '300'];
   const without = await run(...args, '-o', 'tensor.safetensors');
   assertDone(without);
-  match(without.out, /put tensor\.safetensors, what --config FILE writes as config\.json and what --index FILE writes as model\.safetensors\.index\.json into the model's folder/);
+  match(without.out, /put tensor\.safetensors, what --config FILE writes as config\.json, what --index FILE writes as model\.safetensors\.index\.json into the model's folder, and serve/);
   mkdirSync(join(folder, 'out'));
   const result = await run(...args, '-o', 'out/tensor.safetensors', '--index', 'out/model.safetensors.index.json');
   assertDone(result);
@@ -118,6 +118,9 @@ test('a model with an index gets a copy of it that names the file of scales', as
   const inspected = await run('inspect', 'out');
   assertDone(inspected);
   match(inspected.out, /^found {8}8 as llm-compressor names them: model\.layers\.0\.self_attn\.k_scale, …$/m);
+  const inPlace = await run(...args, ...['-o', '--config', '--index'].flatMap((option, i) => [option, join(model, ['tensor.safetensors', 'config.json', 'model.safetensors.index.json'][i])]));
+  assertDone(inPlace);
+  match(inPlace.out, /^For vLLM, serve that folder with --kv-cache-dtype fp8\.$/m);
 });
 
 test('Ctrl-C leaves no file', async () => {
