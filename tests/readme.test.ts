@@ -31,6 +31,11 @@ const documents: { readonly [file: string]: readonly Example[] } = {
     { name: 'snapshots', prints: [/^3 tokens\n$/] },
     { name: "Hugging Face's cache", prints: [/^1 × 1 × 6 × 8 6\n1 × 1 × 6 × 8 6\n$/] },
   ],
+  'docs/scales.md': [
+    { name: 'calibrating', prints: [/^e4m3fn head 4\.\d\n512 instead of 2048\n$/] },
+    { name: 'reading', prints: [/^the files: no scale for layer and side 1\.k, 1\.v: 1 is taken\ne4m3fn tensor 2\n$/] },
+    { name: 'writing', prints: [/^true config\.json, scales\.safetensors\n$/] },
+  ],
   'docs/sharing.md': [
     { name: 'in one process', prints: [/^0 tokens found, 103 computed\n96 tokens found, 8 computed\n{ hits: 6, misses: 6, evictions: 0, stored: 0, fetched: 0 }\n$/] },
     { name: 'in several processes', prints: [/^2 pages stored\n32 tokens found\n$/] },

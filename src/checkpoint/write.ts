@@ -93,7 +93,7 @@ export function kvCacheScheme({ dtype, granularity }: Pick<KvScales, 'dtype' | '
 }
 
 /** A JSON object. */
-export type Json = { readonly [field: string]: unknown };
+type Json = { readonly [field: string]: unknown };
 
 const isJson = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value);
 

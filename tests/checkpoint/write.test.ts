@@ -61,7 +61,7 @@ const shapes = {
   tensor: { k: [1], v: [1], q: [1] },
   // llm-compressor's attn_head; vLLM, _tp_aware_loader: flattened, q_scale of all query heads
   head: { k: [2, 1, 1], v: [2, 1, 1], q: [6, 1, 1] },
-  // No other reader: observers of compressed-tensors keep the dims that they do not reduce
+  // No other reader: as head, with the dims
   channel: { k: [2, 1, 8], v: [2, 1, 8], q: [6, 1, 8] },
 } as const;
 
@@ -146,7 +146,7 @@ const refused: readonly (readonly [() => unknown, RegExp])[] = [
   [() => withKvCacheScheme({ quantization_config: { quant_method: 'fp8' } }, scales), /"quantization_config\.quant_method" expected compressed-tensors, whose kv_cache_scheme this is, got "fp8"/],
   [() => withKvCacheScheme({ quantization_config: {} }, scales), /"quantization_config\.quant_method" expected compressed-tensors, whose kv_cache_scheme this is, got undefined/],
   [() => withKvCacheScheme({ compression_config: {} }, scales), /"compression_config" expected to be absent/],
-  [() => withKvCacheScheme([] as unknown as object as { [field: string]: unknown }, scales), /"config" expected an object, got Array/],
+  [() => withKvCacheScheme([] as unknown as { [field: string]: unknown }, scales), /"config" expected an object, got Array/],
   [() => withKvCacheScheme(model, scalesOf('e5m2', 'head')), /"dtype" expected e4m3fn or int8, got e5m2/],
 ];
 
