@@ -97,8 +97,8 @@ export type {
 } from './backend.js';
 
 /**
- * The names of WebGPU in these declarations. Where TypeScript knows them (lib.dom from 6.0 on, @webgpu/types, @types/web), this
- * adds nothing to them; elsewhere it lets programs compile that have no use for a GPU.
+ * The names of WebGPU and of the web in these declarations. Where TypeScript knows them (lib.dom from 6.0 on, @webgpu/types, @types/web,
+ * for URL @types/node, too), this adds nothing to them; elsewhere it lets programs compile that have no use for a GPU or a URL.
  */
 declare global {
   interface GPU {}
@@ -106,4 +106,5 @@ declare global {
   interface GPUBufferBinding {}
   interface GPUCommandEncoder {}
   interface GPUDevice {}
+  interface URL {}
 }
