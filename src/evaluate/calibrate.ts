@@ -9,7 +9,7 @@ import { cutWindows } from './measure.js';
 /** What keys, values and queries of a batch may take up, in all layers. */
 const BATCH_BYTES = 2 ** 28;
 
-export const defaultBatch = ({ layers, queryHeads, kvHeads, headDim }: LlamaConfig): number => Math.max(1, Math.floor(BATCH_BYTES / (4 * layers * (2 * kvHeads + queryHeads) * headDim)));
+const defaultBatch = ({ layers, queryHeads, kvHeads, headDim }: LlamaConfig): number => Math.max(1, Math.floor(BATCH_BYTES / (4 * layers * (2 * kvHeads + queryHeads) * headDim)));
 
 export interface CalibrateModelOptions {
   readonly backend: Backend;

@@ -8,7 +8,7 @@ import type { ScaleSource } from './evaluation.js';
 
 /** How scales come about: all 1, given after a calibration, or computed as tokens are written. */
 export const scaleChoices = ['one', 'tensor', 'head', 'channel', 'token-head', 'group'] as const;
-export type ScaleChoice = (typeof scaleChoices)[number];
+type ScaleChoice = (typeof scaleChoices)[number];
 
 export interface Choices {
   readonly formats: readonly QuantizedFormat[];

@@ -5,7 +5,7 @@ import { equal, is, match, not, ok } from 'uvu/assert';
 import { calibrate } from '../../src/cli/calibrate.js';
 import { UsageError } from '../../src/cli/command.js';
 import { editJson } from '../../src/cli/edit-json.js';
-import { showText } from '../../src/evaluate/calibrate.js';
+import { calibrateModel } from '../../src/evaluate/calibrate.js';
 import { Calibration, readScales, wasmBackend, type CalibrationOptions, type CheckpointScales } from '../../src/index.js';
 import { LlamaRunner } from '../../src/model/llama.js';
 import { readTokenizer } from '../../src/model/tokenizer.js';
@@ -30,7 +30,7 @@ async function expectedScales(options: Partial<CalibrationOptions>) {
   const { bos, encode } = await readTokenizer(orator);
   const calibration = new Calibration({ ...runner.config, ...options });
   using backend = wasmBackend();
-  await showText([calibration], encode(readFileSync(text, 'utf8')).slice(1, LIMIT + 1), { backend, runner, bos, window: WINDOW });
+  await calibrateModel([calibration], encode(readFileSync(text, 'utf8')).slice(1, LIMIT + 1), { backend, runner, bos, window: WINDOW });
   return calibration.scales();
 }
 
