@@ -25,14 +25,16 @@ const WINDOW = 256;
 const source = ['--model', orator, '--text', text, '--limit', `${LIMIT}`];
 
 /** The scales that `Calibration` gives. */
-async function expectedScales(options: Partial<CalibrationOptions>) {
+async function expectedScales(options: Partial<CalibrationOptions>, batch?: number) {
   const runner = new LlamaRunner(readWeights(orator), WINDOW);
   const { bos, encode } = await readTokenizer(orator);
   const calibration = new Calibration({ ...runner.config, ...options });
   using backend = wasmBackend();
-  await calibrateModel([calibration], encode(readFileSync(text, 'utf8')).slice(1, LIMIT + 1), { backend, runner, bos, window: WINDOW });
+  await calibrateModel([calibration], encode(readFileSync(text, 'utf8')).slice(1, LIMIT + 1), { backend, runner, bos, window: WINDOW, batch });
   return calibration.scales();
 }
+
+const whole = await expectedScales({ observer: 'minmax' });
 
 interface Printed {
   readonly layers: readonly { readonly k: number[]; readonly v: number[]; readonly q?: number[] }[];
@@ -42,8 +44,8 @@ interface Printed {
 const parts = ({ layers }: Printed): (Float32Array | undefined)[] => layers.flatMap(({ k, v, q }) => [k, v, q].map((side) => side && Float32Array.from(side)));
 
 /** What is printed, what is inspected and what is read are the bits of the calibration. */
-async function assertWritten(printed: Printed, place: string, options: Partial<CalibrationOptions>): Promise<CheckpointScales> {
-  const expected = await expectedScales(options);
+async function assertWritten(printed: Printed, place: string, options: Partial<CalibrationOptions>, batch?: number): Promise<CheckpointScales> {
+  const expected = await expectedScales(options, batch);
   const wanted = expected.layers.flatMap(({ scale, qScale }) => [scale.k, scale.v, qScale]);
   const inspected = await run('inspect', place, '--json');
   assertDone(inspected);
@@ -88,6 +90,14 @@ test('a scale per layer and side, in words', async () => {
   match(result.out, /\ne5m2\.safetensors: written, and read back to the same bits\nvLLM has no words for e5m2 in a checkpoint: e5m2\.safetensors is for readScales of this package\.\n$/);
   const expected = await expectedScales({ dtype: 'e5m2' });
   await assertWritten({ layers: expected.layers.map(({ scale }) => ({ k: [...scale.k], v: [...scale.v] })) }, 'e5m2.safetensors', { dtype: 'e5m2' });
+});
+
+test('smaller batches give other averages', async () => {
+  const result = await run('calibrate', ...source, '--observer', 'minmax', '--batch', '300', '-o', 'batches.safetensors', '--json');
+  assertDone(result);
+  const printed = JSON.parse(result.out) as Printed;
+  await assertWritten(printed, 'batches.safetensors', { observer: 'minmax' }, 300);
+  ok(printed.layers.some(({ k }, layer) => k[0] !== whole.layers[layer].scale.k[0]));
 });
 
 test('channels of int8 are read back, too', async () => {
