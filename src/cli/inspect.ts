@@ -6,6 +6,9 @@ import { hearing } from './warnings.js';
 
 type Read = CheckpointScales | UnquantizedCheckpoint;
 
+/** Where what is said of a checkpoint begins. */
+const COLUMN = 13;
+
 /** Names of files, as many as fit a line. */
 const few = (names: readonly string[]): string => (names.length > 4 ? `${names.slice(0, 3).join(', ')} and ${names.length - 3} more` : names.join(', '));
 
@@ -18,11 +21,11 @@ function dtypeLine({ dtype, report: { dtypeFrom } }: Read): string {
 }
 
 /** Forms of names, each with an example. */
-function formsOf(found: readonly FoundScale[]): string {
-  if (found.length === 0) return 'no scale';
+function formsOf(found: readonly FoundScale[]): string[] {
+  if (found.length === 0) return ['no scale'];
   const bySystem = new Map<string, FoundScale[]>();
   for (const scale of found) bySystem.set(scale.system, [...(bySystem.get(scale.system) ?? []), scale]);
-  return [...bySystem].map(([system, scales]) => `${scales.length} as ${system} names them: ${scales[0].tensor.slice(0, 120)}${scales.length > 1 ? ', …' : ''}`).join('\n             ');
+  return [...bySystem].map(([system, scales]) => `${scales.length} as ${system} names them: ${scales[0].tensor.slice(0, 120)}${scales.length > 1 ? ', …' : ''}`);
 }
 
 /** What to say of sides without a scale of their own. */
@@ -39,12 +42,9 @@ function insteadOf({ missing, duplicated, found }: ScaleReport): (layer: number,
 
 function print(read: Read, notes: readonly string[]): void {
   const { report } = read;
-  console.log(`checkpoint   ${report.source}`);
-  console.log(`read         ${few(report.files)}`);
-  console.log(`layers       ${read.layers.length}`);
-  console.log(`dtype        ${dtypeLine(read)}`);
-  if (read.dtype !== 'auto') console.log(`granularity  ${read.granularity}`);
-  console.log(`found        ${formsOf(report.found)}`);
+  const facts = { checkpoint: report.source, read: few(report.files), layers: `${read.layers.length}`, dtype: dtypeLine(read), ...(read.granularity && { granularity: read.granularity }) };
+  for (const [name, fact] of Object.entries(facts)) console.log(`${name.padEnd(COLUMN)}${printable(fact)}`);
+  console.log(`${'found'.padEnd(COLUMN)}${formsOf(report.found).map(printable).join(`\n${' '.repeat(COLUMN)}`)}`);
   if (read.dtype !== 'auto' && read.layers.length > 0) console.log(`\n${scaleTable(read, insteadOf(report))}`);
   if (notes.length > 0) console.log(`\n${notes.map((note) => `note: ${printable(note)}`).join('\n')}`);
 }
