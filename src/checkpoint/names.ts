@@ -23,9 +23,7 @@ interface NameForm {
   readonly beforeRope?: boolean;
 }
 
-/**
- * vLLM's loader (`maybe_remap_kv_scale_name`, `get_cache_scale_mapper`) reads the first seven; the rest are TensorRT-LLM's.
- */
+/** vLLM's loader (`maybe_remap_kv_scale_name`, `get_cache_scale_mapper`) reads all but the last two, which are TensorRT-LLM's. */
 const forms: readonly NameForm[] = [
   { rest: /^(?:self_attn|mixer)\.(?<side>[kvq])_scale$/, system: 'llm-compressor' },
   { rest: /^(?:self_attn|mixer)\.attn\.(?<side>[kvq]|kv)_scale$/, system: 'vLLM' },
@@ -35,6 +33,9 @@ const forms: readonly NameForm[] = [
   { rest: /^(?:self_attn|mixer)\.(?:qkv|qkqkv)_proj\.(?<side>[kvq])_scale$/, system: 'ModelOpt, fused' },
   { rest: /^self_attn\.kv_scale$/, system: 'AutoFP8' },
   { rest: /^attention\.(?<side>[kvq]|kv)_fake_quantizer\.qscale_act$/, system: 'Mistral' },
+  // Hunyuan's models, Hy3-FP8 the first.
+  { rest: /^self_attn\.(?<side>[kvq])_cache\.scale$/, system: 'AngelSlim' },
+  { rest: /^self_attn\.(?<side>q)\.scale$/, system: 'AngelSlim' },
   { rest: /^(?:(?:self_attn|attention|attn)\.)?kv_cache_scaling_factor$/, system: 'TensorRT-LLM' },
   { rest: /^(?:(?:self_attn|attention|attn)\.)?kv_cache_rcp_scaling_factor$/, system: 'TensorRT-LLM', reciprocal: true },
 ];
@@ -43,7 +44,7 @@ const forms: readonly NameForm[] = [
  * What stands before the number of a language model's layer. Layers of other parts (vision, drafts) have their own numbers,
  * which must not be taken for these.
  */
-const layer = /^(?:(?:model\.|model\.language_model\.|model\.decoder\.|language_model\.|language_model\.model\.|transformer\.|backbone\.|decoder\.)?layers|transformer\.h)\.(?<layer>0|[1-9]\d{0,5})\.(?<rest>.+)$/;
+const layer = /^(?:(?:(?:model|language_model|text_model|llm|thinker|backbone|transformer|decoder)\.)*layers|transformer\.h)\.(?<layer>0|[1-9]\d{0,5})\.(?<rest>.+)$/;
 
 /** @returns undefined for what is not the name of a scale */
 export function readScaleName(name: string): ScaleName | undefined {
@@ -63,11 +64,17 @@ const ends = [
   /(?:^|\.)(?:[kvq]|kv)_(?:fake|bmm)_quantizer\.\w+$/,
   /(?:^|\.)[kvq]_proj\.output_(?:scale|zero_point)s?$/,
   /(?:^|\.)(?:[kvq]_proj\.output_quantizer\.\w+|prob_output_scale)$/,
-  /(?:attn|attention)\.(?:[kvq]|kv)\.scale$/,
+  /(?:attn|attention)\.(?:fa_)?(?:[kvq]|kv|key|value|query)(?:_cache)?\.(?:scale|zero_point)s?$/,
 ];
 
+/** As far as the ends are looked for: some of them take the square of a hostile name's length. */
+const LONGEST_END = 100;
+
 /** Whether a name that has none of the known forms looks as if it were one. */
-export const looksLikeScale = (name: string): boolean => ends.some((end) => end.test(name));
+export function looksLikeScale(name: string): boolean {
+  const tail = name.slice(-LONGEST_END);
+  return ends.some((end) => end.test(tail));
+}
 
 /** Why a tensor whose name looks like a scale's is none of those that are read. */
 export function whyUnmatched(name: string): string {

@@ -16,6 +16,11 @@ const pairs: readonly (readonly [string, string])[] = [
   ['model.layers.N.self_attn.qkv_proj.k_scale', 'model.layers.N.self_attn.qkv_proj.v_scale'],
   ['model.layers.N.self_attn.qkqkv_proj.k_scale', 'model.layers.N.self_attn.qkqkv_proj.v_scale'],
   ['layers.N.attention.k_fake_quantizer.qscale_act', 'layers.N.attention.v_fake_quantizer.qscale_act'],
+  ['model.layers.N.self_attn.k_cache.scale', 'model.layers.N.self_attn.v_cache.scale'],
+  ['language_model.backbone.layers.N.mixer.k_proj.k_scale', 'language_model.backbone.layers.N.mixer.v_proj.v_scale'],
+  ['model.text_model.layers.N.self_attn.k_scale', 'model.text_model.layers.N.self_attn.v_scale'],
+  ['llm.model.layers.N.self_attn.k_scale', 'llm.model.layers.N.self_attn.v_scale'],
+  ['thinker.model.layers.N.self_attn.k_scale', 'thinker.model.layers.N.self_attn.v_scale'],
 ];
 
 const single = [
@@ -62,7 +67,9 @@ test('a reciprocal twin is inverted, and passes by the scale itself', async () =
 const strangers = [
   ['model.layers.0.self_attn.k_proj.v_scale', /no known form/],
   ['model.layers.0.attention.k_cache_scale', /no known form/],
-  ['model.layers.0.self_attn.q.scale', /no known form/],
+  ['model.layers.0.self_attn.k.scale', /no known form/],
+  ['model.layers.0.self_attn.fa_k.scale', /no known form/],
+  ['talker.model.layers.0.self_attn.v_cache.scale', /language model/],
   ['model.layers.0.self_attn.prob_output_scale', /probabilities/],
   ['model.layers.0.self_attn.k_zero_point', /zero point/],
   ['model.layers.0.self_attn.k_bmm_quantizer._amax', /no known form/],
@@ -84,6 +91,22 @@ for (const [name, why] of strangers) {
     assert.ok(warnings[0].includes(name));
   });
 }
+
+for (const name of ['q_scale', 'q_cache.scale', 'q.scale', 'q_proj.q_scale', 'attn.q_scale']) {
+  test(`reads ${name} as that of queries`, async () => {
+    const tensors = { 'model.layers.0.self_attn.k_scale': f32([1], 0.25), 'model.layers.0.self_attn.v_scale': f32([1], 0.25), [`model.layers.0.self_attn.${name}`]: f32([1], 0.125) };
+    const { scales, warnings } = await readTold(checkpoint(tensors, { ...model, num_hidden_layers: 1 }));
+    assert.equal([...scales.layers[0].qScale!], [0.125]);
+    assert.equal(warnings, []);
+  });
+}
+
+test('a name that is long on purpose takes no time', async () => {
+  const begin = performance.now();
+  const { scales } = await readTold(checkpoint({ [`kv_cache${'scal'.repeat(250_000)}-`]: f32([1], 0.25), [`${'x'.repeat(1e6)}.k_scale`]: f32([1], 0.25) }));
+  assert.is(scales.report.unmatched.length, 1);
+  assert.ok(performance.now() - begin < 5000);
+});
 
 test('scales of weights and inputs are none of these', async () => {
   const others = ['k_proj.weight_scale', 'k_proj.input_scale', 'k_proj.weight_scale_2', 'v_proj.weight_scale_inv', 'k_proj.scales', 'k_proj.qzeros', 'wk.qscale_act', 'k_norm.weight', 'k_proj.activation_scale'];
