@@ -32,13 +32,23 @@ const LIMITS = { layers: MAX_LAYERS, queryHeads: 65536, kvHeads: 65536, headDim:
 
 const dtypes: { readonly [name: string]: FloatDtype } = { float32: 'f32', float16: 'f16', bfloat16: 'bf16' };
 
-/** Of layers without keys and values, in Hugging Face's `layer_types`. */
+/** Of layers without keys and values, in Hugging Face's `layer_types` and NemotronH's `layers_block_type`. */
 const cacheless = new Set<JsonValue>(['linear_attention', 'mamba', 'mamba2', 'recurrent', 'conv', 'moe', 'mlp']);
 
+/** An object in which to look for a setting. */
+export interface Scope {
+  readonly settings: JsonObject;
+  /** What stands before a setting's name in messages: "" or "text_config." */
+  readonly path: string;
+}
+
 /** The objects in which to look for a setting, the nearest first. */
-function scopesOf(config: JsonObject): JsonObject[] {
-  const inner = nested.map((name) => config.get(name)).filter(isObject);
-  return [...inner, config];
+export function scopesOf(config: JsonObject): Scope[] {
+  const inner = nested.flatMap((name): Scope[] => {
+    const settings = config.get(name);
+    return isObject(settings) ? [{ settings, path: `${name}.` }] : [];
+  });
+  return [...inner, { settings: config, path: '' }];
 }
 
 /**
@@ -46,7 +56,7 @@ function scopesOf(config: JsonObject): JsonObject[] {
  * @throws RangeError for a number that is none, or beyond what models have
  */
 export function readShape(config: JsonObject, file: string): ModelShape {
-  const scopes = scopesOf(config);
+  const scopes = scopesOf(config).map(({ settings }) => settings);
   const take = (what: keyof typeof names): number | undefined => {
     for (const scope of scopes) for (const name of names[what]) {
       const value = scope.get(name);
@@ -83,8 +93,11 @@ function dtypeOf(scopes: readonly JsonObject[]): FloatDtype | undefined {
 }
 
 function cachesOf(scopes: readonly JsonObject[]): (layer: number) => boolean {
-  const types = scopes.map((scope) => scope.get('layer_types')).find((value) => Array.isArray(value)) as readonly JsonValue[] | undefined;
-  return (layer) => types === undefined || !cacheless.has(types[layer]);
+  const valuesOf = (...names: string[]): (JsonValue | undefined)[] => scopes.flatMap((scope) => names.map((name) => scope.get(name)));
+  const types = valuesOf('layer_types', 'layers_block_type').find((value): value is readonly JsonValue[] => Array.isArray(value));
+  // NemotronH's of old, a letter for each layer: M of Mamba, E of experts, - of an MLP, * of attention.
+  const pattern = valuesOf('hybrid_override_pattern').find((value) => typeof value === 'string');
+  return (layer) => (types ? !cacheless.has(types[layer]) : pattern === undefined || !'ME-'.includes(pattern[layer] ?? '*'));
 }
 
 /** A value for messages, cut short where a hostile file makes it long. */

@@ -1,7 +1,7 @@
 /** How a checkpoint says that its KV cache is quantized: the forms of compressed-tensors, AutoFP8, ModelOpt and Quark. */
 import type { QuantizedFormat } from '../formats.js';
 import type { GivenGranularity } from '../kv-scales.js';
-import { show } from './config.js';
+import { scopesOf, show } from './config.js';
 import { isObject, type JsonObject, type JsonValue } from './json.js';
 
 /** One statement of a configuration. */
@@ -68,9 +68,13 @@ function byQuark(quantization: JsonObject, where: string): CacheScheme[] {
   });
 }
 
-/** All that one block of settings says. */
-function inBlock(quantization: JsonObject, where: string): CacheScheme[] {
-  const schemes: CacheScheme[] = [];
+/** Names of blocks; `quantization` is that of hf_quant_config.json, and of TensorRT-LLM's config.json. */
+const blocks = ['quantization_config', 'compression_config', 'quantization'];
+
+/** All that one block of settings says, and what is in it where hf_quant_config.json was copied as a whole. */
+function inBlock(quantization: JsonValue | undefined, where: string): CacheScheme[] {
+  if (!isObject(quantization)) return [];
+  const schemes = inBlock(quantization.get('quantization'), `${where}.quantization`);
   for (const name of ['kv_cache_scheme', 'kv_cache_quant_algo']) {
     const value = quantization.get(name);
     if (value === undefined) continue;
@@ -84,13 +88,7 @@ function inBlock(quantization: JsonObject, where: string): CacheScheme[] {
  * @throws RangeError naming the field that asks for what is not done here, and why
  */
 export function readSchemes(config: JsonObject, file: string): CacheScheme[] {
-  const inner = config.get('text_config');
-  // `quantization` is the block of hf_quant_config.json, and of TensorRT-LLM's config.json.
-  const blocks = [[config, ''], ...(isObject(inner) ? [[inner, 'text_config.'] as const] : [])] as const;
-  return blocks.flatMap(([scope, path]) => ['quantization_config', 'compression_config', 'quantization'].flatMap((name) => {
-    const block = scope.get(name);
-    return isObject(block) ? inBlock(block, `${file}: ${path}${name}`) : [];
-  }));
+  return scopesOf(config).flatMap(({ settings, path }) => blocks.flatMap((name) => inBlock(settings.get(name), `${file}: ${path}${name}`)));
 }
 
 /**

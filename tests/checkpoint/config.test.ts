@@ -17,6 +17,8 @@ const forms: readonly (readonly [string, object, string, boolean])[] = [
   ['kv_cache_scheme "static" of AutoFP8', quantized({ quant_method: 'fp8', kv_cache_scheme: 'static' }), 'e4m3fn', false],
   ['kv_cache_scheme "FP8"', quantized({ kv_cache_scheme: 'FP8' }), 'e4m3fn', false],
   ['compression_config, nested', { text_config: { ...model, compression_config: { kv_cache_scheme: scheme } } }, 'e4m3fn', false],
+  ['quantization_config of a part named llm_config', { llm_config: { ...model, quantization_config: { kv_cache_scheme: { ...scheme, type: 'int' } } } }, 'int8', false],
+  ['hf_quant_config.json as quantization_config', quantized({ quant_method: 'modelopt', producer: { name: 'modelopt' }, quantization: { kv_cache_quant_algo: 'INT8' } }), 'int8', false],
   ['kv_cache_quant_algo', quantized({ kv_cache_quant_algo: 'INT8' }), 'int8', false],
   ['quantization of TensorRT-LLM', { ...model, quantization: { quant_algo: 'FP8', kv_cache_quant_algo: 'FP8' } }, 'e4m3fn', false],
   ['Quark', quantized(quark('fp8_e4m3')), 'e4m3fn', true],
@@ -83,17 +85,22 @@ test('scales that a configuration denies are read, and it is said', async () => 
   assert.match(warnings.join('\n'), /kv_cache_scheme" says that it is not quantized/);
 });
 
-test('layers of linear attention miss nothing', async () => {
-  const config = { ...model, num_hidden_layers: 3, layer_types: ['full_attention', 'linear_attention', 'full_attention'], ...fp8Scheme };
-  const { scales, warnings } = await readTold(checkpoint({ 'model.layers.0.self_attn.kv_scale': f32([1], 0.25) }, config));
-  assert.equal(scales.report.missing, [{ layer: 2, side: 'k' }, { layer: 2, side: 'v' }]);
-  assert.equal(numbers(scales), [[[0.25], [0.25]], [[1], [1]], [[1], [1]]]);
-  assert.is(warnings.length, 1);
-});
+const hybrids = [{ layer_types: ['full_attention', 'linear_attention', 'full_attention'] }, { layers_block_type: ['attention', 'mamba', 'hybrid'] }, { hybrid_override_pattern: '*M*' }, { hybrid_override_pattern: '*-*' }, { hybrid_override_pattern: '*E' }];
+
+for (const hybrid of hybrids) {
+  test(`layers without keys and values miss nothing: ${JSON.stringify(hybrid)}`, async () => {
+    const config = { ...model, num_hidden_layers: 3, ...hybrid, ...fp8Scheme };
+    const { scales, warnings } = await readTold(checkpoint({ 'model.layers.0.self_attn.attn.kv_scale': f32([1], 0.25) }, config));
+    assert.equal(scales.report.missing, [{ layer: 2, side: 'k' }, { layer: 2, side: 'v' }]);
+    assert.equal(numbers(scales), [[[0.25], [0.25]], [[1], [1]], [[1], [1]]]);
+    assert.is(warnings.length, 1);
+  });
+}
 
 const refused: readonly (readonly [string, object, RegExp])[] = [
   ['NVFP4', quantized({ kv_cache_scheme: 'NVFP4' }), /kv_cache_scheme" expected a cache of 8 bits .*codes are of 4 bits.*"NVFP4"/],
   ['NVFP4 of ModelOpt', quantized({ kv_cache_quant_algo: 'NVFP4' }), /kv_cache_quant_algo" expected a cache of 8 bits/],
+  ['NVFP4 of a part', { text_config: {}, llm_config: { quantization_config: { kv_cache_scheme: 'NVFP4' } } }, /config\.json: llm_config\.quantization_config\.kv_cache_scheme" expected a cache of 8 bits/],
   ['an unknown word', quantized({ kv_cache_scheme: 'toString' }), /expected "FP8", "INT8", "static" or null, got "toString"/],
   ['4 bits', quantized({ kv_cache_scheme: { ...scheme, num_bits: 4 } }), /num_bits" expected 8, got 4/],
   ['an unknown type', quantized({ kv_cache_scheme: { ...scheme, type: 'posit' } }), /type" expected "float" or "int", got "posit"/],
