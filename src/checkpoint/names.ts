@@ -44,7 +44,7 @@ const forms: readonly NameForm[] = [
  * What stands before the number of a language model's layer. Layers of other parts (vision, drafts) have their own numbers,
  * which must not be taken for these.
  */
-const layer = /^(?:(?:(?:model|language_model|text_model|llm|thinker|backbone|transformer|decoder)\.)*layers|transformer\.h)\.(?<layer>0|[1-9]\d{0,5})\.(?<rest>.+)$/;
+const layer = /^(?:(?:(?:model|language_model|text_model|llm|thinker|backbone|transformer|decoder)\.){0,4}layers|transformer\.h)\.(?<layer>0|[1-9]\d{0,5})\.(?<rest>.+)$/;
 
 /** @returns undefined for what is not the name of a scale */
 export function readScaleName(name: string): ScaleName | undefined {

@@ -1,7 +1,7 @@
 /** The scale tensors of a checkpoint's .safetensors files: headers are read, and of the data only what belongs to scales. */
 import { FormatError } from '../errors.js';
 import { checkSize } from '../files/safetensors.js';
-import { LENGTH_BYTES, readHeader, readHeaderLength, type Entry } from '../files/safetensors-header.js';
+import { LENGTH_BYTES, readHeaderLength, readHeaderOfAnyDtypes, type Entry } from '../files/safetensors-header.js';
 import { float32, quote, showShape, uint16, type SafetensorsDtype } from '../files/tensor.js';
 import { widenHalves } from '../layouts/half-scales.js';
 import { looksLikeScale, readScaleName, type ScaleName } from './names.js';
@@ -26,6 +26,9 @@ export interface ScaleFile {
 
 /** More scales than any layer has: 1024 heads of 1024 dims. */
 const MAX_SCALES = 2 ** 20;
+
+/** More scales than all layers in a file have, and little enough to be held: 64 MB. */
+const MAX_SCALES_OF_FILE = 2 ** 24;
 
 /** Scales that lie so near to each other are read at once: a request costs more than the bytes between them. */
 const GAP_BYTES = 4096;
@@ -59,28 +62,42 @@ export async function readScaleFile(source: CheckpointSource, file: string): Pro
   const bytes = new Uint8Array(LENGTH_BYTES + text.length);
   bytes.set(start);
   bytes.set(text, LENGTH_BYTES);
-  const { dataStart, metadata, entries } = readHeader(bytes, file);
+  const { dataStart, metadata, entries } = readHeaderOfAnyDtypes(bytes, file);
   const named = entries.flatMap((entry): Named[] => {
     const name = readScaleName(entry.name);
-    return name ? [{ entry, name }] : [];
+    return name ? [{ entry: scaleEntry(entry, file), name }] : [];
   });
-  for (const { entry } of named) checkScaleEntry(entry, file);
+  checkTotal(named, file);
   const pieces = await inParallel(runsOf(named), (run) => readRun(source, file, dataStart, run));
   const unmatched = entries.filter(({ name }) => !readScaleName(name) && looksLikeScale(name)).map(({ name }) => name);
   return { file, metadata, scales: pieces.flat(), unmatched };
 }
 
+type ScaleDtype = keyof typeof widen;
+
 interface Named {
-  readonly entry: Entry;
+  readonly entry: Entry<ScaleDtype>;
   readonly name: ScaleName;
 }
 
-function checkScaleEntry(entry: Entry, file: string): void {
+const isScaleEntry = (entry: Entry<string>): entry is Entry<ScaleDtype> => Object.hasOwn(widen, entry.dtype);
+
+const countOf = ({ shape }: Entry<string>): number => shape.reduce((a, b) => a * b, 1);
+
+function scaleEntry(entry: Entry<string>, file: string): Entry<ScaleDtype> {
+  if (!isScaleEntry(entry)) throw new TypeError(`"${file}: ${entry.name}" expected ${Object.keys(widen).join(', ')}, got ${quote(entry.dtype)}`);
   checkSize(entry, Infinity, file);
-  const { name, shape, dtype } = entry;
-  const count = shape.reduce((a, b) => a * b, 1);
-  if (count < 1 || count > MAX_SCALES) throw new FormatError(file, entry.at, `tensor ${quote(name)} expected 1 to ${MAX_SCALES} scales, got shape ${showShape(shape)}`);
-  if (!Object.hasOwn(widen, dtype)) throw new TypeError(`"${file}: ${name}" expected ${Object.keys(widen).join(', ')}, got ${dtype}`);
+  const count = countOf(entry);
+  if (count < 1 || count > MAX_SCALES) throw new FormatError(file, entry.at, `tensor ${quote(entry.name)} expected 1 to ${MAX_SCALES} scales, got shape ${showShape(entry.shape)}`);
+  return entry;
+}
+
+function checkTotal(named: readonly Named[], file: string): void {
+  let total = 0;
+  for (const { entry } of named) {
+    total += countOf(entry);
+    if (total > MAX_SCALES_OF_FILE) throw new FormatError(file, entry.at, `the scales up to tensor ${quote(entry.name)} are over ${MAX_SCALES_OF_FILE}`);
+  }
 }
 
 /** Scales in the order of their bytes, cut where they lie apart. */
@@ -102,7 +119,7 @@ async function readRun(source: CheckpointSource, file: string, dataStart: number
   return run.map(({ entry, name }) => {
     const data = bytes.subarray(entry.begin - begin, entry.end - begin);
     if (data.length < entry.end - entry.begin) throw new FormatError(file, dataStart + begin + bytes.length, `the file ends before tensor ${quote(entry.name)} does`);
-    return { ...name, tensor: entry.name, file, shape: entry.shape, values: widen[entry.dtype as keyof typeof widen](entry, data) };
+    return { ...name, tensor: entry.name, file, shape: entry.shape, values: widen[entry.dtype](entry, data) };
   });
 }
 

@@ -8,23 +8,23 @@ import type { SafetensorsDtype, Tensor } from './tensor.js';
 /** The longest header that is read, in bytes: the reference implementation's limit. */
 export const MAX_SAFETENSORS_HEADER_BYTES = 100_000_000;
 
-/** What the header says about a tensor. */
-export interface Entry {
+/** What the header says about a tensor. `D` is `string` where dtypes are not looked at. */
+export interface Entry<D extends string = SafetensorsDtype> {
   readonly name: string;
   /** Where the name stands in the file. */
   readonly at: number;
-  readonly dtype: SafetensorsDtype;
+  readonly dtype: D;
   readonly shape: readonly number[];
   /** The data's range, counted from the end of the header. */
   readonly begin: number;
   readonly end: number;
 }
 
-export interface Header {
+export interface Header<D extends string = SafetensorsDtype> {
   /** Where the data starts in the file. */
   readonly dataStart: number;
   readonly metadata: ReadonlyMap<string, string>;
-  readonly entries: readonly Entry[];
+  readonly entries: readonly Entry<D>[];
 }
 
 /** Of the header's length, with which the file begins. */
@@ -38,10 +38,21 @@ export const METADATA = '__metadata__';
  * @throws FormatError
  */
 export function readHeader(bytes: Uint8Array, file: string): Header {
+  return new HeaderReader(bytes, headerEnd(bytes, file), file, isKnown).read();
+}
+
+/** As {@link readHeader}, for who reads some tensors only: the others may be of dtypes that are not known here, as F4 is. */
+export function readHeaderOfAnyDtypes(bytes: Uint8Array, file: string): Header<string> {
+  return new HeaderReader(bytes, headerEnd(bytes, file), file, (_dtype): _dtype is string => true).read();
+}
+
+const isKnown = (dtype: string): dtype is SafetensorsDtype => Object.hasOwn(dtypeBytes, dtype);
+
+function headerEnd(bytes: Uint8Array, file: string): number {
   const length = readHeaderLength(bytes, file);
   const available = bytes.length - LENGTH_BYTES;
   if (length > available) throw new FormatError(file, 0, `the header claims ${length} bytes, the file has ${available} after the length`);
-  return new HeaderReader(bytes, LENGTH_BYTES + length, file).read();
+  return LENGTH_BYTES + length;
 }
 
 /**
@@ -84,19 +95,20 @@ function metadataMember([key, value]: [string, string]): string {
 }
 
 /** Reads the header's JSON byte by byte, so that an error knows its place in the file. */
-class HeaderReader extends JsonScanner {
+class HeaderReader<D extends string> extends JsonScanner {
   constructor(
     bytes: Uint8Array,
     end: number,
     private readonly file: string,
+    private readonly isDtype: (dtype: string) => dtype is D,
   ) {
     super(bytes, LENGTH_BYTES, end);
   }
 
-  read(): Header {
+  read(): Header<D> {
     if (this.at === this.end || this.bytes[this.at] !== 0x7b) throw this.error('the header does not start with {');
     let metadata: ReadonlyMap<string, string> = new Map();
-    const entries: Entry[] = [];
+    const entries: Entry<D>[] = [];
     this.object((name, at) => {
       if (name === METADATA) metadata = this.strings();
       else entries.push(this.entry(name, at));
@@ -111,9 +123,9 @@ class HeaderReader extends JsonScanner {
     return strings;
   }
 
-  private entry(name: string, at: number): Entry {
+  private entry(name: string, at: number): Entry<D> {
     const tensor = `tensor ${quote(name)}`;
-    let dtype: SafetensorsDtype | undefined;
+    let dtype: D | undefined;
     let shape: number[] | undefined;
     let offsets: number[] | undefined;
     this.object((field, fieldAt) => {
@@ -129,12 +141,12 @@ class HeaderReader extends JsonScanner {
     return { name, at, dtype, shape, begin: offsets[0], end: offsets[1] };
   }
 
-  private dtype(tensor: string): SafetensorsDtype {
+  private dtype(tensor: string): D {
     this.skipSpace();
     const at = this.at;
     const dtype = this.string(`the dtype of ${tensor}`);
-    if (!Object.hasOwn(dtypeBytes, dtype)) throw this.error(`${tensor} has the unknown dtype ${quote(dtype)}`, at);
-    return dtype as SafetensorsDtype;
+    if (!this.isDtype(dtype)) throw this.error(`${tensor} has the unknown dtype ${quote(dtype)}`, at);
+    return dtype;
   }
 
   private integers(what: string): number[] {

@@ -53,7 +53,7 @@ test('F16, BF16 and F64 are widened', async () => {
 for (const dtype of ['F8_E8M0', 'F8_E4M3', 'U8', 'I32'] as const) {
   test(`refuses scales of ${dtype}`, () => {
     const data = dtype === 'I32' ? Int32Array.of(1) : Uint8Array.of(127);
-    return assertRefused(checkpoint(pair(of(dtype, [1], data)), one), new RegExp(`model\\.safetensors: .*k_scale" expected F32, F16, BF16, F64, got ${dtype}`), TypeError);
+    return assertRefused(checkpoint(pair(of(dtype, [1], data)), one), new RegExp(`model\\.safetensors: .*k_scale" expected F32, F16, BF16, F64, got "${dtype}"`), TypeError);
   });
 }
 
@@ -185,17 +185,38 @@ test('what is read goes into a cache as it stands', async () => {
   }
 });
 
+/** A file of these entries, and of 8 bytes of data. */
+function claimed(entries: string, ...data: number[]): Uint8Array {
+  const header = new TextEncoder().encode(`{${entries}}`);
+  const bytes = new Uint8Array(8 + header.length + 8);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, BigInt(header.length), true);
+  bytes.set(header, 8);
+  for (const [i, value] of data.entries()) view.setFloat32(8 + header.length + 4 * i, value, true);
+  return bytes;
+}
+
+test('weights may be of any dtype, scales may not', async () => {
+  for (const dtype of ['F4', 'F6_E2M3', 'F8_E4M3FNUZ', 'what is to come']) {
+    const scale = `"${layer(0, 'kv_scale')}":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}`;
+    const { scales } = await readTold(claimed(`${scale},"weight":{"dtype":"${dtype}","shape":[8],"data_offsets":[4,8]}`, 0.25));
+    assert.equal(numbers(scales), [[[0.25], [0.25]]]);
+    await assertRefused(claimed(scale.replace('F32', dtype), 0.25), new RegExp(`kv_scale" expected F32, F16, BF16, F64, got "${dtype}"`), TypeError);
+  }
+});
+
+test('scales that are many only together are refused before they are read', async () => {
+  const mega = 2 ** 20;
+  const entries = Array.from({ length: 17 }, (_, n) => `"${layer(n, 'kv_scale')}":{"dtype":"F32","shape":[${mega}],"data_offsets":[${4 * mega * n},${4 * mega * (n + 1)}]}`);
+  await assertRefused(claimed(entries.join(',')), /the scales up to tensor "model\.layers\.16\.self_attn\.kv_scale" are over 16777216/, FormatError);
+  await assertRefused(claimed(entries.slice(0, 16).join(',')), /the file ends before tensor "model\.layers\.0/, FormatError);
+});
+
 test('a file that is cut, or claims what no scale has, is refused', async () => {
   const file = tensorFile(pair(f32([1], 0.25)));
   await assertRefused(file.slice(0, -1), /the file ends before tensor "model\.layers\.0\.self_attn\.[kv]_scale" does/, FormatError);
   for (const length of [0, 7, 8, 20]) await assertRefused(file.slice(0, length), /the file, byte 0: /, FormatError);
-  const claim = (shape: string, offsets: string): Uint8Array => {
-    const header = new TextEncoder().encode(`{"${layer(0, 'k_scale')}":{"dtype":"F32","shape":${shape},"data_offsets":${offsets}}}`);
-    const bytes = new Uint8Array(8 + header.length + 8);
-    new DataView(bytes.buffer).setBigUint64(0, BigInt(header.length), true);
-    bytes.set(header, 8);
-    return bytes;
-  };
+  const claim = (shape: string, offsets: string): Uint8Array => claimed(`"${layer(0, 'k_scale')}":{"dtype":"F32","shape":${shape},"data_offsets":${offsets}}`);
   await assertRefused(claim('[2000000]', '[0,8000000]'), /expected 1 to 1048576 scales/, FormatError);
   await assertRefused(claim('[0]', '[0,0]'), /expected 1 to 1048576 scales/, FormatError);
   await assertRefused(claim('[1]', '[0,8]'), /expected 4 bytes, got 8/, FormatError);
