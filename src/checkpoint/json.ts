@@ -1,4 +1,4 @@
-/** JSON of any form, as checkpoints bring it: what nests too deep, or says a key twice, is refused at its byte. */
+/** JSON of any form, as checkpoints bring it: what nests too deep, holds too much, or says a key twice, is refused at its byte. */
 import { FormatError } from '../errors.js';
 import { JsonScanner } from '../files/json.js';
 
@@ -8,6 +8,9 @@ export type JsonObject = ReadonlyMap<string, JsonValue>;
 
 /** No configuration of a model comes near. */
 const MAX_DEPTH = 64;
+
+/** Indices of the largest models have some 300,000. Maps without number would fill the memory, at 50 times their bytes. */
+const MAX_VALUES = 2 ** 20;
 
 /** What Python writes beside JSON's own numbers: `time_step_limit` of Mamba models is [0.0, Infinity]. */
 const literals: readonly (readonly [text: string, value: JsonValue])[] = [
@@ -30,6 +33,8 @@ export function parseJson(bytes: Uint8Array, file: string): JsonObject {
 }
 
 class JsonReader extends JsonScanner {
+  private values = 0;
+
   constructor(
     bytes: Uint8Array,
     private readonly file: string,
@@ -50,6 +55,7 @@ class JsonReader extends JsonScanner {
   private value(depth: number): JsonValue {
     const at = this.skipSpace();
     if (depth > MAX_DEPTH) throw this.error(`values nest over ${MAX_DEPTH} deep`, at);
+    if (++this.values > MAX_VALUES) throw this.error(`there are over ${MAX_VALUES} values`, at);
     if (at === this.end) throw this.error('the file ends where a value is expected', at);
     const first = String.fromCharCode(this.bytes[at]);
     if (first === '{') return this.members(depth);

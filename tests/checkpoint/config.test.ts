@@ -133,6 +133,7 @@ test('numbers that only Python writes are read', async () => {
 const broken: readonly (readonly [string, string, RegExp])[] = [
   ['nesting without end', '['.repeat(1e6), /config\.json, byte 65: values nest over 64 deep/],
   ['objects without end', '{"a":'.repeat(1e5), /values nest over 64 deep/],
+  ['lists without number', `{"a":[${'[],'.repeat(2 ** 20)}[]]}`, /there are over 1048576 values/],
   ['a key that comes twice', '{"num_hidden_layers":1,"num_hidden_layers":2}', /byte 23: the key "num_hidden_layers" comes twice/],
   ['a list', '[]', /byte 0: the file does not hold an object/],
   ['nothing', '', /byte 0: the file ends where a value is expected/],
