@@ -127,14 +127,18 @@ async function scaleFiles(source: CheckpointSource): Promise<ScaleFile[]> {
 const readAll = async (source: CheckpointSource, files: readonly string[]): Promise<ScaleFile[]> =>
   (await inParallel(files, (file) => readScaleFile(source, file))).filter((file) => file !== undefined);
 
+/** More than any machine that serves a model, and there are places that have a file for every name. */
+const MAX_RANKS = 1024;
+
 /** TensorRT-LLM's: a file per rank. */
 async function readRanks(source: CheckpointSource): Promise<ScaleFile[]> {
   const files: ScaleFile[] = [];
-  for (;;) {
+  while (files.length <= MAX_RANKS) {
     const file = await readScaleFile(source, `rank${files.length}.safetensors`);
     if (file === undefined) return files;
     files.push(file);
   }
+  throw new Error(`${source.name}: there are over ${MAX_RANKS} files of ranks`);
 }
 
 /** A name that leads to no other folder or server. */

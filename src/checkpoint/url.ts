@@ -8,23 +8,33 @@ const isFile = ({ pathname }: URL): boolean => /\.(safetensors|json)$/i.test(pat
  * Files under a URL. A server that ignores ranges and sends all is put up with: what comes before the piece is thrown away, and
  * what comes after it is not waited for.
  */
-export function urlSource(url: URL): CheckpointSource {
-  if (isFile(url)) return { name: url.href, only: decodeURIComponent(url.pathname.split('/').at(-1)!), read: (_, begin, end) => fetchPiece(url, begin, end) };
-  const folder = folderOf(url);
-  return { name: folder.href, read: (file, begin, end) => fetchPiece(inFolder(folder, file), begin, end) };
+export function urlSource(given: URL): CheckpointSource {
+  const url = resolved(given);
+  if (isFile(url)) return { name: url.href, only: fileName(url), read: (_, begin, end) => fetchPiece(url, begin, end) };
+  if (!url.pathname.endsWith('/')) url.pathname += '/';
+  return { name: url.href, read: (file, begin, end) => fetchPiece(inFolder(url, file), begin, end) };
 }
 
-/** With a slash at its end; of a repository of Hugging Face the folder in which its files are. */
-function folderOf(url: URL): URL {
-  const folder = new URL(url);
-  folder.hash = '';
-  const parts = folder.pathname.split('/').filter((part) => part !== '');
-  if (folder.hostname === 'huggingface.co' || folder.hostname === 'hf.co') {
-    if (parts.length === 2) parts.push('resolve', 'main');
-    else if (parts[2] === 'tree') parts[2] = 'resolve';
+/** The same place, of a repository of Hugging Face the one where the files are, not the pages about them. */
+function resolved(given: URL): URL {
+  const url = new URL(given);
+  url.hash = '';
+  if (url.hostname !== 'huggingface.co' && url.hostname !== 'hf.co') return url;
+  const parts = url.pathname.split('/').filter((part) => part !== '');
+  if (parts.length === 2) parts.push('resolve', 'main');
+  else if (parts[2] === 'tree' || parts[2] === 'blob') parts[2] = 'resolve';
+  url.pathname = `/${parts.join('/')}`;
+  return url;
+}
+
+function fileName({ pathname }: URL): string {
+  const name = pathname.split('/').at(-1)!;
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    // A % that escapes nothing.
+    return name;
   }
-  folder.pathname = `/${parts.map((part) => `${part}/`).join('')}`;
-  return folder;
 }
 
 /** The query stays: it may be what grants access. */

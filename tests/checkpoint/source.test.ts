@@ -182,6 +182,12 @@ for (const mode of ['ranges', 'whole', 'hidden'] as const) {
     }));
 }
 
+test('ranks come to an end', async () => {
+  const rank = tensorFile(scaleOf(0, 0.25));
+  const read = async (file: string, begin: number, end: number) => (file.startsWith('rank') ? rank.subarray(begin, end) : undefined);
+  await assertRefused({ name: 'endless', read }, /endless: there are over 1024 files of ranks/);
+});
+
 test('a page in place of a file is no file', () =>
   serve((request, response) => {
     if (request.url === '/repo/model.safetensors') files({ 'model.safetensors': tensorFile(scaleOf(0, 0.25)) }, 'ranges')(request, response);
@@ -196,6 +202,7 @@ test('what a server does wrong is said with URL and status', async () => {
   await serve((_, response) => void response.writeHead(200, { 'Content-Length': '100' }).write('x', () => response.destroy()), ({ url }) => assertRefused(`${url}/a.safetensors`, /a\.safetensors: what the server sends broke off/));
   await serve((_, response) => void response.writeHead(404).end(), ({ url }) => assertRefused(`${url}/a.safetensors`, /a\.safetensors: there is no such file/));
   await serve((_, response) => void response.writeHead(404).end(), ({ url }) => assertRefused(`${url}/repo`, /repo\/: there is no checkpoint/));
+  await serve((_, response) => void response.writeHead(404).end(), ({ url }) => assertRefused(`${url}/%zz.safetensors`, /%zz\.safetensors: there is no such file/));
   await assertRefused('http://127.0.0.1:1/repo', /^http:\/\/127\.0\.0\.1:1\/repo\/[\w.]+: the server was not reached/);
 });
 
@@ -208,6 +215,7 @@ test('of a repository of Hugging Face its files are read', async () => {
   };
   try {
     for (const place of ['org/name', 'org/name/', 'org/name/tree/v1', 'org/name/resolve/main']) await assertRefused(`https://huggingface.co/${place}`, /there is no checkpoint/);
+    for (const way of ['blob', 'resolve']) await assertRefused(`https://huggingface.co/org/name/${way}/main/model.safetensors`, /org\/name\/resolve\/main\/model\.safetensors: there is no such file/);
   } finally {
     globalThis.fetch = fetch;
   }
