@@ -31,7 +31,8 @@ const forms: readonly NameForm[] = [
   { rest: /^(?:self_attn|mixer)\.(?<side>[kvq])_proj\.output_scale$/, system: 'Quark, compressed-tensors', beforeRope: true },
   // What becomes of ModelOpt's names where projections are fused, the second by fusing twice.
   { rest: /^(?:self_attn|mixer)\.(?:qkv|qkqkv)_proj\.(?<side>[kvq])_scale$/, system: 'ModelOpt, fused' },
-  { rest: /^self_attn\.kv_scale$/, system: 'AutoFP8' },
+  // Both make it of what the two projections put out.
+  { rest: /^self_attn\.kv_scale$/, system: 'AutoFP8, Quark', beforeRope: true },
   { rest: /^attention\.(?<side>[kvq]|kv)_fake_quantizer\.qscale_act$/, system: 'Mistral' },
   // Hunyuan's models, Hy3-FP8 the first.
   { rest: /^self_attn\.(?<side>[kvq])_cache\.scale$/, system: 'AngelSlim' },

@@ -14,8 +14,8 @@ import type { ScaleTensor } from './tensors.js';
 /** Of a checkpoint whose cache is to be quantized: `new KvCache(backend, { layers: scales.layers, … })`. */
 export interface CheckpointScales extends KvScales {
   /**
-   * The scales of keys were measured before rotary position embedding (Quark, unless it says otherwise, and early
-   * compressed-tensors), while the cache holds keys after it, which may be larger.
+   * The scales of keys were measured before rotary position embedding (Quark, unless it says otherwise, AutoFP8's single scale
+   * and early compressed-tensors), while the cache holds keys after it, which may be larger.
    */
   readonly beforeRope: boolean;
   readonly report: ScaleReport;

@@ -5,7 +5,7 @@ import { assertRefused, checkpoint, f32, fp8Scheme, json, model, numbers, readTo
 
 const test = suite('checkpoint/config');
 
-const both = { 'model.layers.0.self_attn.kv_scale': f32([1], 0.25), 'model.layers.1.self_attn.kv_scale': f32([1], 0.25) };
+const both = { 'model.layers.0.self_attn.attn.kv_scale': f32([1], 0.25), 'model.layers.1.self_attn.attn.kv_scale': f32([1], 0.25) };
 const scheme = { num_bits: 8, type: 'float', strategy: 'tensor', dynamic: false, symmetric: true };
 const quantized = (block: object, more: object = {}): object => ({ ...model, quantization_config: block, ...more });
 const quark = (dtype: string, more: object = {}): object => ({ quant_method: 'quark', kv_cache_quant_config: { '*k_proj': { output_tensors: { dtype, qscheme: 'per_tensor', is_dynamic: false } }, '*v_proj': { output_tensors: { dtype, qscheme: 'per_tensor' } } }, ...more });

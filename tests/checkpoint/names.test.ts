@@ -50,7 +50,9 @@ for (const name of single) {
   test(`reads ${name} as both`, async () => {
     const { scales, warnings } = await readTold(checkpoint({ [name.replace('N', '0')]: f32([1], 0.25), [name.replace('N', '1')]: f32([1], 0.5) }));
     assert.equal(numbers(scales), [[[0.25], [0.25]], [[0.5], [0.5]]]);
-    assert.equal(warnings, []);
+    const beforeRope = name.endsWith('self_attn.kv_scale');
+    assert.is(scales.beforeRope, beforeRope);
+    assert.is(warnings.length, Number(beforeRope), warnings.join('\n'));
   });
 }
 
@@ -82,7 +84,7 @@ const strangers = [
 
 for (const [name, why] of strangers) {
   test(`reports ${name}`, async () => {
-    const good = Object.fromEntries(['0', '1'].map((n) => [`model.layers.${n}.self_attn.kv_scale`, f32([1], 0.25)]));
+    const good = Object.fromEntries(['0', '1'].map((n) => [`model.layers.${n}.self_attn.attn.kv_scale`, f32([1], 0.25)]));
     const { scales, warnings } = await readTold(checkpoint({ ...good, [name]: f32([1], -1) }));
     assert.equal(numbers(scales), [[[0.25], [0.25]], [[0.25], [0.25]]]);
     assert.equal(scales.report.unmatched.map(({ tensor, file }) => [tensor, file]), [[name, 'model.safetensors']]);
@@ -111,7 +113,7 @@ test('a name that is long on purpose takes no time', async () => {
 test('scales of weights and inputs are none of these', async () => {
   const others = ['k_proj.weight_scale', 'k_proj.input_scale', 'k_proj.weight_scale_2', 'v_proj.weight_scale_inv', 'k_proj.scales', 'k_proj.qzeros', 'wk.qscale_act', 'k_norm.weight', 'k_proj.activation_scale'];
   const tensors = Object.fromEntries(others.map((name) => [`model.layers.0.self_attn.${name}`, f32([1], 0)]));
-  const { scales } = await readTold(checkpoint({ ...tensors, 'model.layers.0.self_attn.kv_scale': f32([1], 0.25), 'model.layers.1.self_attn.kv_scale': f32([1], 0.25) }));
+  const { scales } = await readTold(checkpoint({ ...tensors, 'model.layers.0.self_attn.attn.kv_scale': f32([1], 0.25), 'model.layers.1.self_attn.attn.kv_scale': f32([1], 0.25) }));
   assert.equal(scales.report.unmatched, []);
   assert.is(scales.report.found.length, 2);
 });

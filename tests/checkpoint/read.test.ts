@@ -45,7 +45,7 @@ for (const shape of [[3], [4, 1, 1], [2, 2], [8, 2], [2, 2, 8], [8], [32]]) {
 
 test('F16, BF16 and F64 are widened', async () => {
   const dtypes = [of('F16', [1], Uint16Array.of(0x2e66)), of('BF16', [1], Uint16Array.of(0x3dcc)), of('F64', [1], Float64Array.of(0.1)), of('F32', [1], Float32Array.of(0.1))];
-  const tensors = Object.fromEntries(dtypes.map((tensor, n) => [layer(n, 'kv_scale'), tensor]));
+  const tensors = Object.fromEntries(dtypes.map((tensor, n) => [layer(n, 'attn.kv_scale'), tensor]));
   const { scales } = await readTold(checkpoint(tensors, { ...model, num_hidden_layers: 4 }));
   assert.equal(scales.layers.map(({ scale }) => scale.k[0]), [0.0999755859375, 0.099609375, Math.fround(0.1), Math.fround(0.1)]);
 });
@@ -65,7 +65,7 @@ for (const bad of [0, -0, -1, NaN, Infinity, -Infinity]) {
 }
 
 test('refuses F64 that f32 has as 0, and a reciprocal of what has none', async () => {
-  await assertRefused(checkpoint({ [layer(0, 'kv_scale')]: of('F64', [1], Float64Array.of(1e-60)) }, one), /expected a finite scale/, RangeError);
+  await assertRefused(checkpoint({ [layer(0, 'attn.kv_scale')]: of('F64', [1], Float64Array.of(1e-60)) }, one), /expected a finite scale/, RangeError);
   await assertRefused(checkpoint({ 'layers.0.kv_cache_rcp_scaling_factor': f32([1], 1e-45) }, one), /expected a finite scale/, RangeError);
 });
 
@@ -106,8 +106,8 @@ test('large scales are reported, and scales that are all 1', async () => {
 
 test('layers and sides of different granularities are refused', async () => {
   await assertRefused(checkpoint(pair(f32([1], 0.5), f32([2], 0.5, 0.5)), one), /v_scale" expected a scale per tensor, as ".*k_scale" is, got one per head/, RangeError);
-  const layers = { [layer(0, 'kv_scale')]: f32([2], 1, 2), [layer(1, 'kv_scale')]: f32([1], 1) };
-  await assertRefused(checkpoint(layers, model), /layers\.1\.self_attn\.kv_scale" expected a scale per head, as ".*layers\.0.*" is/, RangeError);
+  const layers = { [layer(0, 'attn.kv_scale')]: f32([2], 1, 2), [layer(1, 'attn.kv_scale')]: f32([1], 1) };
+  await assertRefused(checkpoint(layers, model), /layers\.1\.self_attn\.attn\.kv_scale" expected a scale per head, as ".*layers\.0.*" is/, RangeError);
 });
 
 test('two names for one side must agree', async () => {
@@ -198,7 +198,7 @@ function claimed(entries: string, ...data: number[]): Uint8Array {
 
 test('weights may be of any dtype, scales may not', async () => {
   for (const dtype of ['F4', 'F6_E2M3', 'F8_E4M3FNUZ', 'what is to come']) {
-    const scale = `"${layer(0, 'kv_scale')}":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}`;
+    const scale = `"${layer(0, 'attn.kv_scale')}":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}`;
     const { scales } = await readTold(claimed(`${scale},"weight":{"dtype":"${dtype}","shape":[8],"data_offsets":[4,8]}`, 0.25));
     assert.equal(numbers(scales), [[[0.25], [0.25]]]);
     await assertRefused(claimed(scale.replace('F32', dtype), 0.25), new RegExp(`kv_scale" expected F32, F16, BF16, F64, got "${dtype}"`), TypeError);
@@ -207,8 +207,8 @@ test('weights may be of any dtype, scales may not', async () => {
 
 test('scales that are many only together are refused before they are read', async () => {
   const mega = 2 ** 20;
-  const entries = Array.from({ length: 17 }, (_, n) => `"${layer(n, 'kv_scale')}":{"dtype":"F32","shape":[${mega}],"data_offsets":[${4 * mega * n},${4 * mega * (n + 1)}]}`);
-  await assertRefused(claimed(entries.join(',')), /the scales up to tensor "model\.layers\.16\.self_attn\.kv_scale" are over 16777216/, FormatError);
+  const entries = Array.from({ length: 17 }, (_, n) => `"${layer(n, 'attn.kv_scale')}":{"dtype":"F32","shape":[${mega}],"data_offsets":[${4 * mega * n},${4 * mega * (n + 1)}]}`);
+  await assertRefused(claimed(entries.join(',')), /the scales up to tensor "model\.layers\.16\.self_attn\.attn\.kv_scale" are over 16777216/, FormatError);
   await assertRefused(claimed(entries.slice(0, 16).join(',')), /the file ends before tensor "model\.layers\.0/, FormatError);
 });
 
@@ -225,7 +225,7 @@ test('a file that is cut, or claims what no scale has, is refused', async () => 
 });
 
 test('files with some bytes replaced are read or refused, nothing else', async () => {
-  const valid = checkpoint({ ...pair(f32([2], 0.25, 0.5)), [layer(1, 'kv_scale')]: f32([2], 0.25, 0.5) }, { ...model, quantization_config: { kv_cache_scheme: 'static' } });
+  const valid = checkpoint({ ...pair(f32([2], 0.25, 0.5)), [layer(1, 'attn.kv_scale')]: f32([2], 0.25, 0.5) }, { ...model, quantization_config: { kv_cache_scheme: 'static' } });
   const end = onWarning(() => {});
   let readable = 0;
   try {

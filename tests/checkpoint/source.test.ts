@@ -11,7 +11,7 @@ import { assertRefused, checkpoint, f32, fp8Scheme, json, model, numbers, of, re
 
 const test = suite('checkpoint/source');
 
-const scaleOf = (n: number, value: number) => ({ [`model.layers.${n}.self_attn.kv_scale`]: f32([1], value) });
+const scaleOf = (n: number, value: number) => ({ [`model.layers.${n}.self_attn.attn.kv_scale`]: f32([1], value) });
 
 /** Two shards with weights of 100 kB between the scales, one without a scale, and their index. */
 const weights = (name: string) => ({ [name]: of('BF16', [50_000], new Uint16Array(50_000)) });
@@ -21,9 +21,9 @@ const shards = {
   'model-3.safetensors': tensorFile(weights('lm_head.weight')),
 };
 const weightMap = {
-  'model.layers.0.self_attn.kv_scale': 'model-1.safetensors',
+  'model.layers.0.self_attn.attn.kv_scale': 'model-1.safetensors',
   'model.layers.0.self_attn.k_proj.weight': 'model-1.safetensors',
-  'model.layers.1.self_attn.kv_scale': 'model-2.safetensors',
+  'model.layers.1.self_attn.attn.kv_scale': 'model-2.safetensors',
   'lm_head.weight': 'model-3.safetensors',
 };
 const index = (map: object) => json({ metadata: { total_size: 300_000 }, weight_map: map });
@@ -65,7 +65,7 @@ test('of the weights nothing is read, and of shards without scales nothing at al
 });
 
 test('neighbours are read at once, and what lies apart is not', async () => {
-  const tensors = Object.fromEntries([0, 1, 2].flatMap((n) => [[`model.layers.${n}.self_attn.kv_scale`, f32([1], 0.25)], [`model.layers.${n}.self_attn.aaa`, of('F32', [n === 1 ? 5000 : 100], new Float32Array(n === 1 ? 5000 : 100))]]));
+  const tensors = Object.fromEntries([0, 1, 2].flatMap((n) => [[`model.layers.${n}.self_attn.attn.kv_scale`, f32([1], 0.25)], [`model.layers.${n}.self_attn.aaa`, of('F32', [n === 1 ? 5000 : 100], new Float32Array(n === 1 ? 5000 : 100))]]));
   const place = counted({ 'model.safetensors': tensorFile(tensors) });
   const scales = await readScales(place);
   assert.is(scales.layers.length, 3);
@@ -94,7 +94,7 @@ test('a file of scales beside the shards, which their index does not know, is re
 });
 
 test('an index that leads astray is refused', async () => {
-  const scale = 'model.layers.0.self_attn.kv_scale';
+  const scale = 'model.layers.0.self_attn.attn.kv_scale';
   for (const name of ['../model.safetensors', '/etc/passwd', 'a\\b', 'http://evil/x', '..', '.', '', 7]) {
     await assertRefused({ ...sharded, 'model.safetensors.index.json': index({ [scale]: name }) }, /weight_map" expected names of files beside it/, RangeError);
   }
@@ -230,7 +230,7 @@ test('a whole checkpoint comes as plain data', async () => {
     files: ['config.json', 'model.safetensors'],
     dtypeFrom: 'config.json: quantization_config.kv_cache_scheme',
     stated: 'tensor',
-    found: [0, 1].map((n) => ({ tensor: `model.layers.${n}.self_attn.kv_scale`, file: 'model.safetensors', layer: n, side: 'kv', system: 'AutoFP8', shape: [1], smallest: n ? 0.75 : 0.25, largest: n ? 0.75 : 0.25 })),
+    found: [0, 1].map((n) => ({ tensor: `model.layers.${n}.self_attn.attn.kv_scale`, file: 'model.safetensors', layer: n, side: 'kv', system: 'vLLM', shape: [1], smallest: n ? 0.75 : 0.25, largest: n ? 0.75 : 0.25 })),
     unmatched: [],
     missing: [],
     duplicated: [],
