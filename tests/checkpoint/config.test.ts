@@ -21,6 +21,10 @@ const forms: readonly (readonly [string, object, string, boolean])[] = [
   ['hf_quant_config.json as quantization_config', quantized({ quant_method: 'modelopt', producer: { name: 'modelopt' }, quantization: { kv_cache_quant_algo: 'INT8' } }), 'int8', false],
   ['kv_cache_quant_algo', quantized({ kv_cache_quant_algo: 'INT8' }), 'int8', false],
   ['quantization of TensorRT-LLM', { ...model, quantization: { quant_algo: 'FP8', kv_cache_quant_algo: 'FP8' } }, 'e4m3fn', false],
+  ['kv_cache_quant_algo "FP8_E5M2"', quantized({ kv_cache_quant_algo: 'FP8_E5M2' }), 'e5m2', false],
+  ['a part named language_config', { language_config: { ...model, ...fp8Scheme } }, 'e4m3fn', false],
+  ['names of GPT-2', { n_layer: 2, n_head: 2, n_embd: 16, ...fp8Scheme }, 'e4m3fn', false],
+  ['Quark of e5m2', quantized(quark('fp8_e5m2', { kv_cache_post_rope: true })), 'e5m2', false],
   ['Quark', quantized(quark('fp8_e4m3')), 'e4m3fn', true],
   ['Quark before RoPE', quantized(quark('fp8_e4m3', { kv_cache_post_rope: false })), 'e4m3fn', true],
   ['Quark after RoPE', quantized(quark('fp8_e4m3', { kv_cache_post_rope: true })), 'e4m3fn', false],
@@ -54,10 +58,40 @@ for (const algorithm of ['FP8', 'INT8'] as const) {
   });
 }
 
+test('without a scale of keys none was measured before RoPE', async () => {
+  const { scales, warnings } = await readTold(checkpoint({}, quantized(quark('fp8_e4m3'))));
+  assert.is(scales.beforeRope, false);
+  assert.is(warnings.length, 1, warnings.join('\n'));
+});
+
+test('a strategy "channel" is that of scales per channel', async () => {
+  const config = quantized({ kv_cache_scheme: { ...scheme, strategy: 'channel' } }, { num_hidden_layers: 1 });
+  const values = Array.from({ length: 16 }, (_, i) => (i + 1) / 64);
+  const { scales } = await readTold(checkpoint({ 'model.layers.0.self_attn.attn.kv_scale': f32([2, 1, 8], ...values) }, config));
+  assert.is(scales.granularity, 'channel');
+  assert.is(scales.report.stated, 'channel');
+  await assertRefused(checkpoint(both, config), /expected a scale per channel, as .* says, got one per tensor/, RangeError);
+});
+
+test('heads and their dims follow from other numbers', async () => {
+  const config = { num_hidden_layers: 1, num_attention_heads: 4, hidden_size: 32, quantization_config: { kv_cache_scheme: 'static' } };
+  const place = (shape: number[], count: number) => checkpoint({ 'model.layers.0.self_attn.attn.kv_scale': f32(shape, ...Array<number>(count).fill(0.25)) }, config);
+  assert.is((await readTold(place([4], 4))).scales.granularity, 'head');
+  assert.is((await readTold(place([4, 1, 8], 32))).scales.granularity, 'channel');
+  await assertRefused(place([2], 2), /expected shape \[1\], \[4\] or \[4, 1, 8\], got \[2\]/, RangeError);
+  await assertRefused(place([4, 1, 16], 64), /expected shape \[1\], \[4\] or \[4, 1, 8\]/, RangeError);
+});
+
+test('config.json stands above params.json', async () => {
+  const { scales } = await readTold({ ...checkpoint(both), 'params.json': json({ n_layers: 7 }) });
+  assert.is(scales.layers.length, 2);
+});
+
 test('reads the legacy JSON, beside a model and alone', async () => {
   const legacy = (dtype: string, ...ranks: object[]) => json({ model_type: 'llama', kv_cache: { dtype, scaling_factor: Object.fromEntries(ranks.map((layers, rank) => [rank, layers])) } });
   const place = { 'config.json': json(model), 'kv_cache_scales.json': legacy('float8_e4m3fn', { 0: 0.25, 1: 0.5 }, { 0: 0.25, 1: 0.5 }) };
   assert.equal(numbers((await readTold(place)).scales), [[[0.25], [0.25]], [[0.5], [0.5]]]);
+  for (const [named, dtype] of [['float8_e5m2', 'e5m2'], ['int8', 'int8']] as const) assert.is((await readTold({ ...place, 'kv_cache_scales.json': legacy(named, { 0: 0.25, 1: 0.5 }) })).scales.dtype, dtype);
   const alone = await readTold(legacy('float8_e5m2', { 0: 0.25 }));
   assert.is(alone.scales.dtype, 'e5m2');
   assert.equal(numbers(alone.scales), [[[0.25], [0.25]]]);
@@ -70,7 +104,7 @@ test('reads the legacy JSON, beside a model and alone', async () => {
 });
 
 test('what is not quantized stays as it is', async () => {
-  for (const config of [model, quantized({ kv_cache_scheme: null }), quantized({ kv_cache_quant_algo: null }), quantized({ quant_method: 'quark', kv_cache_quant_config: {}, kv_cache_post_rope: false })]) {
+  for (const config of [model, quantized({ kv_cache_scheme: null }), quantized({ kv_cache_quant_algo: null }), quantized({ kv_cache_quant_algo: 'none' }), quantized({ quant_method: 'quark', kv_cache_quant_config: {}, kv_cache_post_rope: false })]) {
     const scales = await readScales(checkpoint({}, config));
     assert.is(scales.dtype, 'auto');
     assert.equal(scales.layers, [{ dtype: 'auto', modelDtype: 'bf16' }, { dtype: 'auto', modelDtype: 'bf16' }]);
@@ -109,6 +143,7 @@ const refused: readonly (readonly [string, object, RegExp])[] = [
   ['an unknown strategy', quantized({ kv_cache_scheme: { ...scheme, strategy: 'constructor' } }), /strategy" expected "tensor", "attn_head"/],
   ['separate schemes', quantized({ kv_cache_scheme: { key: scheme, value: scheme } }), /num_bits" expected 8, got undefined/],
   ['an unknown dtype of Quark', quantized(quark('fp4')), /\*k_proj\.output_tensors\.dtype" expected fp8_e4m3/],
+  ['dynamic scales of Quark', quantized({ kv_cache_quant_config: { '*k_proj': { output_tensors: { dtype: 'fp8_e4m3', is_dynamic: true } } } }), /is_dynamic" expected false .*token-head/],
   ['two statements', quantized({ kv_cache_scheme: scheme, kv_cache_quant_algo: 'INT8' }), /kv_cache_quant_algo" expected e4m3fn, as "config\.json: quantization_config\.kv_cache_scheme" says, got int8/],
   ['one scale where the strategy is attn_head', quantized({ kv_cache_scheme: { ...scheme, strategy: 'attn_head' } }), /expected a scale per head, as .* says, got one per tensor/],
   ['a huge number of layers', { ...model, num_hidden_layers: 1e9 }, /num_hidden_layers" expected an integer from 1 to 4096/],

@@ -10,6 +10,7 @@ const pairs: readonly (readonly [string, string])[] = [
   ['model.language_model.layers.N.self_attn.k_scale', 'model.language_model.layers.N.self_attn.v_scale'],
   ['language_model.model.layers.N.self_attn.k_scale', 'language_model.model.layers.N.self_attn.v_scale'],
   ['model.layers.N.self_attn.attn.k_scale', 'model.layers.N.self_attn.attn.v_scale'],
+  ['backbone.layers.N.mixer.attn.k_scale', 'backbone.layers.N.mixer.attn.v_scale'],
   ['model.layers.N.self_attn.k_proj.k_scale', 'model.layers.N.self_attn.v_proj.v_scale'],
   ['backbone.layers.N.mixer.k_proj.k_scale', 'backbone.layers.N.mixer.v_proj.v_scale'],
   ['model.layers.N.self_attn.k_proj.output_scale', 'model.layers.N.self_attn.v_proj.output_scale'],
@@ -61,7 +62,9 @@ test('a reciprocal twin is inverted, and passes by the scale itself', async () =
   const config = { ...model, num_hidden_layers: 1 };
   const alone = await readTold(checkpoint({ [`${path}rcp_scaling_factor`]: f32([1], 8) }, config));
   assert.equal(numbers(alone.scales), [[[0.125], [0.125]]]);
-  const scale = Math.fround(0.3);
+  // The reciprocal of its reciprocal is another number.
+  const scale = Math.fround(0.03);
+  assert.is.not(Math.fround(1 / Math.fround(1 / scale)), scale);
   const both = await readTold(checkpoint({ [`${path}rcp_scaling_factor`]: f32([1], 1 / scale), [`${path}scaling_factor`]: f32([1], scale) }, config));
   assert.equal(numbers(both.scales), [[[scale], [scale]]]);
 });

@@ -43,6 +43,9 @@ for (const shape of [[3], [4, 1, 1], [2, 2], [8, 2], [2, 2, 8], [8], [32]]) {
     assertRefused(checkpoint(pair(f32(shape, ...ramp(shape.reduce((a, b) => a * b, 1)))), one), /self_attn\.k_scale" expected shape \[1\], \[2\] or \[2, 1, 8\], got \[/, RangeError));
 }
 
+test('refuses channels that no head has, where the model is not known', () =>
+  assertRefused(checkpoint(pair(f32([2, 1, 6], ...ramp(12))), { num_hidden_layers: 1 }), /expected shape \[1\], \[heads\] or \[heads, 1, dim\], got \[2, 1, 6\]/, RangeError));
+
 test('F16, BF16 and F64 are widened', async () => {
   const dtypes = [of('F16', [1], Uint16Array.of(0x2e66)), of('BF16', [1], Uint16Array.of(0x3dcc)), of('F64', [1], Float64Array.of(0.1)), of('F32', [1], Float32Array.of(0.1))];
   const tensors = Object.fromEntries(dtypes.map((tensor, n) => [layer(n, 'attn.kv_scale'), tensor]));
@@ -164,6 +167,11 @@ test('its own metadata stand above config.json, and are checked', async () => {
   await assertRefused(written('e4m3fn', 'token', [2, 1, 1], [1, 1]), /__metadata__\.granularity" expected tensor, head, channel, got "token"/, RangeError);
   await assertRefused(written('e4m3fn', 'tensor', [2, 1, 1], [1, 1]), /expected a scale per tensor, as "the file: __metadata__" says, got one per head/, RangeError);
   await assertRefused(tensorFile({}, { fp8_kv_scales: '2' }), /fp8_kv_scales" expected "1", got "2"/, RangeError);
+});
+
+test('files of scales that say different things are refused', async () => {
+  const place = { 'a.safetensors': written('e5m2', 'tensor', [1], [0.125]), 'b.safetensors': written('e4m3fn', 'tensor', [1], [0.125]) };
+  await assertRefused(place, /"b\.safetensors: __metadata__" expected e5m2 and tensor, as "a\.safetensors: __metadata__" says, got e4m3fn and tensor/, RangeError);
 });
 
 test('what is read goes into a cache as it stands', async () => {

@@ -200,7 +200,7 @@ test('what a server does wrong is said with URL and status', async () => {
   await serve((_, response) => void response.writeHead(403).end(), ({ url }) => assertRefused(`${url}/repo`, new RegExp(`^${url}/repo/[\\w.]+: the server answered 403 Forbidden$`)));
   await serve((_, response) => void response.writeHead(206, { 'Content-Range': 'bytes 100-200/300' }).end('x'), ({ url }) => assertRefused(`${url}/a.safetensors`, /a\.safetensors: expected the bytes from 0 on, got "bytes 100-200\/300"/));
   await serve((_, response) => void response.writeHead(200, { 'Content-Length': '100' }).write('x', () => response.destroy()), ({ url }) => assertRefused(`${url}/a.safetensors`, /a\.safetensors: what the server sends broke off/));
-  await serve((_, response) => void response.writeHead(404).end(), ({ url }) => assertRefused(`${url}/a.safetensors`, /a\.safetensors: there is no such file/));
+  for (const status of [404, 410]) await serve((_, response) => void response.writeHead(status).end(), ({ url }) => assertRefused(`${url}/a.safetensors`, /a\.safetensors: there is no such file/));
   await serve((_, response) => void response.writeHead(404).end(), ({ url }) => assertRefused(`${url}/repo`, /repo\/: there is no checkpoint/));
   await serve((_, response) => void response.writeHead(404).end(), ({ url }) => assertRefused(`${url}/%zz.safetensors`, /%zz\.safetensors: there is no such file/));
   await assertRefused('http://127.0.0.1:1/repo', /^http:\/\/127\.0\.0\.1:1\/repo\/[\w.]+: the server was not reached/);
@@ -215,12 +215,13 @@ test('of a repository of Hugging Face its files are read', async () => {
   };
   try {
     for (const place of ['org/name', 'org/name/', 'org/name/tree/v1', 'org/name/resolve/main']) await assertRefused(`https://huggingface.co/${place}`, /there is no checkpoint/);
+    await assertRefused('https://hf.co/org/name', /org\/name\/resolve\/main\/: there is no checkpoint/);
     for (const way of ['blob', 'resolve']) await assertRefused(`https://huggingface.co/org/name/${way}/main/model.safetensors`, /org\/name\/resolve\/main\/model\.safetensors: there is no such file/);
   } finally {
     globalThis.fetch = fetch;
   }
   const main = 'https://huggingface.co/org/name/resolve/main/config.json';
-  assert.equal(urls.filter((url) => url.endsWith('/config.json')), [main, main, main.replace('main', 'v1'), main]);
+  assert.equal(urls.filter((url) => url.startsWith('https://huggingface.co/') && url.endsWith('/config.json')), [main, main, main.replace('main', 'v1'), main]);
 });
 
 test('a whole checkpoint comes as plain data', async () => {
