@@ -82,6 +82,10 @@ test('heads and their dims follow from other numbers', async () => {
   await assertRefused(place([4, 1, 16], 64), /expected shape \[1\], \[4\] or \[4, 1, 8\]/, RangeError);
 });
 
+test('layers are as many as a model says, under any of their names', async () => {
+  for (const name of ['num_hidden_layers', 'n_layer', 'num_layers', 'n_layers']) assert.is((await readTold(checkpoint(both, { [name]: 3, ...fp8Scheme }))).scales.layers.length, 3, name);
+});
+
 test('config.json stands above params.json', async () => {
   const { scales } = await readTold({ ...checkpoint(both), 'params.json': json({ n_layers: 7 }) });
   assert.is(scales.layers.length, 2);
