@@ -45,7 +45,7 @@ export type { PrefixCounters, PrefixMatch, PrefixOptions } from './cache/prefix.
 export type { ResidualRule } from './cache/residual.js';
 export type { Sequence } from './cache/sequence.js';
 export { loadSnapshot, saveSnapshot } from './cache/snapshot.js';
-export { readScales, type CheckpointScales, type UnquantizedCheckpoint } from './checkpoint/read.js';
+export { readScales, type CheckpointScales, type ReadScalesOptions, type UnquantizedCheckpoint } from './checkpoint/read.js';
 export { kvCacheScheme, serializeScales, withKvCacheScheme, type KvCacheScheme, type SerializeScalesOptions } from './checkpoint/write.js';
 export type { CheckpointPlace, CheckpointSource } from './checkpoint/source.js';
 export type { FoundScale, LayerSide, ScaleReport, UnmatchedScale } from './checkpoint/report.js';

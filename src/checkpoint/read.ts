@@ -8,7 +8,7 @@ import { whyUnmatched } from './names.js';
 import { examine, foundScale, warnOf, type ScaleReport, type UnmatchedScale } from './report.js';
 import { agreedScheme, type CacheScheme } from './scheme.js';
 import { nameOf, readSides, reduceQueries, type LayerSides, type SideScales } from './sides.js';
-import { openPlace, type CheckpointPlace } from './source.js';
+import { openPlace, type CheckpointPlace, type SignalLike } from './source.js';
 import type { ScaleTensor } from './tensors.js';
 
 /** Of a checkpoint whose cache is to be quantized: `new KvCache(backend, { layers: scales.layers, … })`. */
@@ -31,6 +31,11 @@ export interface UnquantizedCheckpoint {
   readonly report: ScaleReport;
 }
 
+export interface ReadScalesOptions {
+  /** An AbortSignal: ends what a server is asked for. A server has no time limit else. */
+  readonly signal?: SignalLike;
+}
+
 /**
  * Reads what a checkpoint says about its KV cache: config.json (or params.json), hf_quant_config.json, kv_cache_scales.json, and
  * of .safetensors files the headers and the scales, not a byte of the weights but what lies between two scales.
@@ -41,10 +46,10 @@ export interface UnquantizedCheckpoint {
  * @returns scales; or, where there are none and nothing says that the cache is quantized, layers of dtype `auto`
  * @throws FormatError for a malformed file; RangeError or TypeError naming the field or the tensor that does not fit, a scale that
  *   is 0, negative, infinite or NaN, layers of different granularities, and quantization that is not done here, such as NVFP4;
- *   Error for a server that does not answer, or where there is no checkpoint
+ *   Error for a server that does not answer, or where there is no checkpoint; what `signal` was aborted with
  */
-export async function readScales(source: CheckpointPlace): Promise<CheckpointScales | UnquantizedCheckpoint> {
-  const place = await openPlace(source);
+export async function readScales(source: CheckpointPlace, options: ReadScalesOptions = {}): Promise<CheckpointScales | UnquantizedCheckpoint> {
+  const place = await openPlace(source, options.signal);
   return resolve(await gather(place), place.name);
 }
 

@@ -95,7 +95,7 @@ export function warnOf({ source, unmatched, missing, duplicated, large, allOne }
   if (unmatched.length > 0) say(`${unmatched.length} tensors look like scales of the KV cache and are not used: ${listed(unmatched.map(({ tensor, why }) => `${tensor.slice(0, 200)} (${why})`))}`);
   if (missing.length > 0) say(`no scale for layer and side ${places(missing)}: 1 is taken`);
   if (duplicated.length > 0) say(`no scale for layer and side ${places(duplicated)}: that of the other side is taken`);
-  if (allOne) say('all scales are exactly 1: most likely none was measured');
+  if (allOne) say('all scales are exactly 1: most likely none was measured (ModelOpt recommends 1 for FP8)');
   if (large.length > 0) say(`scales over ${LARGE} for layer and side ${places(large)}: small values may be lost`);
   if (beforeRope) say('the scales of keys were measured before rotary position embedding, and the cache holds keys after it: those may be larger');
 }

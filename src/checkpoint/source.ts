@@ -29,6 +29,11 @@ interface BlobLike {
   slice(begin: number, end: number): { arrayBuffer(): Promise<ArrayBuffer> };
 }
 
+/** What is used of an AbortSignal. */
+export interface SignalLike {
+  readonly aborted: boolean;
+}
+
 /** Files by name. */
 type Files = ReadonlyMap<string, BlobLike | Uint8Array> | { readonly [name: string]: BlobLike | Uint8Array };
 
@@ -45,10 +50,10 @@ const isSource = (place: object): place is CheckpointSource => 'read' in place &
 const isUrl = (place: object): place is UrlLike => 'href' in place && typeof place.href === 'string';
 
 /** @throws TypeError for what is no place; what the file system says where there is nothing */
-export async function openPlace(place: CheckpointPlace): Promise<CheckpointSource> {
-  if (typeof place === 'string') return /^https?:\/\//i.test(place) ? urlSource(new URL(place)) : fileSource(pathOf(place));
+export async function openPlace(place: CheckpointPlace, signal?: SignalLike): Promise<CheckpointSource> {
+  if (typeof place === 'string') return /^https?:\/\//i.test(place) ? urlSource(new URL(place), signal) : fileSource(pathOf(place));
   if (typeof place !== 'object' || place === null || place instanceof ArrayBuffer) throw notAPlace(place);
-  if (isUrl(place)) return place.href.startsWith('file:') ? fileSource(pathOf(new URL(place.href))) : urlSource(new URL(place.href));
+  if (isUrl(place)) return place.href.startsWith('file:') ? fileSource(pathOf(new URL(place.href))) : urlSource(new URL(place.href), signal);
   if (place instanceof Uint8Array || isBlob(place)) return singleSource(place);
   if (isSource(place)) return place;
   return filesSource(place instanceof Map ? (place as Map<string, BlobLike | Uint8Array>) : new Map(Object.entries(place)));

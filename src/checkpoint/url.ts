@@ -1,5 +1,6 @@
 /** Files of a web server, read by range requests. */
-import type { CheckpointSource } from './source.js';
+import { warn } from '../warn.js';
+import type { CheckpointSource, SignalLike } from './source.js';
 
 /** A URL of one file ends with its name; all others are folders. */
 const isFile = ({ pathname }: URL): boolean => /\.(safetensors|json)$/i.test(pathname);
@@ -8,11 +9,27 @@ const isFile = ({ pathname }: URL): boolean => /\.(safetensors|json)$/i.test(pat
  * Files under a URL. A server that ignores ranges and sends all is put up with: what comes before the piece is thrown away, and
  * what comes after it is not waited for.
  */
-export function urlSource(given: URL): CheckpointSource {
+export function urlSource(given: URL, signal: SignalLike | undefined): CheckpointSource {
   const url = resolved(given);
-  if (isFile(url)) return { name: url.href, only: fileName(url), read: (_, begin, end) => fetchPiece(url, begin, end) };
-  if (!url.pathname.endsWith('/')) url.pathname += '/';
-  return { name: url.href, read: (file, begin, end) => fetchPiece(inFolder(url, file), begin, end) };
+  const single = isFile(url);
+  if (!single && !url.pathname.endsWith('/')) url.pathname += '/';
+  let hasWarned = false;
+  const request: Requester = {
+    signal,
+    rangeIgnored: () => {
+      if (!hasWarned) warn(`${url.href}: the server does not send pieces of files: what lies before a scale has to be sent, too`);
+      hasWarned = true;
+    },
+  };
+  if (single) return { name: url.href, only: fileName(url), read: (_, begin, end) => fetchPiece(url, begin, end, request) };
+  return { name: url.href, read: (file, begin, end) => fetchPiece(inFolder(url, file), begin, end, request) };
+}
+
+/** Who asks for pieces. */
+interface Requester {
+  readonly signal: SignalLike | undefined;
+  /** Told of each piece that comes with all that lies before it. */
+  rangeIgnored(): void;
 }
 
 /** The same place, of a repository of Hugging Face the one where the files are, not the pages about them. */
@@ -58,9 +75,9 @@ interface PieceReader {
   cancel(): Promise<void>;
 }
 
-/** @throws Error with the URL, and the status or why nothing came */
-async function fetchPiece(url: URL, begin: number, end: number): Promise<Uint8Array | undefined> {
-  const response = await request(url, begin, end);
+/** @throws Error with the URL, and the status or why nothing came; what the signal was aborted with */
+async function fetchPiece(url: URL, begin: number, end: number, { signal, rangeIgnored }: Requester): Promise<Uint8Array | undefined> {
+  const response = await request(url, begin, end, signal);
   const { status } = response;
   const isMissing = status === 404 || status === 410 || isPage(response);
   if (isMissing || !response.ok) await response.body?.cancel();
@@ -69,17 +86,21 @@ async function fetchPiece(url: URL, begin: number, end: number): Promise<Uint8Ar
   if (status === 416) return new Uint8Array(0);
   if (!response.ok) throw new Error(`${url.href}: the server answered ${status} ${response.statusText}`.trimEnd());
   const start = status === 206 ? rangeStart(response, url, begin) : 0;
+  // What begins a file comes without anything before it.
+  if (status !== 206 && begin > 0) rangeIgnored();
   try {
     return await collect(response, begin - start, end - start);
   } catch (error) {
+    if (signal?.aborted) throw error;
     throw new Error(`${url.href}: what the server sends broke off`, { cause: error });
   }
 }
 
-async function request(url: URL, begin: number, end: number): Promise<PieceResponse> {
+async function request(url: URL, begin: number, end: number, signal: SignalLike | undefined): Promise<PieceResponse> {
   try {
-    return (await fetch(url, { headers: { Range: `bytes=${begin}-${end - 1}` } })) as PieceResponse;
+    return (await fetch(url, { headers: { Range: `bytes=${begin}-${end - 1}` }, signal: signal as AbortSignal })) as PieceResponse;
   } catch (error) {
+    if (signal?.aborted) throw error;
     throw new Error(`${url.href}: the server was not reached`, { cause: error });
   }
 }
