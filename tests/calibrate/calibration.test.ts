@@ -4,6 +4,7 @@ import { Calibration, KvCache, quantize, recipes, wasmBackend } from '../../src/
 import type { CalibrationOptions, FloatArray, LayerScales, ObserveOptions, QuantizeOptions } from '../../src/index.js';
 import { assertSameBits } from '../bits.js';
 import { random } from '../random.js';
+import { bestFactors } from '../reference/grid-search.js';
 import { suite } from '../suite.js';
 
 const test = suite('calibration');
@@ -59,6 +60,21 @@ for (const recipe of Object.values(recipes)) {
   });
 }
 
+test('mse: of each call the ranges that the plain search finds, and their average', () => {
+  for (const [seed, settings] of [{}, {}, {}, { maxshrink: 0.5 }, { patience: 1 }, { grid: 37 }, { norm: 1 }].entries()) {
+    // Positive: the larger end of the average is the average of the larger ends.
+    const calls = [0, 1].map((call) => random(10 * seed + call).normals(16 * 20).map(Math.abs));
+    const [first, second] = calls.map((call) => {
+      const channels = Array.from({ length: 16 }, (_, c) => [...call].filter((_, i) => i % 16 === c));
+      return bestFactors(channels, 'e4m3fn', settings).map((factor, c) => Math.fround(Math.max(...channels[c]) * Math.fround(factor)));
+    });
+    const scalesWith = (options: Partial<CalibrationOptions>): Float32Array => layerOf(seen({ observer: 'mse', granularity: 'channel', ...settings, ...options }, ...calls)).scale.k;
+    const average = first.map((amax, c) => Math.fround(amax + 0.01 * (second[c] - amax)));
+    assertSameBits(scalesWith({}), Float32Array.from(average, (amax) => amax / 448), `seed ${seed}`);
+    assertSameBits(scalesWith({ averagingConstant: 1 }), Float32Array.from(second, (amax) => amax / 448), `seed ${seed}`);
+  }
+});
+
 test('keys and values apart, by head and by channel', () => {
   const key = Float32Array.from({ length: 16 * 3 }, (_, i) => (i % 16) + 1);
   const value = key.map((each) => -2 * each);
@@ -81,9 +97,9 @@ test('f16 and bf16 count as what they stand for', () => {
 });
 
 test('queries: the largest of those that share a KV head', () => {
-  const q = Float32Array.from({ length: 6 * 8 }, (_, i) => (Math.floor(i / 8) === 4 ? 0.5 : 1) * (i + 1));
-  const each = (heads: readonly number[]): number[] => heads.map((head) => Math.max(...q.subarray(head * 8, head * 8 + 8)));
-  const expected = { tensor: [48], head: [each([2])[0], each([5])[0]], channel: [...q.subarray(16, 24), ...q.subarray(40, 48)] };
+  // Of the first three heads the second is the largest, of the others the last.
+  const q = Float32Array.from({ length: 6 * 8 }, (_, i) => [1, 9, 2, 3, 4, 5][Math.floor(i / 8)] * ((i % 8) + 1));
+  const expected = { tensor: [72], head: [72, 40], channel: [...q.subarray(8, 16), ...q.subarray(40, 48)] };
   for (const granularity of ['tensor', 'head', 'channel'] as const) {
     const calibration = new Calibration({ ...shape, queryHeads: 6, queries: true, granularity });
     calibration.observe(0, token(1), token(1));
