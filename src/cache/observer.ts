@@ -57,10 +57,12 @@ export function attachTo(observers: CacheObserver[], observer: CacheObserver, la
   };
 }
 
+/** Shows all who are attached at the time: who is shown something may detach itself. */
 export function showAppend(observers: readonly CacheObserver[], layer: number, key: FloatArray, value: FloatArray, options: { readonly dtype?: FloatDtype }): void {
-  for (const observer of observers) observer.observe(layer, key, value, options);
+  for (const observer of observers.slice()) observer.observe(layer, key, value, options);
 }
 
+/** As {@link showAppend}, those who have a use for queries. */
 export function showQuery(observers: readonly CacheObserver[], layer: number, q: FloatArray, options: { readonly dtype?: FloatDtype }): void {
-  for (const observer of observers) if (observer.shapes[layer].queryHeads !== undefined) observer.observeQuery(layer, q, options);
+  for (const observer of observers.slice()) if (observer.shapes[layer].queryHeads !== undefined) observer.observeQuery(layer, q, options);
 }

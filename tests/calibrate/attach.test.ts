@@ -87,6 +87,26 @@ test('sees queries as they were, also where the result takes their place', () =>
   step.attendSync(0, q, { out: q });
   is(q[0], 100);
   is(calibration.scales().layers[0].qScale![0], Math.fround(3 / 448));
+  step.attendSync(0, q.fill(0).fill(6, 0, 1), { lse: q.subarray(0, 1) });
+  is(q[0], 0);
+  is(calibration.scales().layers[0].qScale![0], Math.fround(Math.fround(3.03) / 448));
+  step.abort();
+  cache.dispose();
+});
+
+test('all see a call, also where one of them detaches itself', () => {
+  const cache = new KvCache(backend, { ...small, dtype: 'f32', capacity: 16 });
+  const seen: string[] = [];
+  const attach = (name: string): void => {
+    const note = (what: string): void => void seen.push(`${name} ${what}`);
+    const detach = cache.attach({ shapes: [{ kvHeads: 1, headDim: 8, queryHeads: 1 }], observe: () => note('append'), observeQuery: () => (note('attend'), detach()) });
+  };
+  ['a', 'b', 'c'].forEach(attach);
+  const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
+  void step.append(0, new Float32Array(8), new Float32Array(8));
+  step.attendSync(0, new Float32Array(8));
+  step.attendSync(0, new Float32Array(8));
+  equal(seen, ['a append', 'b append', 'c append', 'a attend', 'b attend', 'c attend']);
   step.abort();
   cache.dispose();
 });
