@@ -58,8 +58,11 @@ export class LogitRows {
     return reference === this ? 0 : divergence(reference.#at(token), reference.#rows[token], this.#at(token), this.#rows[token]);
   }
 
+  /** A row in which a NaN is has no likeliest token: it agrees with itself alone. */
   agreesWith(reference: LogitRows, token: number): boolean {
-    return this.#rows[token].top === reference.#rows[token].top;
+    if (reference === this) return true;
+    const [row, other] = [this.#rows[token], reference.#rows[token]];
+    return row.top === other.top && !Number.isNaN(row.logSum) && !Number.isNaN(other.logSum);
   }
 }
 

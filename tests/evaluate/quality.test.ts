@@ -52,6 +52,21 @@ test('the 99th percentile is the nearest rank: of 200 tokens the 198th', () => {
 });
 
 test('a NaN is not taken for agreement with nothing: it shows', () => {
-  const { perplexity, kl } = qualityOf(new LogitRows(Float32Array.of(NaN, 1, 2), 3), rowsOf([[0.2, 0.3, 0.5]]), [1]);
-  ok(Number.isNaN(perplexity) && Number.isNaN(kl.mean) && Number.isNaN(kl.max));
+  const broken = (): LogitRows => new LogitRows(Float32Array.of(NaN, 1, 2), 3);
+  // The likeliest is the first in both.
+  const sound = rowsOf([[0.5, 0.2, 0.3]]);
+  for (const [rows, reference] of [[broken(), sound], [sound, broken()], [broken(), broken()]]) {
+    const { perplexity, kl, agreement } = qualityOf(rows, reference, [1]);
+    is(Number.isNaN(perplexity), rows !== sound);
+    ok(Number.isNaN(kl.mean) && Number.isNaN(kl.max));
+    is(agreement, 0);
+  }
+});
+
+test('a divergence that rounding makes negative is none', () => {
+  for (let i = 0; i < 200; i++) {
+    const logits = Float32Array.from({ length: 50 }, (_, n) => Math.sin(i + n * n) * 9);
+    const { kl } = qualityOf(new LogitRows(logits, 50), new LogitRows(logits.map((each) => each + 1), 50), [0]);
+    ok(kl.mean >= 0 && kl.mean < 1e-6);
+  }
 });
