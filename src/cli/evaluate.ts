@@ -2,6 +2,7 @@ import { observerNames } from '../calibrate/options.js';
 import { countWindows, evaluate as runEvaluation, shareOut, type EvaluateOptions, type Text } from '../evaluate/evaluate.js';
 import type { Evaluation, VariantResult } from '../evaluate/evaluation.js';
 import { renderReport } from '../evaluate/report/page.js';
+import { change, divergence, perplexity, share } from '../evaluate/report/text.js';
 import { isCalibrated, listVariants, scaleChoices, type Variant } from '../evaluate/variants.js';
 import { quantizedFormats } from '../formats.js';
 import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
@@ -15,21 +16,10 @@ const GROUP_SIZE = 32;
 
 type Plan = Pick<EvaluateOptions, 'text' | 'calibration' | 'variants' | 'window'>;
 
-const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
-const nats = (kl: number): string => (kl === 0 ? '0' : kl.toExponential(1));
-
-/** A change of share, with its sign; none where it would be that of a 0. */
-function signedPercent(change: number): string {
-  const digits = percent(Math.abs(change));
-  return digits === percent(0) ? digits : `${change < 0 ? '−' : '+'}${digits}`;
-}
-
-function rowOf({ name, bytesPerToken, perplexity, kl, agreement }: VariantResult, reference: VariantResult): string[] {
-  const isReference = name === reference.name;
-  return [
-    name, `${bytesPerToken}`, `${(reference.bytesPerToken / bytesPerToken).toFixed(2)}×`, perplexity.toFixed(3),
-    isReference ? '–' : signedPercent(perplexity / reference.perplexity - 1), isReference ? '–' : nats(kl.mean), isReference ? '–' : nats(kl.p99), isReference ? '–' : percent(agreement),
-  ];
+function rowOf(variant: VariantResult, reference: VariantResult): string[] {
+  const { name, bytesPerToken, kl, agreement } = variant;
+  const compared = variant === reference ? ['–', '–', '–', '–'] : [change(variant.perplexity, reference.perplexity), divergence(kl.mean), divergence(kl.p99), share(agreement)];
+  return [name, `${bytesPerToken}`, `${(reference.bytesPerToken / bytesPerToken).toFixed(2)}×`, perplexity(variant.perplexity), ...compared];
 }
 
 /** Said before the work, which takes a while. */
