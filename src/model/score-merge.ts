@@ -26,6 +26,16 @@ interface Merge {
 const FIRST_BYTE = 3;
 const EOS = 2;
 
+/** @throws Error naming the file and what in it cannot be */
+export function parseScoreMerge({ bos, vocab }: Record<string, unknown>, file: string): ScoreMergeJson {
+  const isToken = (entry: unknown): boolean => Array.isArray(entry) && typeof entry[0] === 'string' && typeof entry[1] === 'number';
+  if (!Array.isArray(vocab) || !vocab.every(isToken)) throw new Error(`${file}: "vocab" expected a list of [text, score]`);
+  // What is no token is written in those of its bytes.
+  if (vocab.length < FIRST_BYTE + 256) throw new Error(`${file}: "vocab" expected at least ${FIRST_BYTE + 256} tokens, of which 256 stand for bytes, got ${vocab.length}`);
+  if (!Number.isInteger(bos) || !((bos as number) >= 0 && (bos as number) < vocab.length)) throw new Error(`${file}: "bos" expected a token below ${vocab.length}, got ${JSON.stringify(bos)}`);
+  return { bos: bos as number, vocab };
+}
+
 export function scoreMergeTokenizer({ bos, vocab }: ScoreMergeJson): Tokenizer {
   const idOf = new Map(vocab.map(([text], id) => [text, id]));
 

@@ -1,8 +1,9 @@
 /** Text to tokens and back: one interface over two kinds of tokenizer.json. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { inOneLine } from '../errors.js';
-import { scoreMergeTokenizer, type ScoreMergeJson } from './score-merge.js';
+import { readJsonObject } from './json.js';
+import { parseScoreMerge, scoreMergeTokenizer } from './score-merge.js';
 
 export interface Tokenizer {
   /** The token that begins a sequence; `encode` puts it first. */
@@ -17,11 +18,11 @@ export interface Tokenizer {
 /** @throws Error naming the file that is missing or of neither kind, or the package that is not there to read it */
 export async function readTokenizer(directory: string): Promise<Tokenizer> {
   const file = join(directory, 'tokenizer.json');
-  const json = readJson(file);
-  if (json.type === 'llama2.c score-merge BPE') return scoreMergeTokenizer(json as unknown as ScoreMergeJson);
+  const json = readJsonObject(file);
+  if (json.type === 'llama2.c score-merge BPE') return scoreMergeTokenizer(parseScoreMerge(json, file));
   if (json.model === undefined) throw new Error(`${file} is neither a Hugging Face tokenizer nor a "llama2.c score-merge BPE"`);
   const configFile = join(directory, 'tokenizer_config.json');
-  return huggingFaceTokenizer(json, existsSync(configFile) ? readJson(configFile) : {}, readJson(join(directory, 'config.json')));
+  return huggingFaceTokenizer(json, existsSync(configFile) ? readJsonObject(configFile) : {}, readJsonObject(join(directory, 'config.json')));
 }
 
 /** Most users of the package run no model, so that they install this one themselves. */
@@ -50,5 +51,3 @@ function firstNumber(value: unknown, name: string): number {
   if (typeof first !== 'number') throw new Error(`config.json: "${name}" expected a token, got ${JSON.stringify(value)}`);
   return first;
 }
-
-const readJson = (file: string): Record<string, unknown> => JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { parseSafetensors } from '../files/safetensors.js';
 import { float32, showShape, uint16, type Tensor } from '../files/tensor.js';
 import { parseConfig, type LlamaConfig } from './config.js';
+import { readJsonObject } from './json.js';
 
 /** All row-major, matrices as (out, in). */
 export interface LayerWeights {
@@ -31,7 +32,7 @@ export interface LlamaWeights {
 /** @throws Error naming the file and what in it is missing, malformed or not supported; FormatError for a broken .safetensors */
 export function readWeights(directory: string): LlamaWeights {
   const configFile = join(directory, 'config.json');
-  const config = parseConfig(JSON.parse(readFileSync(configFile, 'utf8')), configFile);
+  const config = parseConfig(readJsonObject(configFile), configFile);
   const file = join(directory, 'model.safetensors');
   return gatherWeights(config, parseSafetensors(readFileSync(file), file).tensors, file);
 }

@@ -1,4 +1,6 @@
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
 import { scoreMergeTokenizer, type ScoreMergeJson } from '../../src/model/score-merge.js';
@@ -56,4 +58,29 @@ test('begins with bos, which an empty text is', async () => {
   assert.is(tokenizer.encode('Whale')[0], tokenizer.bos);
   assert.equal(tokenizer.encode(''), [tokenizer.bos]);
   assert.is(tokenizer.decode([tokenizer.bos, tokenizer.eos]), '');
+});
+
+test('what is no tokenizer is refused by the name of its file', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fp8-kv-tokenizer-'));
+  const file = join(folder, 'tokenizer.json');
+  const { vocab } = json;
+  const refusals: [string, RegExp][] = [
+    ['{', /tokenizer.json expected JSON: /],
+    ['null', /tokenizer.json expected a JSON object, got null$/],
+    ['[1, 2]', /tokenizer.json expected a JSON object, got \[1, 2\]$/],
+    ['{}', /tokenizer.json is neither a Hugging Face tokenizer nor a "llama2.c score-merge BPE"/],
+    ...[
+      [{}, /tokenizer.json: "vocab" expected a list of \[text, score\]/],
+      [{ bos: 1, vocab: [...vocab, ['a']] }, /tokenizer.json: "vocab" expected a list of \[text, score\]/],
+      [{ bos: 1, vocab: vocab.slice(0, 258) }, /tokenizer.json: "vocab" expected at least 259 tokens, of which 256 stand for bytes, got 258/],
+      [{ bos: vocab.length, vocab }, /tokenizer.json: "bos" expected a token below 1024, got 1024/],
+      [{ vocab }, /tokenizer.json: "bos" expected a token below 1024, got undefined/],
+    ].map(([more, message]): [string, RegExp] => [JSON.stringify({ type: 'llama2.c score-merge BPE', ...(more as object) }), message as RegExp]),
+  ];
+  for (const [text, message] of refusals) {
+    writeFileSync(file, text);
+    const error = await readTokenizer(folder).catch((reason: Error) => reason);
+    assert.match((error as Error).message, message);
+  }
+  rmSync(folder, { recursive: true });
 });
