@@ -1,15 +1,19 @@
 /** Files that are there whole, or not at all. */
-import { accessSync, constants, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { UsageError } from './command.js';
 
-/** Before work begins that would be lost: @throws UsageError where no file can be written */
+/** Before work begins that would be lost: @throws UsageError where no file can be written, or where it would take the place of something else */
 export function checkWritable(file: string): void {
+  if (file === '') throw new UsageError('the output expected the name of a file, got nothing');
   try {
-    accessSync(dirname(file), constants.W_OK);
+    // The slash: a file is no folder.
+    accessSync(`${dirname(file)}/`, constants.W_OK);
   } catch {
     throw new UsageError(`${file} expected a folder that can be written to, got ${dirname(file)}`);
   }
+  // A device would be replaced as well, and /dev/null is easily said.
+  if (statSync(file, { throwIfNoEntry: false })?.isFile() === false) throw new UsageError(`${file} expected a file, or nothing yet, got a folder or a device`);
 }
 
 /** The file appears, or is replaced, when all of it is written. */

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -63,10 +63,15 @@ test('what does not fit is said before a model is read', async () => {
     [[...model, '--limit', '0'], /--limit expected a number of at least 1, got 0/],
     [[...model, '--window', '257'], /--window expected at most 256, the model's context, got 257/],
     [[...model, '-o', 'nowhere/report.html'], /nowhere\/report.html expected a folder that can be written to, got nowhere/],
+    [[...model, '-o', ''], /the output expected the name of a file, got nothing/],
+    [[...model, '-o', '.'], /\. expected a file, or nothing yet, got a folder or a device/],
+    [[...model, '-o', 'pipe'], /pipe expected a file, or nothing yet, got a folder or a device/],
+    [[...model, '-o', `${text}/report.html`], /report.html expected a folder that can be written to, got .*eval.txt/],
     [[...model, 'report.html'], /expected options only, got report.html/],
     [[...model, '--scales', 'group', '--group-size', '24'], /--group-size expected a multiple of 8 that divides 64, the model's head dimension, got 24/],
     [[...model, '--backend', 'cuda'], /--backend expected wasm or webgpu, got cuda/],
   ];
+  execFileSync('mkfifo', [join(folder, 'pipe')]);
   for (const [args, message] of refusals) assertFailed(await run('evaluate', ...args), 2, message);
   put('empty.txt', new Uint8Array(0));
   assertFailed(await run('evaluate', '--model', orator, '--text', 'empty.txt'), 1, /empty.txt expected text, got none/);
