@@ -71,7 +71,7 @@ function checkNumber(value: number, argument: string, isFine: boolean, expected:
 
 function resolveObserver(options: CalibrationOptions): Pick<ResolvedCalibration, 'observer' | 'averagingConstant' | 'search'> {
   const { observer = 'minmax', averagingConstant = 0.01, maxshrink = 0.2, patience = 5, grid = 100, norm = 2.4 } = options;
-  if (!Object.hasOwn(settings, observer)) throw new TypeError(`"observer" expected one of ${observerNames.join(', ')}, got ${describe(observer)}`);
+  if (!observerNames.includes(observer)) throw new TypeError(`"observer" expected one of ${observerNames.join(', ')}, got ${describe(observer)}`);
   for (const name of settings.mse) {
     const value = options[name as keyof CalibrationOptions];
     if (value !== undefined && !settings[observer].includes(name)) throw new TypeError(`"${name}" expected to be absent with observer ${observer}, which has no use for it, got ${describe(value)}`);
@@ -112,7 +112,7 @@ export function resolveCalibration(options: CalibrationOptions): ResolvedCalibra
   if (typeof options !== 'object' || options === null) throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   const { dtype = 'e4m3fn', granularity = 'tensor' } = options;
   const format = resolveQuantizedFormat(dtype, 'dtype');
-  if (!Object.hasOwn(granularities, granularity) || !isGiven(granularity)) throw new TypeError(`"granularity" expected tensor, head or channel, got ${describe(granularity)}`);
+  if (typeof granularity !== 'string' || !Object.hasOwn(granularities, granularity) || !isGiven(granularity)) throw new TypeError(`"granularity" expected tensor, head or channel, got ${describe(granularity)}`);
   const recipe = resolveRecipe(options.recipe ?? 'compressed-tensors');
   // Asked as of computed scales, since that is what the recipe does here.
   checkPolicy({ format, granularity: 'token-head' }, 'k', recipe);
