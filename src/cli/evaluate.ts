@@ -81,7 +81,7 @@ The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothi
     let evaluation: Evaluation;
     try {
       using progress = new Progress(countWindows(plan), 'windows');
-      evaluation = await runEvaluation({ ...plan, backend, runner, bos: tokenizer.bos, batch, names: { model: name, backend: label }, onWindow: () => progress.step() });
+      evaluation = await runEvaluation({ ...plan, backend, runner, bos: tokenizer.bos, batch, names: { model: name, backend: label }, onWindow: () => progress.step(), onBatch: () => progress.pause() });
     } finally {
       backend.dispose();
     }

@@ -53,7 +53,7 @@ export class Progress {
   }
 
   /**
-   * One more is done. Lets signals in, which computing without a pause keeps out.
+   * One more is done.
    * @throws Interrupted after Ctrl-C
    */
   async step(): Promise<void> {
@@ -63,6 +63,14 @@ export class Progress {
       this.#drawn = now;
       this.#output.write(`\r${progressLine({ done: this.#done, total: this.#total, seconds: (now - this.#start) / 1000 }, this.#unit)}\x1b[K`);
     }
+    await this.pause();
+  }
+
+  /**
+   * Lets signals in, which computing without a pause keeps out.
+   * @throws Interrupted after Ctrl-C
+   */
+  async pause(): Promise<void> {
     await new Promise((resolve) => void setImmediate(resolve));
     if (this.#interrupted) throw new Interrupted('interrupted: nothing was written');
   }

@@ -35,14 +35,17 @@ interface HeldLayer {
   readonly q: Held;
 }
 
-/** Attach it to a cache that is given f32, and `flush` at the end. */
+/** Between two observers: what searches takes its time with a batch. What it throws ends the showing. */
+type Pause = () => void | Promise<void>;
+
+/** Attach it to a cache that is given f32, call `showFull` from time to time, and `showAll` at the end. */
 export class Batches implements CacheObserver {
   readonly shapes: readonly LayerShape[];
   readonly #layers: readonly HeldLayer[];
 
   /**
    * @param observers of one shape
-   * @param tokens of a batch, at least: it ends with the step that fills it
+   * @param tokens of a batch, at least: it ends when `showFull` finds so many
    */
   constructor(
     private readonly observers: readonly CacheObserver[],
@@ -56,33 +59,41 @@ export class Batches implements CacheObserver {
     const held = this.#layers[layer];
     held.key.add(key);
     held.value.add(value);
-    const { kvHeads, headDim } = this.shapes[layer];
-    if (held.key.length >= this.tokens * kvHeads * headDim) this.#showStates(layer);
   }
 
   observeQuery(layer: number, q: FloatArray): void {
-    const held = this.#layers[layer].q;
-    held.add(q);
-    const { queryHeads, headDim } = this.shapes[layer];
-    if (held.length >= this.tokens * queryHeads! * headDim) this.#showQueries(layer);
+    this.#layers[layer].q.add(q);
   }
 
-  #showStates(layer: number): void {
-    const { key, value } = this.#layers[layer];
-    const [keys, values] = [key.take(), value.take()];
-    for (const observer of this.observers) observer.observe(layer, keys, values, {});
-  }
-
-  #showQueries(layer: number): void {
-    const q = this.#layers[layer].q.take();
-    for (const observer of this.observers) observer.observeQuery(layer, q, {});
+  /** Shows batches that are full. */
+  showFull(pause?: Pause): Promise<void> {
+    return this.#show(this.tokens, pause);
   }
 
   /** Shows what is left. */
-  flush(): void {
-    for (const [layer, { key, q }] of this.#layers.entries()) {
-      if (key.length > 0) this.#showStates(layer);
-      if (q.length > 0) this.#showQueries(layer);
+  showAll(pause?: Pause): Promise<void> {
+    return this.#show(1, pause);
+  }
+
+  /** @param least tokens of what is shown */
+  async #show(least: number, pause?: Pause): Promise<void> {
+    for (const [layer, { key, value, q }] of this.#layers.entries()) {
+      const { kvHeads, queryHeads = 0, headDim } = this.shapes[layer];
+      if (key.length >= least * kvHeads * headDim) {
+        const [keys, values] = [key.take(), value.take()];
+        await this.#each((observer) => observer.observe(layer, keys, values, {}), pause);
+      }
+      if (q.length > 0 && q.length >= least * queryHeads * headDim) {
+        const queries = q.take();
+        await this.#each((observer) => observer.observeQuery(layer, queries, {}), pause);
+      }
+    }
+  }
+
+  async #each(show: (observer: CacheObserver) => void, pause?: Pause): Promise<void> {
+    for (const observer of this.observers) {
+      show(observer);
+      await pause?.();
     }
   }
 }

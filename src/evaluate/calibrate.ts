@@ -25,13 +25,15 @@ export interface CalibrateModelOptions {
   readonly batch?: number;
   /** After each window. What it throws ends the calibration. */
   readonly onWindow?: () => void | Promise<void>;
+  /** After each batch of a layer that a calibration was shown: `mse` searches for seconds. What it throws ends the calibration. */
+  readonly onBatch?: () => void | Promise<void>;
 }
 
 /**
  * Shows the text's keys and values, and queries where they are asked for, to calibrations of one model.
  * @param ids the text, without the token that begins each window
  */
-export async function calibrateModel(calibrations: readonly Calibration[], ids: readonly number[], { backend, runner, bos, window, batch = defaultBatch(runner.config), onWindow }: CalibrateModelOptions): Promise<void> {
+export async function calibrateModel(calibrations: readonly Calibration[], ids: readonly number[], { backend, runner, bos, window, batch = defaultBatch(runner.config), onWindow, onBatch }: CalibrateModelOptions): Promise<void> {
   const model = new CachedModel(backend, runner, { dtype: 'f32' }, window);
   try {
     const batches = new Batches(calibrations, batch);
@@ -39,9 +41,10 @@ export async function calibrateModel(calibrations: readonly Calibration[], ids: 
     for (const { inputs } of cutWindows(ids, { bos, window })) {
       model.restart();
       await model.feed(inputs);
+      await batches.showFull(onBatch);
       await onWindow?.();
     }
-    batches.flush();
+    await batches.showAll(onBatch);
   } finally {
     model.dispose();
   }

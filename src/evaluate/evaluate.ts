@@ -30,6 +30,8 @@ export interface EvaluateOptions {
   readonly names: { readonly model: string; readonly backend: string };
   /** After each window of each model. What it throws ends the evaluation. */
   readonly onWindow?: () => void | Promise<void>;
+  /** As of {@link calibrateModel}. */
+  readonly onBatch?: () => void | Promise<void>;
 }
 
 /** Of a text that has no other beside it, so much calibrates, and the rest is evaluated. */
@@ -51,7 +53,7 @@ export function countWindows({ text, calibration, variants, window }: Pick<Evalu
   return calibrating + variants.length * windowsOf(text.ids.length, window);
 }
 
-type CalibrateOptions = Pick<EvaluateOptions, 'backend' | 'runner' | 'bos' | 'window' | 'batch' | 'variants' | 'calibration' | 'onWindow'>;
+type CalibrateOptions = Pick<EvaluateOptions, 'backend' | 'runner' | 'bos' | 'window' | 'batch' | 'variants' | 'calibration' | 'onWindow' | 'onBatch'>;
 
 /** Scales of all calibrated variants, from one pass over the calibration text. */
 async function calibrate(calibrated: readonly CalibratedVariant[], options: CalibrateOptions): Promise<KvScales[]> {

@@ -17,9 +17,11 @@ function recorder(): CacheObserver & { readonly seen: [string, number, number[]]
   };
 }
 
-test('tokens are shown in batches, of each layer by itself, the rest at the end', () => {
+test('tokens are shown in batches, of each layer by itself, the rest at the end, with a pause after each', async () => {
   const observers = [recorder(), recorder()];
   const batches = new Batches(observers, 3);
+  let pauses = 0;
+  const pause = (): void => void pauses++;
   const reused = new Float32Array(4);
   for (let step = 0; step < 3; step++) {
     for (const layer of [0, 1]) {
@@ -27,9 +29,12 @@ test('tokens are shown in batches, of each layer by itself, the rest at the end'
       batches.observe(layer, reused, reused.map((x) => -x));
       batches.observeQuery(layer, Float32Array.of(step, step, step, step));
     }
+    await batches.showFull(pause);
   }
-  batches.flush();
-  batches.flush();
+  await batches.showAll(pause);
+  await batches.showAll(pause);
+  // Two observers, two layers: two batches of keys and values, and one of queries.
+  is(pauses, 2 * 2 * 3);
   for (const { seen } of observers) {
     // Two tokens a step: three are reached with the second.
     equal(seen.filter(([what, layer]) => what === 'k' && layer === 1), [['k', 1, [0, 1, 0, 1, 1, 1, 1, 1]], ['k', 1, [2, 1, 2, 1]]]);
@@ -38,4 +43,12 @@ test('tokens are shown in batches, of each layer by itself, the rest at the end'
     equal(seen.filter(([what, layer]) => what === 'q' && layer === 0), [['q', 0, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]]]);
     is(seen.length, 2 * (2 * 2 + 1));
   }
+});
+
+test('what a pause throws ends the showing', async () => {
+  const observers = [recorder(), recorder()];
+  const batches = new Batches(observers, 1);
+  batches.observe(0, new Float32Array(2), new Float32Array(2));
+  is(await batches.showFull(() => Promise.reject(new Error('enough'))).catch((error: Error) => error.message), 'enough');
+  equal(observers.map(({ seen }) => seen.length), [2, 0]);
 });

@@ -65,9 +65,15 @@ test('the same evaluation gives the same figures', async () => {
   equal(await evaluate(options), await evaluate(options));
 });
 
-test('what onWindow throws ends it', async () => {
-  const options = optionsOf(listVariants(choices), { onWindow: () => Promise.reject(new Error('enough')) });
-  is(await evaluate(options).catch((error: Error) => error.message), 'enough');
+test('what onWindow or onBatch throws ends it', async () => {
+  for (const name of ['onWindow', 'onBatch'] as const) {
+    const options = optionsOf(listVariants(choices), { [name]: () => Promise.reject(new Error(name)) });
+    is(await evaluate(options).catch((error: Error) => error.message), name);
+  }
+  let batches = 0;
+  await storagesOf({ ...optionsOf(listVariants(choices)), window: 50, batch: 64, onBatch: () => void batches++ });
+  // Of 140 tokens two windows are a batch, and the third is the rest: for 4 layers and 4 calibrations.
+  is(batches, 2 * 4 * 4);
 });
 
 test('calibrated variants need a text', async () => {
