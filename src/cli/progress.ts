@@ -50,6 +50,15 @@ export class Progress {
     this.#output = output;
     // Once: whoever presses it again means it.
     process.once('SIGINT', this.#interrupt);
+    // The first step of a large model takes a while.
+    this.#draw();
+  }
+
+  #draw(): void {
+    const now = performance.now();
+    if (!this.#output.isTTY || now - this.#drawn < PAUSE) return;
+    this.#drawn = now;
+    this.#output.write(`\r${progressLine({ done: this.#done, total: this.#total, seconds: (now - this.#start) / 1000 }, this.#unit)}\x1b[K`);
   }
 
   /**
@@ -58,11 +67,7 @@ export class Progress {
    */
   async step(): Promise<void> {
     this.#done++;
-    const now = performance.now();
-    if (this.#output.isTTY && now - this.#drawn >= PAUSE) {
-      this.#drawn = now;
-      this.#output.write(`\r${progressLine({ done: this.#done, total: this.#total, seconds: (now - this.#start) / 1000 }, this.#unit)}\x1b[K`);
-    }
+    this.#draw();
     await this.pause();
   }
 
