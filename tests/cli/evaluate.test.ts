@@ -1,5 +1,7 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { equal, is, match, ok } from 'uvu/assert';
@@ -65,14 +67,16 @@ test('what does not fit is said before a model is read', async () => {
     [[...model, '-o', 'nowhere/report.html'], /nowhere\/report.html expected a folder that can be written to, got nowhere/],
     [[...model, '-o', ''], /the output expected the name of a file, got nothing/],
     [[...model, '-o', '.'], /\. expected a file, or nothing yet, got a folder or a device/],
-    [[...model, '-o', 'pipe'], /pipe expected a file, or nothing yet, got a folder or a device/],
+    [[...model, '-o', 'socket'], /socket expected a file, or nothing yet, got a folder or a device/],
     [[...model, '-o', `${text}/report.html`], /report.html expected a folder that can be written to, got .*eval.txt/],
     [[...model, 'report.html'], /expected options only, got report.html/],
     [[...model, '--scales', 'group', '--group-size', '24'], /--group-size expected a multiple of 8 that divides 64, the model's head dimension, got 24/],
     [[...model, '--backend', 'cuda'], /--backend expected wasm or webgpu, got cuda/],
   ];
-  execFileSync('mkfifo', [join(folder, 'pipe')]);
+  const server = createServer().listen(join(folder, 'socket'));
+  await once(server, 'listening');
   for (const [args, message] of refusals) assertFailed(await run('evaluate', ...args), 2, message);
+  server.close();
   put('empty.txt', new Uint8Array(0));
   assertFailed(await run('evaluate', '--model', orator, '--text', 'empty.txt'), 1, /empty.txt expected text, got none/);
 });
