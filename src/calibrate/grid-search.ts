@@ -32,7 +32,7 @@ export class GridSearch {
     this.#steps = Math.floor(maxshrink * grid);
     this.#patience = patience;
     this.#grid = grid;
-    this.#errorSum = new ErrorSum(rule.format, rule.recipe, norm);
+    this.#errorSum = new ErrorSum(rule.format, norm);
     this.#amax = new Float32Array(most);
     this.#sums = new Float64Array(most);
     this.#best = new Float64Array(most);

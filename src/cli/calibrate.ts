@@ -37,13 +37,17 @@ function inUsage<T>(work: () => T): T {
   }
 }
 
+/** Names of a model's own files. */
+const holdsWeights = /^model\.safetensors$|-\d{5}-of-\d{5}\.safetensors$/;
+
 /** @throws UsageError for files that cannot be written, that are one, or that are the model's weights */
 function checkOutputs(directory: string, { scales, config, index }: Outputs): void {
   if (!scales.endsWith('.safetensors')) throw new UsageError(`-o expected a .safetensors file, got ${scales}`);
   const files = [scales, config, index].filter((file) => file !== undefined);
   for (const file of files) checkWritable(file);
   if (new Set(files.map((file) => resolve(file))).size < files.length) throw new UsageError(`expected different files for -o, --config and --index, got ${files.join(', ')}`);
-  if (files.some((file) => resolve(file) === resolve(directory, 'model.safetensors'))) throw new UsageError("expected files other than the model's weights, got model.safetensors");
+  const weights = files.find((file) => resolve(directory, basename(file)) === resolve(file) && holdsWeights.test(basename(file)));
+  if (weights !== undefined) throw new UsageError(`expected files other than the model's weights, got ${weights}`);
   if (index !== undefined && !existsSync(join(directory, INDEX))) throw new UsageError(`--index expected a model that has ${INDEX}, which ${directory} has not`);
 }
 
@@ -62,7 +66,7 @@ async function calibrateOn({ runner, tokenizer, window }: OpenModel, { ids }: Te
   const { backend, label } = await openNamedBackend(backendName);
   try {
     using progress = new Progress(windowsOf(ids.length, window), 'windows');
-    await calibrateModel([calibration], ids, { backend, runner, bos: tokenizer.bos, window, batch, onWindow: () => progress.step() });
+    await calibrateModel([calibration], ids, { backend, runner, bos: tokenizer.bos, window, batch, onWindow: () => progress.step(), onBatch: () => progress.pause() });
   } finally {
     backend.dispose();
   }

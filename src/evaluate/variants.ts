@@ -52,4 +52,4 @@ export type CalibratedVariant = Variant & { readonly dtype: QuantizedFormat; rea
 export const isCalibrated = (variant: Variant): variant is CalibratedVariant => variant.scales === 'calibrated';
 
 /** How a cache stores a variant that needs no calibration. */
-export const storageOf = ({ dtype, granularity, groupSize }: Variant): Storage => ({ dtype, granularity: granularity === 'tensor' && dtype === 'f32' ? undefined : granularity, groupSize });
+export const storageOf = ({ dtype, granularity, scales, groupSize }: Variant): Storage => (scales === 'none' ? { dtype } : { dtype, granularity, groupSize });

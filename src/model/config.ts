@@ -43,7 +43,7 @@ export function parseConfig(json: Json, file: string): LlamaConfig {
     vocab: multipleOf(1, 'vocab_size'),
     context: multipleOf(1, 'max_position_embeddings', 2048),
     normEpsilon: number('rms_norm_eps', 1e-6),
-    ropeTheta: number('rope_theta', 10000),
+    ropeTheta: number('rope_theta', ropeOf(json).rope_theta as number | undefined ?? 10000),
     tiedEmbeddings: json.tie_word_embeddings === true,
   };
   if (config.queryHeads % config.kvHeads !== 0) {
@@ -56,11 +56,13 @@ export function parseConfig(json: Json, file: string): LlamaConfig {
 const supported: { readonly [field: string]: readonly unknown[] } = {
   model_type: ['llama'],
   rope_scaling: [undefined, null],
-  rope_parameters: [undefined, null],
   attention_bias: [undefined, false],
   mlp_bias: [undefined, false],
   hidden_act: [undefined, 'silu'],
 };
+
+/** Where Transformers from version 5 on keeps what was rope_theta and rope_scaling. */
+const ropeOf = ({ rope_parameters }: Json): Json => (rope_parameters ?? {}) as Json;
 
 /** Of a model whose KV cache alone is quantized, the weights are as they were. */
 function keepsWeights(quantization: unknown): boolean {
@@ -78,5 +80,6 @@ function refuseUnsupported(json: Json, file: string): void {
     throw new Error(`${file}: models are not run here with "${field}": ${JSON.stringify(json[field])}`);
   };
   for (const [field, values] of Object.entries(supported)) if (!values.includes(json[field])) refuse(field);
+  if ((ropeOf(json).rope_type ?? 'default') !== 'default') refuse('rope_parameters');
   if (!keepsWeights(json.quantization_config)) refuse('quantization_config');
 }

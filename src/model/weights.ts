@@ -1,6 +1,6 @@
-/** A Hugging Face Llama checkpoint: config.json and model.safetensors, its weights widened exactly to f32. */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+/** A Hugging Face Llama checkpoint: config.json and model.safetensors, or an index of several, its weights widened exactly to f32. */
+import { existsSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { parseSafetensors } from '../files/safetensors.js';
 import { float32, showShape, uint16, type Tensor } from '../files/tensor.js';
 import { parseConfig, type LlamaConfig } from './config.js';
@@ -34,7 +34,21 @@ export function readWeights(directory: string): LlamaWeights {
   const configFile = join(directory, 'config.json');
   const config = parseConfig(readJsonObject(configFile), configFile);
   const file = join(directory, 'model.safetensors');
-  return gatherWeights(config, parseSafetensors(readFileSync(file), file).tensors, file);
+  const index = `${file}.index.json`;
+  if (existsSync(file) || !existsSync(index)) return gatherWeights(config, parseSafetensors(readFileSync(file), file).tensors, file);
+  return gatherWeights(config, readShards(directory, index), index);
+}
+
+/** The tensors of a model that lies in several files. */
+function readShards(directory: string, index: string): Map<string, Tensor> {
+  const { weight_map: map } = readJsonObject(index);
+  const files = new Set(Object.values((map ?? {}) as Record<string, unknown>));
+  const tensors = new Map<string, Tensor>();
+  for (const file of files) {
+    if (typeof file !== 'string' || file !== basename(file)) throw new Error(`${index}: "weight_map" expected names of files beside it, got ${JSON.stringify(file)}`);
+    for (const [name, tensor] of parseSafetensors(readFileSync(join(directory, file)), join(directory, file)).tensors) tensors.set(name, tensor);
+  }
+  return tensors;
 }
 
 /** @throws Error naming the file and the tensor that is missing, of another shape or of an unknown dtype */

@@ -27,7 +27,7 @@ for (const format of allFormats) {
     for (const scale of [1, Math.fround(0.0371), 2 ** -20]) {
       const back = roundTrip(x, format, scale);
       const sums = new Float64Array(x.length);
-      new ErrorSum(format, recipes.amax, 1).addTo(sums, x, x.length, { count: x.length, span: 1 }, new Float32Array(x.length).fill(scale));
+      new ErrorSum(format, 1).addTo(sums, x, x.length, { count: x.length, span: 1 }, new Float32Array(x.length).fill(scale));
       for (let i = 0; i < x.length; i++) {
         const error = Math.abs(x[i] - back[i]);
         // Half way between two values, which lie at distances that f32 rounds.
@@ -40,7 +40,7 @@ for (const format of allFormats) {
 test('powers of errors', () => {
   const numbers = random(1);
   for (const norm of [0.5, 1, 2, 2.4, 8]) {
-    const errorSum = new ErrorSum('int8', recipes.amax, norm);
+    const errorSum = new ErrorSum('int8', norm);
     for (let i = 0; i < 2000; i++) {
       // Of what is that much above the largest value, the error is the rest.
       const error = Math.fround(numbers.normals(1)[0] ** 2 * 2 ** (i % 40));
@@ -53,15 +53,15 @@ test('powers of errors', () => {
   }
 });
 
-test("int8 goes as far down as the recipe's does, and NaN has no error", () => {
-  const errorsOf = (name: 'amax' | 'compressed-tensors', value: number): number => {
+test('int8 goes from −127 to 127, as in a cache that is given its scales, and NaN has no error', () => {
+  const errorOfInt8 = (value: number): number => {
     const sums = new Float64Array(1);
-    new ErrorSum('int8', recipes[name], 1).addTo(sums, Float32Array.of(value, NaN), 2, { count: 1, span: 2 }, Float32Array.of(1));
+    new ErrorSum('int8', 1).addTo(sums, Float32Array.of(value, NaN), 2, { count: 1, span: 2 }, Float32Array.of(1));
     return sums[0];
   };
-  is(errorsOf('compressed-tensors', -128), 0);
-  is(errorsOf('amax', -128), 1);
-  is(errorsOf('compressed-tensors', 128), 1);
+  is(errorOfInt8(-127), 0);
+  is(errorOfInt8(-128), 1);
+  is(errorOfInt8(128), 1);
 });
 
 /** Normals with a few that are much larger, as keys have. */

@@ -95,7 +95,7 @@ A bar is as long as the logarithm of a side's largest scale, from 0.0025 to 0.25
 test('all that is missing, unmatched or odd is said once', async () => {
   const result = await run('inspect', 'odd');
   assertDone(result);
-  match(result.out, /^found {8}1 as Quark, compressed-tensors names them: model\.layers\.0\.self_attn\.k_proj\.output_scale\n {13}1 as AutoFP8 names them: model\.layers\.2\.self_attn\.kv_scale$/m);
+  match(result.out, /^found {8}1 as Quark, compressed-tensors names them: model\.layers\.0\.self_attn\.k_proj\.output_scale\n {13}1 as AutoFP8, Quark names them: model\.layers\.2\.self_attn\.kv_scale$/m);
   match(result.out, /^0 +█{8} +0\.75 +as K$/m);
   match(result.out, /^1 +1, missing +1, missing$/m);
   match(result.out, /^2 +█+[▏▎▍▌▋▊▉]? +0\.5 +█+[▏▎▍▌▋▊▉]? +0\.5$/m);
@@ -110,7 +110,7 @@ test('all that is missing, unmatched or odd is said once', async () => {
 test('scales that are all 1', async () => {
   const result = await run('inspect', 'ones');
   assertDone(result);
-  match(result.out, /^note: all scales are exactly 1: most likely none was measured\n$/m);
+  match(result.out, /^note: all scales are exactly 1: most likely none was measured \(ModelOpt recommends 1 for FP8\)\n$/m);
 });
 
 test('a checkpoint without scales, and a file of the JSON form', async () => {

@@ -1,9 +1,12 @@
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
 import { withKvCacheScheme } from '../../src/index.js';
-import { gatherWeights } from '../../src/model/weights.js';
+import { gatherWeights, readWeights } from '../../src/model/weights.js';
 import { parseConfig } from '../../src/model/config.js';
+import { serializeSafetensors } from '../../src/files/safetensors.js';
 import type { Tensor } from '../../src/files/tensor.js';
 import { assertSameBits } from '../bits.js';
 import { suite } from '../suite.js';
@@ -79,11 +82,36 @@ test('takes a model whose KV cache alone is quantized, as calibrate writes it', 
   assert.equal(parseConfig(config, 'config.json'), parseConfig(orator, 'config.json'));
 });
 
+test('weights may lie in several files, of an index that stays in its folder', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fp8-kv-'));
+  const write = (name: string, content: object | Uint8Array): void => writeFileSync(join(folder, name), content instanceof Uint8Array ? content : JSON.stringify(content));
+  const entries = [...tinyTensors('F32')];
+  entries.at(-1)![1].data.set(new Uint8Array(Float32Array.of(1, 2, 3, 4).buffer));
+  const shards = [entries.slice(0, 5), entries.slice(5)];
+  for (const [i, shard] of shards.entries()) write(`${i}.safetensors`, serializeSafetensors(new Map(shard)));
+  write('config.json', tiny);
+  const indexOf = (nameOf: (shard: number) => unknown): object => ({ weight_map: Object.fromEntries(shards.flatMap((shard, i) => shard.map(([name]) => [name, nameOf(i)]))) });
+  write('model.safetensors.index.json', indexOf((shard) => `${shard}.safetensors`));
+  assertSameBits(readWeights(folder).finalNorm, Float32Array.of(1, 2, 3, 4));
+  write('model.safetensors.index.json', indexOf(() => '../0.safetensors'));
+  assert.throws(() => readWeights(folder), /index.json: "weight_map" expected names of files beside it, got "..\/0.safetensors"/);
+  write('model.safetensors.index.json', {});
+  assert.throws(() => readWeights(folder), /index.json: .*" is missing/);
+  rmSync(folder, { recursive: true });
+});
+
+test('takes the base of RoPE from where newer versions of Transformers keep it', () => {
+  const rest = { ...orator, rope_theta: undefined };
+  assert.is(parseConfig({ ...rest, rope_parameters: { rope_theta: 5e5, rope_type: 'default' } }, 'config.json').ropeTheta, 5e5);
+  assert.is(parseConfig({ ...rest, rope_parameters: null }, 'config.json').ropeTheta, 10000);
+});
+
 test('refuses models that it would run wrongly', () => {
   const refusals: [object, RegExp][] = [
     [{ architectures: ['MistralForCausalLM'] }, /only LlamaForCausalLM is run here, got \["MistralForCausalLM"\]/],
     [{ model_type: 'mistral' }, /"model_type": "mistral"/],
     [{ rope_scaling: { type: 'linear', factor: 2 } }, /"rope_scaling"/],
+    [{ rope_parameters: { rope_type: 'llama3', factor: 8 } }, /"rope_parameters": \{"rope_type":"llama3"/],
     [{ attention_bias: true }, /"attention_bias": true/],
     [{ hidden_act: 'gelu' }, /"hidden_act": "gelu"/],
     [{ quantization_config: { quant_method: 'fp8' } }, /"quantization_config": \{"quant_method":"fp8"\}/],

@@ -2,10 +2,10 @@
 import type { QuantizedFormat } from '../../src/formats.js';
 import { definitions, valueOf } from './codec.js';
 
-/** All finite values of a format, in order, those of llm-compressor's int8 from −128 on. */
+/** All finite values of a format, in order; of int8 those that given scales can give, from −127 on. */
 const valuesOf = (format: QuantizedFormat): number[] =>
   format === 'int8'
-    ? Array.from({ length: 256 }, (_, i) => i - 128)
+    ? Array.from({ length: 255 }, (_, i) => i - 127)
     : Array.from({ length: 256 }, (_, code) => valueOf(code, definitions[format])).filter((value) => Number.isFinite(value)).sort((a, b) => a - b);
 
 const lists = { e4m3fn: valuesOf('e4m3fn'), e5m2: valuesOf('e5m2'), int8: valuesOf('int8') };
