@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { equal, is, match, not, ok } from 'uvu/assert';
@@ -28,6 +28,8 @@ const source = ['--model', orator, '--text', text, '--limit', `${LIMIT}`];
 /** Which kernels the command has: another process may have others, and with them other last bits of attention. */
 async function buildOfCommand(): Promise<SimdBuild> {
   const { out } = await run('calibrate', '--model', orator, '--text', text, '--limit', '2', '-o', 'build.safetensors', '--json');
+  // The folder is a checkpoint later on, of other scales.
+  rmSync(join(folder, 'build.safetensors'));
   return /^wasm, (\w+) build$/.exec((JSON.parse(out) as { readonly backend: string }).backend)![1] as SimdBuild;
 }
 
