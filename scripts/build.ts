@@ -1,5 +1,5 @@
 /**
- * layout.ts → build/params.ts (what the kernels know of it) → asc → build/*.wasm → src/generated/wasm.ts.
+ * layout.ts → build/params.ts (what the kernels know of it) → asc → build/*.wasm → src/generated/wasm.ts and codec.ts.
  * assembly/model/ → build/model.wasm → src/generated/model.ts.
  * wgsl/*.wgsl → src/generated/wgsl.ts. src/wasm/threads/worker.ts → src/generated/worker.ts.
  * The modules are embedded as base64, and the worker as its source: `new URL('x.wasm', import.meta.url)` dangles in bundlers.
@@ -12,6 +12,8 @@ import ts from 'typescript';
 import { floatDtypes, formats } from '../src/formats.js';
 import { appendParams, attendParams, attendScratch, BLOCK_ROWS, CUT_KEYS, PANEL_ROW_BYTES, PANEL_TOKENS, PARTIAL_WORDS, quantizeParams, ROW_FLOATS, ROW_WORDS, ROWS_AT_ONCE, sideParams, TILE_KEYS, UNIT_WORDS, WORK_WORDS, type ParamRecord } from '../src/layout.js';
 import { quotients, scalePrecisions } from '../src/recipe.js';
+import { applyPatch } from '../src/wasm/patch.js';
+import { makePatch } from './patch.js';
 
 const MADE_BY = '// Made by scripts/build.ts from src/layout.ts. Do not edit.\n';
 const assemblyTypes = { pointer: 'usize', i32: 'i32', u32: 'u32', f32: 'f32' } as const;
@@ -76,12 +78,32 @@ function withoutComments(source: string): string {
   return source.replaceAll(/^\s*\/\/.*\n/gm, '').replaceAll(/\s*\/\/.*$/gm, '');
 }
 
-const modules = (['baseline', 'relaxed'] as const).map((build) => {
+const [baseline, relaxed] = (['baseline', 'relaxed'] as const).map((build) => {
   compile('--target', build);
-  const wasm = readFileSync(`build/${build}.wasm`);
-  return `  ${build}: {\n    sharedFlag: ${sharedFlag(wasm)},\n    base64:\n      '${wasm.toString('base64')}',\n  },\n`;
+  return readFileSync(`build/${build}.wasm`);
 });
-writeFileSync('src/generated/wasm.ts', `// Made by scripts/build.ts from assembly/. Do not edit.\nexport const wasmModules = {\n${modules.join('')}};\n`);
+const patch = makePatch(baseline, relaxed);
+if (!relaxed.equals(applyPatch(baseline, patch, relaxed.length))) throw new Error('the patch does not make the relaxed build of the baseline');
+writeFileSync(
+  'src/generated/wasm.ts',
+  `// Made by scripts/build.ts from assembly/. Do not edit.
+export const baseline = {
+  sharedFlag: ${sharedFlag(baseline)},
+  base64:
+    '${baseline.toString('base64')}',
+};
+/** What differs from it: see src/wasm/patch.ts. */
+export const relaxed = {
+  sharedFlag: ${sharedFlag(relaxed)},
+  bytes: ${relaxed.length},
+  patch:
+    '${Buffer.from(patch).toString('base64')}',
+};
+`,
+);
+
+compile('--config', 'assembly/codec-module.asconfig.json', '--target', 'codec');
+writeFileSync('src/generated/codec.ts', `// Made by scripts/build.ts from assembly/codec-module.ts. Do not edit.\nexport const codecWasm =\n  '${readFileSync('build/codec.wasm', 'base64')}';\n`);
 
 /** The runner's kernels are a module of their own: whoever imports the package does not carry them. */
 compile('--config', 'assembly/model/asconfig.json', '--target', 'model');

@@ -4,6 +4,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
 import { equal, is, ok } from 'uvu/assert';
 import { suite } from './suite.js';
 
@@ -50,12 +52,36 @@ test('is imported and computes', () => {
   is(run(process.execPath, ['use.js']), '126 true\n');
 });
 
-/** Checks a program that imports the package, its declarations too. */
+test('is required, where Node requires modules', () => {
+  writeFileSync(join(project, 'use.cjs'), "const { encode } = require('fp8-kv'); console.log(encode(Float32Array.of(1), 'e4m3fn')[0]);");
+  is(run(process.execPath, ['use.cjs']), '56\n');
+});
+
+/** Bytes of a program that imports the package, bundled for browsers and compressed. */
+async function bundledBytes(program: string): Promise<number> {
+  const { outputFiles } = await build({ stdin: { contents: program, resolveDir: project }, bundle: true, minify: true, format: 'esm', platform: 'browser', write: false });
+  return gzipSync(outputFiles[0].contents, { level: 9 }).length;
+}
+
+test('the codec alone takes less than 25 kB of a page, and everything less than 150 kB', async () => {
+  const codec = await bundledBytes("import { encode, decode, quantize } from 'fp8-kv'; console.log(encode, decode, quantize);");
+  const everything = await bundledBytes("import * as all from 'fp8-kv'; console.log(all);");
+  ok(codec < 25_000, `the codec: ${codec} bytes`);
+  ok(everything < 150_000, `everything: ${everything} bytes`);
+  // Both are what they are said to be.
+  ok(codec > 5_000 && everything > 100_000, `${codec} and ${everything} bytes`);
+});
+
+const resolutions = [{ module: 'nodenext' }, { module: 'esnext', moduleResolution: 'bundler' }];
+
+/** Checks a program that imports the package, its declarations too, as Node and as bundlers find them. */
 function typeCheck(program: string, lib: readonly string[]): void {
   writeFileSync(join(project, 'use.ts'), program);
-  const compilerOptions = { noEmit: true, strict: true, target: 'es2022', module: 'nodenext', lib, types: [] };
-  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['use.ts'] }));
-  run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')]);
+  for (const resolution of resolutions) {
+    const compilerOptions = { noEmit: true, strict: true, target: 'es2022', ...resolution, lib, types: [] };
+    writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['use.ts'] }));
+    run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')]);
+  }
 }
 
 test('its types stand on their own, without DOM or Node types', () => {

@@ -4,7 +4,7 @@ import { paramWriter, quantizeParams, ROWS_AT_ONCE } from '../layout.js';
 import { checkPolicy } from '../policies.js';
 import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkScale } from '../scale.js';
-import { instantiateKernels, type Kernels } from './kernels.js';
+import { instantiateCodec, type CodecKernels } from './kernels.js';
 import { Scratch, WasmMemory } from './memory.js';
 import { quantizeRule } from '../rule.js';
 
@@ -12,13 +12,13 @@ const writer = paramWriter(quantizeParams);
 
 /** Values taken through WASM memory at a time: 160 KiB with their codes, which an L2 cache holds; a quarter as many decoded 6 % slower. */
 const CHUNK = 32768;
-let shared: { kernels: Kernels; memory: WasmMemory; scratch: Scratch } | undefined;
+let shared: { kernels: CodecKernels; memory: WasmMemory; scratch: Scratch } | undefined;
 
 /** The codec's kernels, over a memory of its own. */
-function codec(): { kernels: Kernels; memory: WasmMemory; scratch: Scratch } {
+function codec(): { kernels: CodecKernels; memory: WasmMemory; scratch: Scratch } {
   if (shared === undefined) {
     const memory = new WasmMemory();
-    shared = { memory, kernels: instantiateKernels(memory, 'baseline'), scratch: new Scratch(memory, 'the codec') };
+    shared = { memory, kernels: instantiateCodec(memory), scratch: new Scratch(memory, 'the codec') };
   }
   return shared;
 }

@@ -1,23 +1,36 @@
-/** The compiled kernels: the only file that knows how the module is embedded and instantiated on the calling thread. */
+/** The compiled kernels: the only file that knows how modules are embedded and instantiated on the calling thread. */
 import { instantiateSync } from '@assemblyscript/loader';
-import { wasmModules } from '../generated/wasm.js';
+import { codecWasm } from '../generated/codec.js';
+import { baseline, relaxed } from '../generated/wasm.js';
 import type { SimdBuild } from './features.js';
 import type { WasmMemory } from './memory.js';
+import { applyPatch } from './patch.js';
 import type { UnitKernels } from './threads/worker.js';
 
-/** What assembly/index.ts exports. Numbers are addresses unless named otherwise. */
-export interface Kernels extends UnitKernels, Record<string, unknown> {
+/** What assembly/codec-module.ts exports. Numbers are addresses unless named otherwise. */
+export interface CodecKernels extends Record<string, unknown> {
   encode(x: number, dtype: number, n: number, codes: number, format: number, saturate: number): void;
   decode(codes: number, n: number, values: number, format: number): void;
+  quantizeRows(params: number, rows: number): void;
+}
+
+/** What assembly/index.ts exports. */
+export interface Kernels extends UnitKernels, Record<string, unknown> {
   widen(x: number, dtype: number, n: number, values: number): void;
   narrow(x: number, n: number, halves: number): void;
-  quantizeRows(params: number, rows: number): void;
   append(params: number, tokens: number): void;
   attend(params: number): void;
 }
 
 /** The flags of an imported memory that has a largest size and is shared. */
 const SHARED = 3;
+
+const bytesOf = (base64: string): Uint8Array<ArrayBuffer> => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+
+/** The codec's kernels over this memory, which is not shared. */
+export function instantiateCodec({ memory }: WasmMemory): CodecKernels {
+  return instantiateSync<CodecKernels>(new WebAssembly.Module(bytesOf(codecWasm)), { env: { memory } }).exports;
+}
 
 const compiled = new Map<string, WebAssembly.Module>();
 
@@ -26,9 +39,8 @@ export function compileKernels(build: SimdBuild, shared: boolean): WebAssembly.M
   const name = `${build} ${shared}`;
   const known = compiled.get(name);
   if (known) return known;
-  const { base64, sharedFlag } = wasmModules[build];
-  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  if (shared) bytes[sharedFlag] = SHARED;
+  const bytes = build === 'baseline' ? bytesOf(baseline.base64) : applyPatch(bytesOf(baseline.base64), bytesOf(relaxed.patch), relaxed.bytes);
+  if (shared) bytes[{ baseline, relaxed }[build].sharedFlag] = SHARED;
   const module = new WebAssembly.Module(bytes);
   compiled.set(name, module);
   return module;
