@@ -118,7 +118,7 @@ async function readRun(source: CheckpointSource, file: string, dataStart: number
   const bytes = (await source.read(file, dataStart + begin, dataStart + end)) ?? new Uint8Array(0);
   return run.map(({ entry, name }) => {
     const data = bytes.subarray(entry.begin - begin, entry.end - begin);
-    if (data.length < entry.end - entry.begin) throw new FormatError(file, dataStart + begin + bytes.length, `the file ends before tensor ${quote(entry.name)} does`);
+    if (data.length < entry.end - entry.begin) throw new FormatError(file, entry.at, `the file ends before tensor ${quote(entry.name)} does`);
     return { ...name, tensor: entry.name, file, shape: entry.shape, values: widen[entry.dtype](entry, data) };
   });
 }

@@ -188,7 +188,7 @@ function checkDescr({ text, at }: Field, file: string): NpyDescr {
 function readShape({ text, at }: Field, file: string): number[] {
   const items = text.split(',').map((item) => item.trim());
   // In Python the comma makes the tuple: (3) is an integer, and there is none to leave out of ().
-  if (items.length === 1 && items[0] !== '') throw new FormatError(file, at, `shape (${items[0].slice(0, 80)}) is not a tuple: it has no comma`);
+  if (items.length === 1 && items[0] !== '') throw new FormatError(file, at, `shape (${items[0].replaceAll(/\s+/g, ' ').slice(0, 80)}) is not a tuple: it has no comma`);
   if (items.at(-1) === '') items.pop();
   if (items.length > MAX_NPY_DIMENSIONS) throw new FormatError(file, at, `shape has ${items.length} dimensions, the limit is ${MAX_NPY_DIMENSIONS}`);
   const shape = items.map((item) => {

@@ -114,6 +114,7 @@ const values: Attack[] = [
   shape('(True,)', /'shape' expected a tuple of decimal integers/, 1),
   shape('(1)', /shape \(1\) is not a tuple: it has no comma/, 1),
   shape('(1 2)', /shape \(1 2\) is not a tuple/, 2),
+  shape('(1\n2)', /shape \(1 2\) is not a tuple/, 2),
   shape('(1 2,)', /shape holds "1 2", which is not a decimal integer/, 2),
   shape('(,)', /shape holds "", which is not a decimal integer/, 1),
   shape('(1,,)', /shape holds "", which is not a decimal integer/, 1),
