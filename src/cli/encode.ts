@@ -12,7 +12,7 @@ interface Settings {
 
 const floats: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
-/** numpy has no bf16: its bits travel as <u2. */
+/** numpy has no bf16: its bits travel as <u2, or as <V2 from ml_dtypes. */
 const bits: { readonly [from: string]: 'F16' | 'BF16' | undefined } = { f16: 'F16', bf16: 'BF16' };
 
 function encodeTensor(tensor: Tensor, { format, saturate }: Settings): Tensor {
@@ -57,7 +57,7 @@ export const encode: Command = {
   --from f16|bf16        what the bits of a <u2 .npy are
 ${JSON_OPTION}
 
-.npy: <f4, <f2 or <u2 in, |u1 out. .safetensors: F32, F16 and BF16 tensors are encoded, others kept.`,
+.npy: <f4, <f2, <V2 (bfloat16 of ml_dtypes) or <u2 in, |u1 out. .safetensors: F32, F16 and BF16 tensors are encoded, others kept.`,
   async run(args) {
     const { values, positionals } = parse(args, {
       output: { type: 'string', short: 'o' },

@@ -3,6 +3,7 @@
 import { append } from './append.js';
 import { attend } from './attend.js';
 import { calibrate } from './calibrate.js';
+import { check } from './check.js';
 import { decode } from './decode.js';
 import { doctor } from './doctor.js';
 import { encode } from './encode.js';
@@ -12,7 +13,7 @@ import { Interrupted } from './progress.js';
 import { tune } from './tune.js';
 import { UsageError, type Command } from './command.js';
 
-const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, evaluate, calibrate, inspect, doctor, tune };
+const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, evaluate, calibrate, check, inspect, doctor, tune };
 
 const overview = `fp8-kv: the 8-bit KV cache, on the command line
 

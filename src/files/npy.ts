@@ -7,9 +7,12 @@ import { FormatError } from '../errors.js';
 import { byteCount, checkTensor, quote, showShape } from './tensor.js';
 import type { SafetensorsDtype, Tensor } from './tensor.js';
 
-/** The element types that are read and written: numpy's descr, and what .safetensors calls the same. */
+/**
+ * The element types that are read and written: numpy's descr, and what .safetensors calls the same. Of ml_dtypes' types numpy
+ * writes the size only: `|V1` may be any of its FP8 formats, `<V2` is bfloat16.
+ */
 const dtypes = {
-  '<f4': 'F32', '<f2': 'F16', '|u1': 'U8', '|i1': 'I8', '<u2': 'U16', '<i4': 'I32',
+  '<f4': 'F32', '<f2': 'F16', '|u1': 'U8', '|i1': 'I8', '<u2': 'U16', '<i4': 'I32', '|V1': 'U8', '<V2': 'BF16',
 } as const satisfies { readonly [descr: string]: SafetensorsDtype };
 
 /** numpy's name of an element type. */
@@ -182,6 +185,7 @@ class HeaderReader {
 
 function checkDescr({ text, at }: Field, file: string): NpyDescr {
   if (Object.hasOwn(dtypes, text)) return text as NpyDescr;
+  if (text.startsWith('>')) throw new FormatError(file, at, `descr ${quote(text)} is big endian: only little endian is supported`);
   throw new FormatError(file, at, `descr ${quote(text)} is not one of ${Object.keys(dtypes).join(', ')}`);
 }
 

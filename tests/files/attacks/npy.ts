@@ -85,7 +85,7 @@ const syntax: Attack[] = [
 
 const values: Attack[] = [
   descr("'<f8'", /descr "<f8" is not one of <f4, <f2, \|u1, \|i1, <u2, <i4/, 8),
-  descr("'>f4'", /descr ">f4" is not one of/),
+  descr("'>f4'", /descr ">f4" is big endian/),
   descr("'|O'", /descr "\|O" is not one of/),
   descr("'f4'", /descr "f4" is not one of/),
   descr("'<f4 '", /descr "<f4 " is not one of/),

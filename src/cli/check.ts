@@ -1,0 +1,124 @@
+import { float32, showShape, uint16, uint8, type Tensor } from '../files/tensor.js';
+import { resolveQuantizedFormat, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
+import { widenHalves } from '../layouts/half-scales.js';
+import { checkCodes, type CheckCodesCall } from '../oracle/check-codes.js';
+import type { CodeCheck, CodeMismatch } from '../oracle/check.js';
+import type { Explanation } from '../oracle/explain.js';
+import { ARRAY_FILES, readArray } from './array-files.js';
+import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
+
+const floats: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+
+/** The formats that a tensor's dtype states; U8 states none. */
+const statedFormats: { readonly [dtype: string]: QuantizedFormat } = { F8_E4M3: 'e4m3fn', F8_E5M2: 'e5m2', I8: 'int8' };
+
+function readFloats({ dtype, ...tensor }: Tensor, from: string | undefined, what: string): { values: FloatArray; dtype: FloatDtype } {
+  if (from !== undefined && (dtype !== 'U16' || (from !== 'f16' && from !== 'bf16'))) throw new UsageError(`--from is f16 or bf16, for an input of <u2, got ${from} for ${dtype}`);
+  const stated = from ?? floats[dtype];
+  if (stated === undefined) throw new UsageError(`${what} expected f32, f16 or bf16 values, got ${dtype}${dtype === 'U16' ? ': --from says what they are' : ''}`);
+  return { values: stated === 'f32' ? float32({ dtype, ...tensor }, what) : uint16({ dtype, ...tensor }, what), dtype: stated as FloatDtype };
+}
+
+function readScales(tensor: Tensor): Float32Array {
+  if (tensor.dtype === 'F16') return widenHalves(uint16(tensor));
+  if (tensor.dtype !== 'F32') throw new UsageError(`--scales expected f32 or f16 values, got ${tensor.dtype}`);
+  return float32(tensor);
+}
+
+function formatOf(stated: string | undefined, { dtype }: Tensor): QuantizedFormat {
+  const told = statedFormats[dtype];
+  const format = stated === undefined ? (told ?? 'e4m3fn') : resolveQuantizedFormat(stated, '--format');
+  if (told !== undefined && told !== format) throw new UsageError(`--format is ${format}, but the codes are ${dtype}`);
+  return format;
+}
+
+const shown = (value: number): string => (Object.is(value, -0) ? '-0' : `${value}`);
+
+const mismatchLine = ({ tensor, at, input, expected, found, expectedValue, foundValue }: CodeMismatch): string =>
+  `  ${tensor}${showShape(at)}: ${input === undefined ? '' : `input ${input}, `}expected ${expected} (${shown(expectedValue)}), found ${found} (${shown(foundValue)})`;
+
+function explanationLines({ all, most }: Explanation, count: number): string[] {
+  if (all.length > 0) return [all.length > 1 ? 'each of these explains it:' : 'this explains it:', ...all.map(({ name, summary, source }) => `  ${name}: ${summary} (${source})`)];
+  if (most === undefined) return ['no known dialect explains it'];
+  const { name, summary, source, explained, contradicted } = most;
+  const but = contradicted > 0 ? `, but would change ${contradicted} that are right` : '';
+  return ['no known dialect explains all of it; the most does', `  ${name}: ${summary} (${source}); it explains ${explained} of ${count}${but}`];
+}
+
+function lines({ equal, codes, scales, differing, first, explanation }: CodeCheck): string[] {
+  if (equal) return [`equal: ${codes} codes${scales > 0 ? ` and ${scales} scales` : ''}`];
+  const ofScales = scales > 0 ? ` and ${differing.scales} of ${scales} scales` : '';
+  return [`${differing.codes} of ${codes} codes${ofScales} differ, first`, ...first.map(mismatchLine), ...explanationLines(explanation!, differing.codes + differing.scales)];
+}
+
+const options = {
+  input: { type: 'string' },
+  codes: { type: 'string' },
+  scales: { type: 'string' },
+  format: { type: 'string' },
+  granularity: { type: 'string' },
+  'group-size': { type: 'string' },
+  recipe: { type: 'string' },
+  'scale-precision': { type: 'string' },
+  layout: { type: 'string' },
+  'no-saturate': { type: 'boolean' },
+  from: { type: 'string' },
+  json: { type: 'boolean' },
+} as const;
+
+type Values = ReturnType<typeof parse<typeof options>>['values'];
+
+async function readCall(values: Values): Promise<CheckCodesCall> {
+  if (values.input === undefined || values.codes === undefined) throw new UsageError('expected --input FILE and --codes FILE');
+  const input = await readArray(values.input);
+  const codes = await readArray(values.codes);
+  if (showShape(codes.shape) !== showShape(input.shape)) throw new UsageError(`--codes expected the shape of the input, ${showShape(input.shape)}, got ${showShape(codes.shape)}`);
+  if (values.scales !== undefined && values.granularity === undefined) throw new UsageError('--scales expected --granularity, which says what they are for');
+  const { values: floatValues, dtype } = readFloats(input, values.from, '--input');
+  return {
+    input: floatValues, dtype, shape: input.shape, codes: uint8(codes, '--codes'), format: formatOf(values.format, codes),
+    scales: values.scales === undefined ? undefined : readScales(await readArray(values.scales)),
+    granularity: values.granularity as CheckCodesCall['granularity'],
+    groupSize: values['group-size'] === undefined ? undefined : Number(values['group-size']),
+    recipe: values.recipe as CheckCodesCall['recipe'],
+    scalePrecision: values['scale-precision'] as CheckCodesCall['scalePrecision'],
+    layout: values.layout as CheckCodesCall['layout'],
+    saturate: !values['no-saturate'],
+  };
+}
+
+/** An argument that does not fit is wrong usage here; what files hold is not. */
+function checkOrRefuse(call: CheckCodesCall): CodeCheck {
+  try {
+    return checkCodes(call);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+export const check: Command = {
+  usage: 'check --input X --codes Y [--scales S --granularity G] [--format e4m3fn|e5m2|int8]',
+  summary: "Checks a kernel's codes and scales bit by bit, and names the known dialect that explains a difference.",
+  details: `  --input FILE           what was encoded: f32, f16 or bf16 values, [..., dim]
+  --codes FILE           what the kernel made of it
+  --format FORMAT        e4m3fn (default, unless the codes' file says another), e5m2 or int8
+  --granularity G        tensor, head, channel: scales are given; token-head, group: computed. Without: values are encoded as they are
+  --scales FILE          scales that are given, or those that the kernel computed, which are checked then
+  --group-size N         with granularity group: values that share a scale
+  --recipe NAME          how scales are computed: amax (default), vllm-token-head, compressed-tensors, …
+  --scale-precision P    f32, f16 or f16-stored, in place of the recipe's
+  --layout NHD|HND       how heads and tokens lie: [..., tokens, heads, dim] (default) or [..., heads, tokens, dim]
+  --no-saturate          too large is to become NaN (e4m3fn) or infinity (e5m2); without scales
+  --from f16|bf16        what the bits of an input of <u2 are
+${JSON_OPTION}
+
+${ARRAY_FILES} Codes: |u1, |i1, |V1 (FP8 of ml_dtypes). Input: <f4, <f2, <V2 (bfloat16 of ml_dtypes).
+Exit code 0: equal; 1: different; 2: wrong usage.`,
+  async run(args) {
+    const { values, positionals } = parse(args, options);
+    if (positionals.length > 0) throw new UsageError(`expected --input and --codes, got ${positionals[0]}`);
+    const result = checkOrRefuse(await readCall(values));
+    console.log(values.json ? JSON.stringify(result) : lines(result).join('\n'));
+    return result.equal ? 0 : 1;
+  },
+};

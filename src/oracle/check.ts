@@ -1,0 +1,99 @@
+/** What a check says: equal, or what differs first, and what explains it. */
+import { hex } from '../align.js';
+import { bytesOf, type QuantizedFormat } from '../formats.js';
+import { decode } from '../wasm/codec.js';
+import { differences, explain, type Explanation } from './explain.js';
+import { make, rightMaking, type Subject } from './making.js';
+
+/** A code, or a scale, that is not what it ought to be. */
+export interface CodeMismatch {
+  readonly tensor: string;
+  /** Its coordinates in that tensor. */
+  readonly at: readonly number[];
+  /** The bits of the value that it is for, in hex; absent for scales, and where no value was written. */
+  readonly input?: string;
+  /** Both as bits in hex. */
+  readonly expected: string;
+  readonly found: string;
+  /** What they stand for: of codes without their scale. */
+  readonly expectedValue: number;
+  readonly foundValue: number;
+}
+
+export interface CodeCheck {
+  readonly equal: boolean;
+  /** How many codes and scales were compared. */
+  readonly codes: number;
+  readonly scales: number;
+  /** How many of them differ. */
+  readonly differing: { readonly codes: number; readonly scales: number };
+  /** The first that differ, scales before codes, since a wrong scale explains wrong codes. */
+  readonly first: readonly CodeMismatch[];
+  /** Absent where nothing differs. */
+  readonly explanation?: Explanation;
+}
+
+/** How many mismatches are told of, of scales and of codes. */
+const FIRST = 5;
+
+/** How the tensors of a subject are called, and their shapes. */
+export interface Names {
+  readonly codes: string;
+  readonly scales: string;
+  readonly shape: readonly number[];
+  readonly scaleShape: readonly number[];
+  /** Bits of the value of code i, in hex. */
+  readonly inputAt: (i: number) => string | undefined;
+}
+
+/** Row-major coordinates of element i. */
+function coordinates(i: number, shape: readonly number[]): number[] {
+  const at: number[] = [];
+  for (let axis = shape.length - 1, rest = i; axis >= 0; axis--) {
+    at.unshift(rest % shape[axis]);
+    rest = Math.floor(rest / shape[axis]);
+  }
+  return at;
+}
+
+function valueOf(code: number, format: QuantizedFormat): number {
+  return format === 'int8' ? (code << 24) >> 24 : decode(Uint8Array.of(code), format)[0];
+}
+
+const wordOf = (x: number): string => hex(new Uint32Array(Float32Array.of(x).buffer)[0], 4);
+
+/** Compares what was found with what the library makes. */
+export function checkSubject(subject: Subject, names: Names): CodeCheck {
+  const expected = make(subject, rightMaking(subject));
+  const { found, format } = subject;
+  const wrong = differences(expected, found);
+  const scales = wrong.scales.slice(0, FIRST).map((i): CodeMismatch => {
+    const [a, b] = [expected.scales![i], found.scales![i]];
+    return { tensor: names.scales, at: coordinates(i, names.scaleShape), expected: wordOf(a), found: wordOf(b), expectedValue: a, foundValue: b };
+  });
+  const codes = wrong.codes.slice(0, FIRST).map((i): CodeMismatch => {
+    const [a, b] = [expected.codes[i], found.codes[i]];
+    return {
+      tensor: names.codes, at: coordinates(i, names.shape), input: names.inputAt(i),
+      expected: hex(a, 1), found: hex(b, 1), expectedValue: valueOf(a, format), foundValue: valueOf(b, format),
+    };
+  });
+  const equal = wrong.codes.length + wrong.scales.length === 0;
+  return {
+    equal,
+    codes: found.codes.length,
+    scales: expected.scales ? (found.scales?.length ?? 0) : 0,
+    differing: { codes: wrong.codes.length, scales: wrong.scales.length },
+    first: [...scales, ...codes],
+    explanation: equal ? undefined : explain(subject, wrong),
+  };
+}
+
+/** Bits of element i, in hex. */
+export function bitsAt(values: Float32Array | Uint16Array, i: number): string {
+  const bytes = values.BYTES_PER_ELEMENT;
+  const view = bytesOf(values);
+  let bits = '';
+  for (let byte = bytes - 1; byte >= 0; byte--) bits += view[i * bytes + byte].toString(16).padStart(2, '0');
+  return `0x${bits}`;
+}

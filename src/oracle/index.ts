@@ -1,0 +1,5 @@
+/** `fp8-kv/oracle`: what a kernel made, against what it ought to have made, and by which known dialect it differs. */
+export { checkCodes, type CheckCodesCall } from './check-codes.js';
+export type { CodeCheck, CodeMismatch } from './check.js';
+export { type Dialect } from './dialects.js';
+export { dialects, type Explanation } from './explain.js';

@@ -1,0 +1,212 @@
+/** Codes and scales of rows, made in plain numbers, step by step: the right way, and by a changed step every other way. */
+import { bytesOf, floatDtypes, formats, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
+import { widenHalves } from '../layouts/half-scales.js';
+import type { Recipe } from '../recipe.js';
+import { cudaNaN, float8Encoder, int8Encoder, roundToHalf, type Encoder } from './encoders.js';
+
+/** Two dimensions that another layout has the other way round: [pages or sequences…, a, b, dim]. */
+export type Axes = readonly [a: number, b: number];
+
+/** Scales that are given, and which of them is for a value. */
+export interface Given {
+  readonly values: Float32Array;
+  readonly granularity: 'tensor' | 'head' | 'channel';
+  readonly heads: number;
+  /** Row r is of head ⌊r / headStride⌋ mod heads. */
+  readonly headStride: number;
+  /** Values are encoded as they are: there is no scale that could be wrong. */
+  readonly unscaled?: boolean;
+}
+
+/** What is checked: values, what their codes depend on, and the codes that were found. */
+export interface Subject {
+  readonly format: QuantizedFormat;
+  /** [rows, dim], as bits of f32; a NaN keeps its own. */
+  readonly input: Uint32Array;
+  readonly dim: number;
+  /** Where scales are given. */
+  readonly given?: Given;
+  /** Scales that a kernel may have taken in place of those. */
+  readonly others?: Given;
+  /** Computed scales: values that share one. dim where scales are given. */
+  readonly groupSize: number;
+  /** How scales are computed where none are given. */
+  readonly recipe: Recipe;
+  /** Rows of which the scales may have been taken in place of these ones' own: the keys, where these are values. */
+  readonly otherRows?: Uint32Array;
+  /** False: too large becomes NaN or infinity. */
+  readonly saturate: boolean;
+  /** Where row r is in what was found, negative for nowhere. Default r. */
+  readonly place?: Int32Array;
+  /** What is found where no row is. */
+  readonly base: Tensors;
+  readonly found: Tensors;
+  /** How input, and what was found, would lie in the other layout. */
+  readonly swaps: { readonly input?: Axes; readonly found?: Axes };
+  /** The layout that it has. */
+  readonly layout: 'NHD' | 'HND';
+}
+
+/** Codes [rows, dim], int8 by their bytes, and where scales are computed those, [rows, groups]; absent where nobody looks at them. */
+export interface Tensors {
+  readonly codes: Uint8Array;
+  readonly scales?: Float32Array;
+}
+
+/** One way to make codes and scales: every step that known kernels take differently. */
+export interface Making {
+  readonly encode: Encoder;
+  readonly recipe: Recipe;
+  /** What amax is divided by. */
+  readonly max: number;
+  /** A scale as it ought to be → the one that values are divided by. `at` counts scales. */
+  readonly divisor: (scale: number, at: number) => number;
+  /** The same → the one that is stored. */
+  readonly stored: (scale: number, at: number) => number;
+  /** Whether rows are taken from where the other layout has them, or put there. */
+  readonly order: 'kept' | 'read' | 'written';
+  readonly given?: Given;
+  /** Rows of which the scales are. */
+  readonly measured?: Uint32Array;
+}
+
+const same = (scale: number): number => scale;
+
+function defaultEncoder({ format, saturate, given, recipe }: Pick<Subject, 'format' | 'saturate' | 'given' | 'recipe'>): Encoder {
+  if (format === 'int8') return int8Encoder(given ? -127 : (recipe.int8?.least ?? -127), 'even');
+  return float8Encoder(format, 'even', saturate ? 'saturate' : 'none', cudaNaN);
+}
+
+/** As the library makes them: src/rule.ts and assembly/quantize.ts. Given scales are divided by, whatever the recipe. */
+export function rightMaking(subject: Subject): Making {
+  const { format, given, recipe } = subject;
+  const max = format === 'int8' ? (recipe.int8?.divisor ?? formats.int8.max) : formats[format].max;
+  return {
+    encode: defaultEncoder(subject), recipe: given ? { ...recipe, quotient: 'divide' } : recipe, max, given, order: 'kept', divisor: same,
+    stored: (recipe.scalePrecision ?? 'f32') === 'f32' ? same : roundToHalf,
+  };
+}
+
+/** Unquantized values as bits of f32. A Uint16Array's dtype is not for guessing. */
+export function widenedBits(values: FloatArray, dtype: FloatDtype): Uint32Array {
+  if (floatDtypes[dtype].bytes === 4) return new Uint32Array(bytesOf(values).slice().buffer);
+  return dtype === 'f16' ? new Uint32Array(widenHalves(values as Uint16Array).buffer) : Uint32Array.from(values, (bits) => (bits << 16) >>> 0);
+}
+
+/** Rows of (…, a, b, width) as (…, b, a, width). */
+function swapRows<T extends Uint8Array | Uint32Array | Float32Array>(rows: T, [a, b]: Axes, width: number): T {
+  const swapped = rows.slice() as T;
+  const each = a * b * width;
+  for (let start = 0; start + each <= rows.length; start += each) {
+    for (let i = 0; i < a; i++) {
+      for (let j = 0; j < b; j++) {
+        const from = start + (i * b + j) * width;
+        swapped.set(rows.subarray(from, from + width) as T & Uint8Array, start + (j * a + i) * width);
+      }
+    }
+  }
+  return swapped;
+}
+
+const word = new Uint32Array(1);
+const float = new Float32Array(word.buffer);
+
+function numberOf(bits: number): number {
+  word[0] = bits;
+  return float[0];
+}
+
+function bitsOf(x: number): number {
+  float[0] = x;
+  return word[0];
+}
+
+/** The largest magnitude of a group, NaN left out. */
+function amaxOf(input: Uint32Array, start: number, length: number): number {
+  let largest = 0;
+  for (let i = start; i < start + length; i++) {
+    const magnitude = input[i] & 0x7fffffff;
+    if (magnitude > largest && magnitude <= 0x7f800000) largest = magnitude;
+  }
+  return numberOf(largest);
+}
+
+/** What the values of one group are divided by or multiplied with. */
+interface Operand {
+  readonly divides: boolean;
+  readonly by: number;
+}
+
+/** A group's scale: see {@link Recipe}. */
+function computedScale(amax: number, { recipe, max }: Making): { scale: number; replaced: boolean } {
+  const scale = Math.max(Math.fround(amax / max), Math.fround(recipe.scaleFloor));
+  const rounded = recipe.scalePrecision === 'f16' ? roundToHalf(scale) : scale;
+  const replaced = rounded === 0 && recipe.scaleIfZero !== 0;
+  return { scale: replaced ? Math.fround(recipe.scaleIfZero) : rounded, replaced };
+}
+
+function operandOf(scale: number, { recipe: { quotient } }: Making, factor: () => number): Operand {
+  if (quotient === 'divide') return { divides: true, by: scale };
+  return { divides: false, by: quotient === 'reciprocal' ? Math.fround(1 / scale) : factor() };
+}
+
+/** The bits of x / scale, or x · factor. A NaN among the values keeps its bits; of one that arises nobody knows the sign. */
+function quotientBits(bits: number, { divides, by }: Operand): number {
+  if ((bits & 0x7fffffff) > 0x7f800000) return bits;
+  const x = numberOf(bits);
+  const quotient = divides ? x / by : x * by;
+  return Number.isNaN(quotient) ? 0x7fc00000 : bitsOf(quotient);
+}
+
+/** Codes, and computed scales, of all rows, in their order. */
+function quantizeComputed(input: Uint32Array, groupSize: number, making: Making): Required<Tensors> {
+  const { encode, recipe, max } = making;
+  const codes = new Uint8Array(input.length);
+  const scales = new Float32Array(input.length / groupSize);
+  for (let group = 0; group < scales.length; group++) {
+    const amax = Math.max(amaxOf(making.measured ?? input, group * groupSize, groupSize), Math.fround(recipe.amaxFloor));
+    const { scale, replaced } = computedScale(amax, making);
+    const operand = operandOf(making.divisor(scale, group), making, () => (replaced ? 1 : Math.fround(max / amax)));
+    for (let i = group * groupSize; i < (group + 1) * groupSize; i++) codes[i] = encode(quotientBits(input[i], operand));
+    scales[group] = making.stored(scale, group);
+  }
+  return { codes, scales };
+}
+
+function quantizeGiven(input: Uint32Array, dim: number, { values, granularity, heads, headStride }: Given, making: Making): Uint8Array {
+  // A given scale has no amax; its factor is its reciprocal.
+  const operands = Array.from(values, (scale, at): Operand => {
+    const divisor = making.divisor(scale, at);
+    return operandOf(divisor, making, () => Math.fround(1 / divisor));
+  });
+  return Uint8Array.from(input, (bits, i) => {
+    const head = Math.floor(i / dim / headStride) % heads;
+    const at = granularity === 'tensor' ? 0 : granularity === 'head' ? head : head * dim + (i % dim);
+    return making.encode(quotientBits(bits, operands[at]));
+  });
+}
+
+/** Puts rows to their places among what is there. */
+function placed<T extends Uint8Array | Float32Array>(rows: T, base: T, place: Int32Array | undefined, width: number): T {
+  if (place === undefined) return rows;
+  const all = base.slice() as T;
+  for (const [row, at] of place.entries()) {
+    if (at >= 0) all.set(rows.subarray(row * width, (row + 1) * width) as T & Uint8Array, at * width);
+  }
+  return all;
+}
+
+/** All that would be found, were it made this way. */
+export function make(subject: Subject, making: Making): Tensors {
+  const { dim, groupSize, place, base, swaps } = subject;
+  const read = making.order === 'read' ? swaps.input : undefined;
+  // Who takes (a, b) for (b, a) reads what is to be at (a, b) where (b, a) would have it.
+  const input = read ? swapRows(subject.input, [read[1], read[0]], dim) : subject.input;
+  const made: Tensors = making.given ? { codes: quantizeGiven(input, dim, making.given, making) } : quantizeComputed(input, groupSize, making);
+  const groups = dim / groupSize;
+  const codes = placed(made.codes, base.codes, place, dim);
+  const scales = made.scales && placed(made.scales, base.scales ?? made.scales, place, groups);
+  const written = making.order === 'written' ? swaps.found : undefined;
+  if (!written) return { codes, scales };
+  return { codes: swapRows(codes, written, dim), scales: scales && swapRows(scales, written, groups) };
+}

@@ -1,0 +1,64 @@
+import { equal, is, match } from 'uvu/assert';
+import { serializeNpy } from '../../src/files/npy.js';
+import { serializeSafetensors } from '../../src/files/safetensors.js';
+import { encode, quantize } from '../../src/index.js';
+import { random } from '../random.js';
+import { suite } from '../suite.js';
+import { assertDone, assertFailed, bytesOf, commandLine, tensor } from './harness.js';
+
+const test = suite('cli, check');
+const { run, put, remove } = commandLine();
+test.after(remove);
+
+const numbers = random(19);
+const values = numbers.normals(2 * 3 * 16);
+const shape = [2, 3, 16];
+const { codes, scales } = quantize(values, { rowLength: 16 });
+put('x.npy', serializeNpy('<f4', shape, bytesOf(values)));
+put('codes.npy', serializeNpy('|u1', shape, codes));
+put('scales.npy', serializeNpy('<f4', [2, 3], bytesOf(scales)));
+
+test('equal, as text and as JSON', async () => {
+  const done = await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--scales', 'scales.npy', '--granularity', 'token-head');
+  assertDone(done);
+  is(done.out, 'equal: 96 codes and 6 scales\n');
+  const json = await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--granularity', 'token-head', '--json');
+  assertDone(json);
+  equal(JSON.parse(json.out), { equal: true, codes: 96, scales: 0, differing: { codes: 0, scales: 0 }, first: [] });
+});
+
+test('what differs, and the dialect: exit code 1', async () => {
+  const large = Float32Array.of(1, 500, -500);
+  put('large.npy', serializeNpy('<f4', [3], bytesOf(large)));
+  put('nosat.npy', serializeNpy('|V1', [3], encode(large, 'e4m3fn', { saturate: false })));
+  const { code, out, err } = await run('check', '--input', 'large.npy', '--codes', 'nosat.npy');
+  is(code, 1);
+  is(err, '');
+  match(out, /^2 of 3 codes differ, first\n {2}codes\[1\]: input 0x43fa0000, expected 0x7e \(448\), found 0x7f \(NaN\)\n/);
+  match(out, /\n {2}non-saturating: .*\(CUDA/);
+  assertDone(await run('check', '--input', 'large.npy', '--codes', 'nosat.npy', '--no-saturate'));
+  const json = await run('check', '--input', 'large.npy', '--codes', 'nosat.npy', '--json');
+  is(json.code, 1);
+  equal(JSON.parse(json.out).explanation.all.map(({ name }: { name: string }) => name), ['non-saturating', 'torch', 'ml_dtypes', 'LLVM']);
+});
+
+test('tensors of a .safetensors file, which says the format, and bfloat16 of ml_dtypes', async () => {
+  const bits = Uint16Array.of(0x3f80, 0xbf80, 0x4000);
+  const codesOf = encode(bits, 'e5m2', { from: 'bf16' });
+  put('x.safetensors', serializeSafetensors(new Map([['x', tensor('BF16', [3], bits)], ['y', tensor('F8_E5M2', [3], codesOf)]])));
+  put('bf16.npy', serializeNpy('<V2', [3], bytesOf(bits)));
+  assertDone(await run('check', '--input', 'x.safetensors#x', '--codes', 'x.safetensors#y'));
+  assertDone(await run('check', '--input', 'bf16.npy', '--codes', 'x.safetensors#y'));
+  assertFailed(await run('check', '--input', 'x.safetensors', '--codes', 'x.safetensors#y'), 2, /x\.safetensors#NAME, with one of x, y/);
+  assertFailed(await run('check', '--input', 'bf16.npy', '--codes', 'x.safetensors#y', '--format', 'e4m3fn'), 2, /--format is e4m3fn, but the codes are F8_E5M2/);
+});
+
+test('wrong usage is exit code 2, a broken file 1', async () => {
+  assertFailed(await run('check', '--input', 'x.npy'), 2, /expected --input FILE and --codes FILE/);
+  assertFailed(await run('check', '--input', 'x.npy', '--codes', 'scales.npy'), 2, /--codes expected the shape of the input, \[2, 3, 16\], got \[2, 3\]/);
+  assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--scales', 'scales.npy'), 2, /--scales expected --granularity/);
+  assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--granularity', 'row'), 2, /granularity" expected one of tensor/);
+  assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--granularity', 'token-head', '--recipe', 'mine'), 2, /"recipe" expected one of/);
+  put('swapped.npy', Buffer.from(Buffer.from(serializeNpy('<f4', shape, bytesOf(values))).toString('latin1').replace('<f4', '>f4'), 'latin1'));
+  assertFailed(await run('check', '--input', 'swapped.npy', '--codes', 'codes.npy'), 1, /descr ">f4" is big endian/);
+});
