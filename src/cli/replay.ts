@@ -31,7 +31,8 @@ export const REPLAY_DETAILS = `  -o FILE                where to write the resul
   --backend wasm|webgpu  what runs the cases: wasm (default), or a GPU, for which Node needs the package "webgpu"
   --json                 print one JSON value instead of text
 
-A case that holds expected tensors is compared with them. Exit code 1 when one differs or fails.`;
+A case that holds expected tensors is compared with them. Exit code 1 when one differs or fails.
+Programs write cases with FP8_KV_RECORD=DIR in their environment: of each append and attend on the CPU, before it runs.`;
 
 /** How to open the backend of this name. */
 function opener(name = 'wasm'): () => Backend | Promise<Backend> {

@@ -1,8 +1,11 @@
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
+import { recorderAskedFor } from '../recorder.js';
 import { WasmBackend } from './backend.js';
 import { wasmFeatures, type SimdBuild } from './features.js';
+import { WasmPages } from './pages.js';
 import { ThreadedBackend } from './threads/backend.js';
+import { ThreadedPages } from './threads/pages.js';
 import { hasWorkers } from './threads/spawn.js';
 
 /** More have not been tried. */
@@ -54,8 +57,41 @@ export function wasmBackend(options: WasmBackendOptions = {}): WasmBackend | Thr
   const { simd = relaxedSimd ? 'relaxed' : 'baseline', threads = 1 } = options;
   if (simd !== 'baseline' && simd !== 'relaxed') throw new TypeError(`"simd" expected baseline or relaxed, got ${describe(simd)}`);
   if (simd === 'relaxed' && !relaxedSimd) throw new TypeError('"simd" expected baseline on this engine, which has no relaxed SIMD, got relaxed');
-  if (checkThreads(threads) === 1) return new WasmBackend(simd);
+  if (checkThreads(threads) === 1) return recorded(new WasmBackend(simd));
   const why = whyNoThreads();
   if (why !== undefined) throw new TypeError(`"threads" expected 1, because ${why}; got ${threads}`);
-  return new ThreadedBackend(simd, threads);
+  return recordedThreads(new ThreadedBackend(simd, threads));
+}
+
+/** The backend, which writes down its calls where that is asked for: in methods of its own then, so that it costs nothing elsewhere. */
+function recorded(backend: WasmBackend): WasmBackend {
+  const recorder = recorderAskedFor();
+  if (recorder === undefined) return backend;
+  const { append, attend } = backend;
+  backend.append = (call) => {
+    if (call.pages instanceof WasmPages) recorder.append(call, 'wasm')(call.pages);
+    return append.call(backend, call);
+  };
+  backend.attend = ((call) => {
+    if (call.pages instanceof WasmPages) recorder.attend(call, 'wasm')(call.pages);
+    return attend.call(backend, call);
+  }) as typeof attend;
+  return backend;
+}
+
+/** The same on threads, where what is in pages is read when the call has its turn. */
+function recordedThreads(backend: ThreadedBackend): ThreadedBackend {
+  const recorder = recorderAskedFor();
+  if (recorder === undefined) return backend;
+  const { append, attend } = backend;
+  const name = `wasm, ${backend.threads} threads`;
+  backend.append = (call) => {
+    if (call.pages instanceof ThreadedPages) backend.inTurn(call.pages.pages, recorder.append(call, name));
+    return append.call(backend, call);
+  };
+  backend.attend = ((call) => {
+    if (call.pages instanceof ThreadedPages) backend.inTurn(call.pages.pages, recorder.attend(call, name));
+    return attend.call(backend, call);
+  }) as typeof attend;
+  return backend;
 }

@@ -72,6 +72,11 @@ export class ThreadedBackend implements Backend {
     return plan.status;
   }
 
+  /** @internal Looks at pages when all calls before have ended. What it throws is its own affair. */
+  inTurn(pages: WasmPages, look: (pages: WasmPages) => void): void {
+    this.#queue.later(() => look(pages));
+  }
+
   /** The pages as ours, or an error. */
   #own(threaded: Pages, argument = 'pages'): WasmPages {
     if (threaded instanceof ThreadedPages) {
