@@ -3,6 +3,7 @@
  * files before they run, so that what a process was computing when it ended can be computed again: `fp8-kv append|attend FILE`.
  * Looked for when a backend is made: one that does not record is as it was.
  */
+import { recipeOf } from './append.js';
 import type { AppendCall, AttendCall, CodeArray, NhdTensors } from './backend.js';
 import { inOneLine } from './errors.js';
 import { scaleShape } from './files/case.js';
@@ -12,6 +13,7 @@ import { bytesOf, floatDtypeOf, formats, type FloatArray, type FloatDtype } from
 import { isGiven } from './policies.js';
 import type { PageLayout } from './layout.js';
 import { newTensors } from './tensors.js';
+import { recipes } from './recipe.js';
 import type { GivenScale } from './scale.js';
 import { warn } from './warn.js';
 import type { WasmPages } from './wasm/pages.js';
@@ -75,16 +77,29 @@ function renumber(table: Int32Array, pageOf: (entry: number) => number, entryOf:
   return { table: renumbered, pages: numbers.size === 0 ? [0] : [...numbers.keys()] };
 }
 
+/**
+ * The recipe of the sides whose scales are computed, by its name; a cache names each side's by the recipe itself.
+ * @throws Error for what no case file can say
+ */
+function recipeName({ recipe, scalePrecision }: Pick<AppendCall, 'recipe' | 'scalePrecision'>, layout: PageLayout): string | undefined {
+  if (recipe === undefined && scalePrecision === undefined) return undefined;
+  const computed = (['k', 'v'] as const).filter((side) => formats[layout[side].format].quantized && !isGiven(layout[side].granularity));
+  const used = computed.map((side) => recipeOf({ recipe, scalePrecision }, layout[side], side));
+  const names = new Set(used.map((each) => Object.entries(recipes).find(([, known]) => known === each)?.[0]));
+  if (names.has(undefined) || names.size > 1) throw new Error('a case file has no recipe but those with a name, the same for keys and values');
+  return [...names][0];
+}
+
 /** @throws Error for what no case file can say */
 function appendContent({ key, value, dtype, slotMapping, recipe, scalePrecision, kScale, vScale }: AppendCall, layout: PageLayout): Content {
-  if ((recipe !== undefined && typeof recipe !== 'string') || scalePrecision !== undefined) throw new Error('a case file has no recipe but those with a name, the same for keys and values');
+  const named = recipeName({ recipe, scalePrecision }, layout);
   const { kvHeads, headDim, blockSize } = layout;
   const { table, pages } = renumber(slotMapping, (slot) => Math.floor(slot / blockSize), (slot, page) => page * blockSize + (slot % blockSize));
   const tensors = new Map([
     ['key', floats(key, dtype, 'key', kvHeads, headDim)], ['value', floats(value, dtype, 'value', kvHeads, headDim)],
     ['slot_mapping', integers([table.length], table)], ...givenScales(layout, { kScale, vScale }),
   ]);
-  return { tensors, pages, metadata: { fp8_kv_case: 'append/1', recipe } };
+  return { tensors, pages, metadata: { fp8_kv_case: 'append/1', recipe: named } };
 }
 
 /** @throws Error for what no case file can say */

@@ -9,7 +9,7 @@ import { readAppendCase, runAppendCase } from '../src/files/append-case.js';
 import { readAttendCase, runAttendCase } from '../src/files/attend-case.js';
 import { parseSafetensors } from '../src/files/safetensors.js';
 import { bytesOf } from '../src/formats.js';
-import { onWarning, wasmBackend, type AttentionOptions, type Backend } from '../src/index.js';
+import { KvCache, onWarning, wasmBackend, type AttentionOptions, type Backend, type LayerConfig } from '../src/index.js';
 import { assertSameBits } from './bits.js';
 import { callOf, fixture, type FixtureOptions } from './fixture.js';
 import { random } from './random.js';
@@ -73,6 +73,33 @@ for (const [threads, open] of [[1, () => wasmBackend()], [2, () => wasmBackend({
     });
   }
 }
+
+test('what a cache does is recorded, with the recipes of its layers', async () => {
+  const folder = join(root, 'cache');
+  const backend = recording(folder, wasmBackend);
+  const layers: LayerConfig[] = [{}, { recipe: 'vllm-token-head' }, { dtype: { k: 'int8', v: 'f16' }, recipe: 'compressed-tensors' }, { granularity: 'head', scale: Float32Array.of(0.1, 0.2) }];
+  const cache = new KvCache(backend, { layers, queryHeads: 2, kvHeads: 2, headDim: 8, capacity: 64 });
+  const numbers = random(5);
+  const step = cache.begin([{ sequence: cache.createSequence(), tokens: 5 }]);
+  const outs: Float32Array[] = [];
+  for (const layer of layers.keys()) {
+    await step.append(layer, numbers.normals(5 * 16), numbers.normals(5 * 16));
+    outs.push((await step.attend(layer, numbers.normals(5 * 16))).out);
+  }
+  step.commit();
+  backend.dispose();
+  const files = recordedIn(folder);
+  is(files.length, 2 * layers.length);
+  const plain = wasmBackend();
+  for (const [layer, out] of outs.entries()) {
+    const [append, attend] = files.slice(2 * layer, 2 * layer + 2).map(({ bytes }) => bytes);
+    const { tensors } = await runAppendCase(plain, readAppendCase(append, 'case'));
+    const stored = parseSafetensors(attend, 'case').tensors;
+    for (const [name, { data }] of tensors) assertSameBits(data, stored.get(name)!.data, `layer ${layer}, ${name}`);
+    assertSameBits((await runAttendCase(plain, readAttendCase(attend, 'case'))).out, out, `layer ${layer}`);
+  }
+  plain.dispose();
+});
 
 test('calls that wait for others are recorded with what is in the pages when they have their turn', async () => {
   const folder = join(root, 'busy');
