@@ -2,10 +2,13 @@ import { float32, showShape, uint16, uint8, type Tensor } from '../files/tensor.
 import { resolveQuantizedFormat, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
 import { widenHalves } from '../layouts/half-scales.js';
 import { checkCodes, type CheckCodesCall } from '../oracle/check-codes.js';
+import type { AppendCheck } from '../oracle/check-append.js';
+import type { AttendCheck } from '../oracle/check-attend.js';
+import { checkCase } from '../oracle/check-case.js';
 import type { CodeCheck, CodeMismatch } from '../oracle/check.js';
 import type { Explanation } from '../oracle/explain.js';
 import { ARRAY_FILES, readArray } from './array-files.js';
-import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
+import { JSON_OPTION, parse, readBytes, UsageError, type Command } from './command.js';
 
 const floats: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
@@ -49,6 +52,23 @@ function lines({ equal, codes, scales, differing, first, explanation }: CodeChec
   if (equal) return [`equal: ${codes} codes${scales > 0 ? ` and ${scales} scales` : ''}`];
   const ofScales = scales > 0 ? ` and ${differing.scales} of ${scales} scales` : '';
   return [`${differing.codes} of ${codes} codes${ofScales} differ, first`, ...first.map(mismatchLine), ...explanationLines(explanation!, differing.codes + differing.scales)];
+}
+
+/** Keys, then values, each as codes are. */
+const appendLines = ({ sides }: AppendCheck): string[] => sides.flatMap((side) => lines(side).map((line, i) => (i === 0 ? `${side.side}: ${line}` : line)));
+
+function attendLines({ equal, error, rows, differing, first, explanation }: AttendCheck): string[] {
+  const figures = `off by out ${error.out.toExponential(1)}, lse ${error.lse.toExponential(1)}`;
+  if (equal) return [`equal: ${rows} rows, ${figures}`];
+  const { all, most } = explanation!;
+  return [`${differing} of ${rows} rows differ, first row ${first![0]}, head ${first![1]}: ${figures}`, ...explanationLines({ all, most: most && { ...most, contradicted: 0 } }, differing)];
+}
+
+/** @returns whether all is equal */
+async function checkDump(file: string, json: boolean | undefined): Promise<boolean> {
+  const result = await checkCase(readBytes(file), file);
+  console.log(json ? JSON.stringify(result) : (result.kind === 'append' ? appendLines(result) : attendLines(result)).join('\n'));
+  return result.equal;
 }
 
 const options = {
@@ -97,7 +117,7 @@ function checkOrRefuse(call: CheckCodesCall): CodeCheck {
 }
 
 export const check: Command = {
-  usage: 'check --input X --codes Y [--scales S --granularity G] [--format e4m3fn|e5m2|int8]',
+  usage: 'check --input X --codes Y [--scales S --granularity G] [--format e4m3fn|e5m2|int8]\n   or  fp8-kv check CASE.safetensors',
   summary: "Checks a kernel's codes and scales bit by bit, and names the known dialect that explains a difference.",
   details: `  --input FILE           what was encoded: f32, f16 or bf16 values, [..., dim]
   --codes FILE           what the kernel made of it
@@ -113,10 +133,15 @@ export const check: Command = {
 ${JSON_OPTION}
 
 ${ARRAY_FILES} Codes: |u1, |i1, |V1 (FP8 of ml_dtypes). Input: <f4, <f2, <V2 (bfloat16 of ml_dtypes).
+CASE is an append or attend case whose tensors "expected.…" are what the kernel gave.
 Exit code 0: equal; 1: different; 2: wrong usage.`,
   async run(args) {
     const { values, positionals } = parse(args, options);
-    if (positionals.length > 0) throw new UsageError(`expected --input and --codes, got ${positionals[0]}`);
+    if (positionals.length > 0) {
+      const [stray] = Object.keys(values).filter((name) => name !== 'json');
+      if (positionals.length > 1 || stray !== undefined) throw new UsageError(`expected one case file, or --input and --codes, got ${positionals[1] ?? `--${stray}`} beside ${positionals[0]}`);
+      return (await checkDump(positionals[0], values.json)) ? 0 : 1;
+    }
     const result = checkOrRefuse(await readCall(values));
     console.log(values.json ? JSON.stringify(result) : lines(result).join('\n'));
     return result.equal ? 0 : 1;

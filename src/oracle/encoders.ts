@@ -75,6 +75,16 @@ export function float8Encoder(name: Float8Name, rounding: Rounding, overflow: Ov
   };
 }
 
+/** A FNUZ code's value. Those of the formats without that name are what `decode` gives. */
+export function fnuzValue(code: number, format: Fp8Format): number {
+  if (code === FNUZ_NAN) return NaN;
+  const { mantissaBits, bias } = float8[fnuzOf[format]];
+  const mantissa = code & (2 ** mantissaBits - 1);
+  const exponent = (code & 0x7f) >> mantissaBits;
+  const value = exponent === 0 ? mantissa * 2 ** (1 - bias - mantissaBits) : (1 + mantissa / 2 ** mantissaBits) * 2 ** (exponent - bias);
+  return code & 0x80 ? -value : value;
+}
+
 const word = new Uint32Array(1);
 const float = new Float32Array(word.buffer);
 

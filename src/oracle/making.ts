@@ -94,7 +94,7 @@ export function widenedBits(values: FloatArray, dtype: FloatDtype): Uint32Array 
 }
 
 /** Rows of (…, a, b, width) as (…, b, a, width). */
-function swapRows<T extends Uint8Array | Uint32Array | Float32Array>(rows: T, [a, b]: Axes, width: number): T {
+export function swapRows<T extends Uint8Array | Int8Array | Uint16Array | Uint32Array | Float32Array>(rows: T, [a, b]: Axes, width: number): T {
   const swapped = rows.slice() as T;
   const each = a * b * width;
   for (let start = 0; start + each <= rows.length; start += each) {

@@ -1,10 +1,10 @@
 import { equal, is, match } from 'uvu/assert';
 import { serializeNpy } from '../../src/files/npy.js';
-import { serializeSafetensors } from '../../src/files/safetensors.js';
+import { parseSafetensors, serializeSafetensors } from '../../src/files/safetensors.js';
 import { encode, quantize } from '../../src/index.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
-import { assertDone, assertFailed, bytesOf, commandLine, tensor } from './harness.js';
+import { appendCase, assertDone, assertFailed, bytesOf, commandLine, tensor } from './harness.js';
 
 const test = suite('cli, check');
 const { run, put, remove } = commandLine();
@@ -51,6 +51,21 @@ test('tensors of a .safetensors file, which says the format, and bfloat16 of ml_
   assertDone(await run('check', '--input', 'bf16.npy', '--codes', 'x.safetensors#y'));
   assertFailed(await run('check', '--input', 'x.safetensors', '--codes', 'x.safetensors#y'), 2, /x\.safetensors#NAME, with one of x, y/);
   assertFailed(await run('check', '--input', 'bf16.npy', '--codes', 'x.safetensors#y', '--format', 'e4m3fn'), 2, /--format is e4m3fn, but the codes are F8_E5M2/);
+});
+
+test('a case: equal, or what differs by side', async () => {
+  const bytes = await appendCase(numbers);
+  put('case.safetensors', bytes);
+  const done = await run('check', 'case.safetensors');
+  assertDone(done);
+  is(done.out, 'k: equal: 96 codes and 12 scales\nv: equal: 96 codes and 12 scales\n');
+  const { tensors, metadata } = parseSafetensors(bytes.slice(), 'case');
+  tensors.get('expected.v_cache')!.data[90] ^= 1;
+  put('wrong.safetensors', serializeSafetensors(tensors, metadata));
+  const { code, out } = await run('check', 'wrong.safetensors');
+  is(code, 1);
+  match(out, /^k: equal: .*\nv: 1 of 96 codes and 0 of 12 scales differ, first\n {2}v_cache\[1, 2, 1, 2\]: input 0x[0-9a-f]{8}, expected .*\nno known dialect explains it\n$/);
+  assertFailed(await run('check', 'case.safetensors', '--format', 'e5m2'), 2, /got --format beside case\.safetensors/);
 });
 
 test('wrong usage is exit code 2, a broken file 1', async () => {
