@@ -8,12 +8,13 @@ import { decode } from './decode.js';
 import { doctor } from './doctor.js';
 import { encode } from './encode.js';
 import { evaluate } from './evaluate.js';
+import { gen } from './gen.js';
 import { inspect } from './inspect.js';
 import { Interrupted } from './progress.js';
 import { tune } from './tune.js';
 import { UsageError, type Command } from './command.js';
 
-const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, evaluate, calibrate, check, inspect, doctor, tune };
+const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, evaluate, calibrate, check, gen, inspect, doctor, tune };
 
 const overview = `fp8-kv: the 8-bit KV cache, on the command line
 

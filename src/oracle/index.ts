@@ -6,3 +6,4 @@ export { dialects, type Explanation } from './explain.js';
 export { checkCase } from './check-case.js';
 export type { AppendCheck, SideCheck } from './check-append.js';
 export type { AttendCheck } from './check-attend.js';
+export { generateAppendCase, generateAttendCase, type GenerateOptions } from './generate.js';

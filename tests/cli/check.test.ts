@@ -68,6 +68,13 @@ test('a case: equal, or what differs by side', async () => {
   assertFailed(await run('check', 'case.safetensors', '--format', 'e5m2'), 2, /got --format beside case\.safetensors/);
 });
 
+test('what gen writes is equal', async () => {
+  assertDone(await run('gen', 'append', '-o', 'generated.safetensors', '--format', 'int8', '--granularity', 'group', '--group-size', '8', '--head-dim', '24'));
+  assertDone(await run('check', 'generated.safetensors'));
+  assertFailed(await run('gen', 'append', '-o', 'no.safetensors', '--recipe', 'mila-activation', '--format', 'int8'), 2, /"recipe" expected amax/);
+  assertFailed(await run('gen', 'prefill', '-o', 'no.safetensors'), 2, /expected append or attend, got prefill/);
+});
+
 test('wrong usage is exit code 2, a broken file 1', async () => {
   assertFailed(await run('check', '--input', 'x.npy'), 2, /expected --input FILE and --codes FILE/);
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'scales.npy'), 2, /--codes expected the shape of the input, \[2, 3, 16\], got \[2, 3\]/);

@@ -130,7 +130,7 @@ test('wrong usage is refused in one line, before anything is read or written', a
 });
 
 test('exit codes: 2 for wrong usage, 1 for what cannot be read', async () => {
-  assertFailed(await run('transmute', 'x.npy'), 2, /^fp8-kv: no command "transmute": expected one of encode, decode, append, attend, evaluate, calibrate, check, inspect, doctor, tune$/m);
+  assertFailed(await run('transmute', 'x.npy'), 2, /^fp8-kv: no command "transmute": expected one of encode, decode, append, attend, evaluate, calibrate, check, gen, inspect, doctor, tune$/m);
   assertFailed(await run('encode', 'x.npy', '--out'), 2, /^fp8-kv encode: Unknown option '--out'/);
   assertFailed(await run('encode', 'nowhere.npy', '-o', 'new.npy'), 1, /^fp8-kv encode: ENOENT: no such file or directory, open 'nowhere\.npy'/);
   const short = await run('encode', 'broken.npy', '-o', 'new.npy');
