@@ -88,16 +88,16 @@ const options = {
 
 type Values = ReturnType<typeof parse<typeof options>>['values'];
 
-async function readCall(values: Values): Promise<CheckCodesCall> {
+function readCall(values: Values): CheckCodesCall {
   if (values.input === undefined || values.codes === undefined) throw new UsageError('expected --input FILE and --codes FILE');
-  const input = await readArray(values.input);
-  const codes = await readArray(values.codes);
+  const input = readArray(values.input);
+  const codes = readArray(values.codes);
   if (showShape(codes.shape) !== showShape(input.shape)) throw new UsageError(`--codes expected the shape of the input, ${showShape(input.shape)}, got ${showShape(codes.shape)}`);
   if (values.scales !== undefined && values.granularity === undefined) throw new UsageError('--scales expected --granularity, which says what they are for');
   const { values: floatValues, dtype } = readFloats(input, values.from, '--input');
   return {
     input: floatValues, dtype, shape: input.shape, codes: uint8(codes, '--codes'), format: formatOf(values.format, codes),
-    scales: values.scales === undefined ? undefined : readScales(await readArray(values.scales)),
+    scales: values.scales === undefined ? undefined : readScales(readArray(values.scales)),
     granularity: values.granularity as CheckCodesCall['granularity'],
     groupSize: values['group-size'] === undefined ? undefined : Number(values['group-size']),
     recipe: values.recipe as CheckCodesCall['recipe'],
@@ -142,7 +142,7 @@ Exit code 0: equal; 1: different; 2: wrong usage.`,
       if (positionals.length > 1 || stray !== undefined) throw new UsageError(`expected one case file, or --input and --codes, got ${positionals[1] ?? `--${stray}`} beside ${positionals[0]}`);
       return (await checkDump(positionals[0], values.json)) ? 0 : 1;
     }
-    const result = checkOrRefuse(await readCall(values));
+    const result = checkOrRefuse(readCall(values));
     console.log(values.json ? JSON.stringify(result) : lines(result).join('\n'));
     return result.equal ? 0 : 1;
   },
