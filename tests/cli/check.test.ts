@@ -75,6 +75,22 @@ test('what gen writes is equal', async () => {
   assertFailed(await run('gen', 'prefill', '-o', 'no.safetensors'), 2, /expected append or attend, got prefill/);
 });
 
+/** numpy 2.4.6: np.savez_compressed(file, x=np.array([1, 2, -3, 448], np.float32), codes=np.array([0x38, 0x40, 0xc4, 0x7e], np.uint8)) */
+const npz = [
+  'UEsDBC0AAAAIAAAAIQACtsYY//////////8FABQAeC5ucHkBABAAkAAAAAAAAABTAAAAAAAAAJvsF+obEMnIUMZQrZ6SWpxcpG6loG6TZqKuo6Cell9UUpSYF59flJIKEndLzClOBYoXZyQWpAL5Gi',
+  'Y6mjoKtQoUAC4GhgZ7BgYGByA6wMDwwBkAUEsDBC0AAAAIAAAAIQDUSQ2v//////////8JABQAY29kZXMubnB5AQAQAIQAAAAAAAAASAAAAAAAAACb7BfqGxDJyFDGUK2eklqcXKRupaBeU2qorqOg',
+  'npZfVFKUmBefX5SSChJ3S8wpTgWKF2ckFqQC+RomOpo6CrUKFAAuC4cjdQBQSwECLQMtAAAACAAAACEAArbGGFMAAACQAAAABQAAAAAAAAAAAAAAgAEAAAAAeC5ucHlQSwECLQMtAAAACAAAACEA1E',
+  'kNr0gAAACEAAAACQAAAAAAAAAAAAAAgAGKAAAAY29kZXMubnB5UEsFBgAAAAACAAIAagAAAA0BAAAAAA==',
+].join('');
+
+test("arrays of numpy's .npz", async () => {
+  put('both.npz', Buffer.from(npz, 'base64'));
+  const done = await run('check', '--input', 'both.npz#x', '--codes', 'both.npz#codes');
+  assertDone(done);
+  is(done.out, 'equal: 4 codes\n');
+  assertFailed(await run('check', '--input', 'both.npz', '--codes', 'both.npz#codes'), 2, /both\.npz#NAME, with one of x, codes/);
+});
+
 test('wrong usage is exit code 2, a broken file 1', async () => {
   assertFailed(await run('check', '--input', 'x.npy'), 2, /expected --input FILE and --codes FILE/);
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'scales.npy'), 2, /--codes expected the shape of the input, \[2, 3, 16\], got \[2, 3\]/);
