@@ -5,11 +5,12 @@
 import type { AppendCall } from './backend.js';
 import { KvCache } from './cache/cache.js';
 import { resolveCache, type KvCacheOptions, type Layer, type LayerConfig } from './cache/config.js';
-import { readSpans, widen, type Rows } from './cache/rows.js';
+import { readSpans, type Rows } from './cache/rows.js';
 import type { Sequence } from './cache/sequence.js';
 import type { Step } from './cache/step.js';
 import { describe, floatDtypeOf, type FloatArray, type FloatDtype } from './formats.js';
 import { checkInteger, type PageShape } from './layout.js';
+import { widen } from './layouts/half-scales.js';
 import type { WasmBackend } from './wasm/backend.js';
 
 /** Keys or values of one layer, [1, kvHeads, seq, headDim]. A float32 `Tensor` of Transformers.js is one as it is. */

@@ -1,8 +1,8 @@
 /** Tokens of a sequence out of a layer's pages, as attention reads them: a code times its scale, in f32. */
 import type { CacheTensors, Pages, ScaleStrides, TensorStrides } from '../backend.js';
-import { bytesOf, isQuantized, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
+import { bytesOf, isQuantized, type FloatArray, type QuantizedFormat } from '../formats.js';
 import type { PageLayout, SideLayout } from '../layout.js';
-import { widenHalves } from '../layouts/half-scales.js';
+import { widen } from '../layouts/half-scales.js';
 import { groupsOf } from '../layouts/row-major.js';
 import { checkGivenScale, type GivenScales } from '../scale.js';
 import { codeArrays } from '../tensors.js';
@@ -50,12 +50,6 @@ const tables: { [F in QuantizedFormat]?: Float32Array } = {};
 function tableOf(format: QuantizedFormat): Float32Array {
   const bytes = Uint8Array.from({ length: 256 }, (_, code) => code);
   return tables[format] ??= format === 'int8' ? Float32Array.from(new Int8Array(bytes.buffer)) : decode(bytes, format);
-}
-
-/** Unquantized values in f32, which has all of them. */
-export function widen(values: FloatArray, dtype: FloatDtype): Float32Array {
-  if (values instanceof Float32Array) return values;
-  return dtype === 'f16' ? widenHalves(values) : new Float32Array(Uint32Array.from(values, (bits) => bits << 16).buffer);
 }
 
 /** Rows of one side, on their way to where they belong in the rows of all tokens. */

@@ -3,7 +3,7 @@ import { FormatError } from '../errors.js';
 import { checkSize } from '../files/safetensors.js';
 import { LENGTH_BYTES, readHeaderLength, readHeaderOfAnyDtypes, type Entry } from '../files/safetensors-header.js';
 import { float32, quote, showShape, uint16, type SafetensorsDtype } from '../files/tensor.js';
-import { widenHalves } from '../layouts/half-scales.js';
+import { widen } from '../layouts/half-scales.js';
 import { looksLikeScale, readScaleName, type ScaleName } from './names.js';
 import type { CheckpointSource } from './source.js';
 
@@ -73,19 +73,19 @@ export async function readScaleFile(source: CheckpointSource, file: string): Pro
   return { file, metadata, scales: pieces.flat(), unmatched };
 }
 
-type ScaleDtype = keyof typeof widen;
+type ScaleDtype = keyof typeof widened;
 
 interface Named {
   readonly entry: Entry<ScaleDtype>;
   readonly name: ScaleName;
 }
 
-const isScaleEntry = (entry: Entry<string>): entry is Entry<ScaleDtype> => Object.hasOwn(widen, entry.dtype);
+const isScaleEntry = (entry: Entry<string>): entry is Entry<ScaleDtype> => Object.hasOwn(widened, entry.dtype);
 
 const countOf = ({ shape }: Entry<string>): number => shape.reduce((a, b) => a * b, 1);
 
 function scaleEntry(entry: Entry<string>, file: string): Entry<ScaleDtype> {
-  if (!isScaleEntry(entry)) throw new TypeError(`"${file}: ${entry.name}" expected ${Object.keys(widen).join(', ')}, got ${quote(entry.dtype)}`);
+  if (!isScaleEntry(entry)) throw new TypeError(`"${file}: ${entry.name}" expected ${Object.keys(widened).join(', ')}, got ${quote(entry.dtype)}`);
   checkSize(entry, Infinity, file);
   const count = countOf(entry);
   if (count < 1 || count > MAX_SCALES) throw new FormatError(file, entry.at, `tensor ${quote(entry.name)} expected 1 to ${MAX_SCALES} scales, got shape ${showShape(entry.shape)}`);
@@ -119,14 +119,14 @@ async function readRun(source: CheckpointSource, file: string, dataStart: number
   return run.map(({ entry, name }) => {
     const data = bytes.subarray(entry.begin - begin, entry.end - begin);
     if (data.length < entry.end - entry.begin) throw new FormatError(file, entry.at, `the file ends before tensor ${quote(entry.name)} does`);
-    return { ...name, tensor: entry.name, file, shape: entry.shape, values: widen[entry.dtype](entry, data) };
+    return { ...name, tensor: entry.name, file, shape: entry.shape, values: widened[entry.dtype](entry, data) };
   });
 }
 
 /** The dtypes of scales, widened to f32: exact but for F64. */
-const widen = {
+const widened = {
   F32: (entry: Entry, data: Uint8Array) => float32({ ...entry, data }).slice(),
-  F16: (entry: Entry, data: Uint8Array) => widenHalves(uint16({ ...entry, data })),
-  BF16: (entry: Entry, data: Uint8Array) => new Float32Array(Uint32Array.from(uint16({ ...entry, data }), (bits) => bits << 16).buffer),
+  F16: (entry: Entry, data: Uint8Array) => widen(uint16({ ...entry, data }), 'f16'),
+  BF16: (entry: Entry, data: Uint8Array) => widen(uint16({ ...entry, data }), 'bf16'),
   F64: (_: Entry, data: Uint8Array) => Float32Array.from(new Float64Array(data.slice().buffer)),
 } as const satisfies { readonly [D in SafetensorsDtype]?: unknown };

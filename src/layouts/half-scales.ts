@@ -1,5 +1,5 @@
 /** Numbers of f16, scales that are kept as such among them, as f32 words: every bit of one is found again in the other, NaN's too. */
-import { describe } from '../formats.js';
+import { describe, type FloatArray, type FloatDtype } from '../formats.js';
 
 const f32 = new Float32Array(1);
 const f32Bits = new Uint32Array(f32.buffer);
@@ -32,6 +32,12 @@ export function widenHalves(bits: Uint16Array): Float32Array {
   const values = new Float32Array(bits.length);
   new Uint32Array(values.buffer).set(Uint32Array.from(bits, widenBits));
   return values;
+}
+
+/** Unquantized values in f32, which has all of them. */
+export function widen(values: FloatArray, dtype: FloatDtype): Float32Array {
+  if (values instanceof Float32Array) return values;
+  return dtype === 'f16' ? widenHalves(values) : new Float32Array(Uint32Array.from(values, (bits) => bits << 16).buffer);
 }
 
 /** Scales of ferrum's `KvCacheQuant`, f16 bits, as f32. */

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parseSafetensors } from '../files/safetensors.js';
 import { float32, showShape, uint16, type Tensor } from '../files/tensor.js';
+import { widen } from '../layouts/half-scales.js';
 import { parseConfig, type LlamaConfig } from './config.js';
 import { readJsonObject } from './json.js';
 
@@ -55,7 +56,7 @@ function readShards(directory: string, index: string): Map<string, Tensor> {
 export function gatherWeights(config: LlamaConfig, tensors: ReadonlyMap<string, Tensor>, file: string): LlamaWeights {
   const take = (name: string, ...shape: number[]): Float32Array => {
     const argument = `${file}: ${name}`;
-    return widen(expectShape(tensors.get(name), shape, argument), argument);
+    return floatsOf(expectShape(tensors.get(name), shape, argument), argument);
   };
 
   const { hidden, intermediate, headDim, vocab } = config;
@@ -96,16 +97,8 @@ function expectShape(tensor: Tensor | undefined, shape: readonly number[], argum
 }
 
 /** The tensor's values as f32: exact for every dtype that is accepted. */
-function widen(tensor: Tensor, argument: string): Float32Array {
-  if (tensor.dtype === 'BF16') return new Float32Array(Uint32Array.from(uint16(tensor, argument), (bits) => bits << 16).buffer);
-  if (tensor.dtype === 'F16') return Float32Array.from(uint16(tensor, argument), halfToNumber);
+function floatsOf(tensor: Tensor, argument: string): Float32Array {
+  if (tensor.dtype === 'BF16') return widen(uint16(tensor, argument), 'bf16');
+  if (tensor.dtype === 'F16') return widen(uint16(tensor, argument), 'f16');
   return float32(tensor, argument);
-}
-
-function halfToNumber(bits: number): number {
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  const sign = bits >> 15 ? -1 : 1;
-  if (exponent === 31) return fraction ? NaN : sign * Infinity;
-  return sign * (exponent === 0 ? fraction : 1024 + fraction) * 2 ** (Math.max(exponent, 1) - 25);
 }

@@ -1,6 +1,6 @@
 /** Codes and scales of rows, made in plain numbers, step by step: the right way, and by a changed step every other way. */
 import { bytesOf, floatDtypes, formats, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
-import { widenHalves } from '../layouts/half-scales.js';
+import { widen } from '../layouts/half-scales.js';
 import type { Recipe } from '../recipe.js';
 import { cudaNaN, float8Encoder, int8Encoder, roundToHalf, type Encoder } from './encoders.js';
 
@@ -89,8 +89,7 @@ export function rightMaking(subject: Subject): Making {
 
 /** Unquantized values as bits of f32. A Uint16Array's dtype is not for guessing. */
 export function widenedBits(values: FloatArray, dtype: FloatDtype): Uint32Array {
-  if (floatDtypes[dtype].bytes === 4) return new Uint32Array(bytesOf(values).slice().buffer);
-  return dtype === 'f16' ? new Uint32Array(widenHalves(values as Uint16Array).buffer) : Uint32Array.from(values, (bits) => (bits << 16) >>> 0);
+  return new Uint32Array(floatDtypes[dtype].bytes === 4 ? bytesOf(values).slice().buffer : widen(values, dtype).buffer);
 }
 
 /** Rows of (…, a, b, width) as (…, b, a, width). */
