@@ -8,7 +8,7 @@ import type { AppendCall, AttendCall, CodeArray, NhdTensors } from './backend.js
 import { inOneLine } from './errors.js';
 import { scaleShape } from './files/case.js';
 import { serializeSafetensors } from './files/safetensors.js';
-import type { SafetensorsDtype, Tensor } from './files/tensor.js';
+import { fileDtypes, type SafetensorsDtype, type Tensor } from './files/tensor.js';
 import { bytesOf, floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
 import { isGiven } from './policies.js';
 import type { PageLayout } from './layout.js';
@@ -24,8 +24,6 @@ const MOST_FILES = 1000;
 /** No more bytes are written by one process. */
 const MOST_BYTES = 2 ** 32;
 
-const dtypeNames: { readonly [D in FloatDtype]: SafetensorsDtype } = { f32: 'F32', f16: 'F16', bf16: 'BF16' };
-
 /** What was copied of a call; writes it together with what is in the pages by then. */
 type Recording = (pages: WasmPages) => void;
 
@@ -40,7 +38,7 @@ const copyOf = (dtype: SafetensorsDtype, shape: readonly number[], values: Array
 const integers = (shape: readonly number[], values: Int32Array): Tensor => copyOf('I32', shape, values);
 
 function floats(values: FloatArray, dtype: FloatDtype | undefined, argument: string, heads: number, headDim: number): Tensor {
-  return copyOf(dtypeNames[floatDtypeOf(values, dtype, argument)], [values.length / (heads * headDim), heads, headDim], values);
+  return copyOf(fileDtypes[floatDtypeOf(values, dtype, argument)], [values.length / (heads * headDim), heads, headDim], values);
 }
 
 /** Given scales in the shape that the granularity has. */

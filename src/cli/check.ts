@@ -1,4 +1,4 @@
-import { float32, showShape, uint16, uint8, type Tensor } from '../files/tensor.js';
+import { float32, showShape, uint16, uint8, valueDtypes, type Tensor } from '../files/tensor.js';
 import { resolveQuantizedFormat, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
 import { widenHalves } from '../layouts/half-scales.js';
 import { checkCodes, type CheckCodesCall } from '../oracle/check-codes.js';
@@ -10,14 +10,12 @@ import type { Explanation } from '../oracle/explain.js';
 import { ARRAY_FILES, readArray } from './array-files.js';
 import { JSON_OPTION, parse, readBytes, UsageError, type Command } from './command.js';
 
-const floats: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
-
 /** The formats that a tensor's dtype states; U8 states none. */
 const statedFormats: { readonly [dtype: string]: QuantizedFormat } = { F8_E4M3: 'e4m3fn', F8_E5M2: 'e5m2', I8: 'int8' };
 
 function readFloats({ dtype, ...tensor }: Tensor, from: string | undefined, what: string): { values: FloatArray; dtype: FloatDtype } {
   if (from !== undefined && (dtype !== 'U16' || (from !== 'f16' && from !== 'bf16'))) throw new UsageError(`--from is f16 or bf16, for an input of <u2, got ${from} for ${dtype}`);
-  const stated = from ?? floats[dtype];
+  const stated = from ?? valueDtypes[dtype];
   if (stated === undefined) throw new UsageError(`${what} expected f32, f16 or bf16 values, got ${dtype}${dtype === 'U16' ? ': --from says what they are' : ''}`);
   return { values: stated === 'f32' ? float32({ dtype, ...tensor }, what) : uint16({ dtype, ...tensor }, what), dtype: stated as FloatDtype };
 }

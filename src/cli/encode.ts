@@ -1,7 +1,7 @@
 import { parseNpy, serializeNpy } from '../files/npy.js';
 import { parseSafetensors, serializeSafetensors } from '../files/safetensors.js';
-import { float32, uint16, type Tensor } from '../files/tensor.js';
-import { formats, type FloatDtype, type Fp8Format } from '../formats.js';
+import { float32, uint16, valueDtypes, type Tensor } from '../files/tensor.js';
+import { formats, type Fp8Format } from '../formats.js';
 import { encode as encodeValues } from '../wasm/codec.js';
 import { fileKind, formatOption, JSON_OPTION, oneFile, parse, readBytes, UsageError, writeBytes, type Command } from './command.js';
 
@@ -10,13 +10,11 @@ interface Settings {
   readonly saturate: boolean;
 }
 
-const floats: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
-
 /** numpy has no bf16: its bits travel as <u2, or as <V2 from ml_dtypes. */
 const bits: { readonly [from: string]: 'F16' | 'BF16' | undefined } = { f16: 'F16', bf16: 'BF16' };
 
 function encodeTensor(tensor: Tensor, { format, saturate }: Settings): Tensor {
-  const from = floats[tensor.dtype];
+  const from = valueDtypes[tensor.dtype];
   const values = from === 'f32' ? float32(tensor) : uint16(tensor);
   return { dtype: formats[format].safetensors, shape: tensor.shape, data: encodeValues(values, format, { from, saturate }) };
 }
@@ -27,7 +25,7 @@ function encodeSafetensors(bytes: Uint8Array, file: string, settings: Settings):
   let found = false;
   const encoded = new Map<string, Tensor>();
   for (const [name, tensor] of tensors) {
-    const result = Object.hasOwn(floats, tensor.dtype) ? encodeTensor(tensor, settings) : tensor;
+    const result = Object.hasOwn(valueDtypes, tensor.dtype) ? encodeTensor(tensor, settings) : tensor;
     if (result !== tensor) {
       found = true;
       values += result.data.length;
@@ -41,7 +39,7 @@ function encodeSafetensors(bytes: Uint8Array, file: string, settings: Settings):
 function encodeNpy(bytes: Uint8Array, file: string, from: string | undefined, settings: Settings): { bytes: Uint8Array; values: number } {
   const { descr, dtype, shape, data } = parseNpy(bytes, file);
   const stated = from === undefined ? dtype : descr === '<u2' ? bits[from] : undefined;
-  if (stated === undefined || !Object.hasOwn(floats, stated)) {
+  if (stated === undefined || !Object.hasOwn(valueDtypes, stated)) {
     throw new Error(`${file} holds ${descr}${from ? `, with --from ${from}` : ''}: expected <f4, <f2, or <u2 with --from f16 or bf16`);
   }
   const result = encodeTensor({ dtype: stated, shape, data }, settings);

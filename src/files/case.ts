@@ -6,7 +6,7 @@ import type { Granularity, SideOptions } from '../layout.js';
 import { granularities, isGiven } from '../policies.js';
 import type { GivenScale } from '../scale.js';
 import type { SafetensorsFile } from './safetensors.js';
-import { float32, quote, showShape, uint16, uint8, type Tensor } from './tensor.js';
+import { float32, quote, showShape, uint16, uint8, valueDtypes, type Tensor } from './tensor.js';
 
 /** One side of a cache as a case file gives it. */
 export interface CaseSide extends Required<Pick<SideOptions, 'granularity'>>, Pick<SideOptions, 'groupSize'> {
@@ -26,7 +26,6 @@ export function scaleShape(granularity: Granularity, groupSize: number | undefin
   return granularity === 'group' ? [...rows, dim / groupSize!] : rows;
 }
 
-const floatDtypes: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 const HEADER = 8;
 
 const shown = (text: string | undefined): string => (text === undefined ? 'none' : quote(text));
@@ -104,7 +103,7 @@ export class CaseReader {
 
   /** Unquantized values and their dtype. */
   floats(name: string, tensor: Tensor): { values: FloatArray; dtype: FloatDtype } {
-    const dtype = floatDtypes[tensor.dtype];
+    const dtype = valueDtypes[tensor.dtype];
     if (dtype === undefined) this.fail(`tensor "${name}" expected F32, F16 or BF16, got ${tensor.dtype}`);
     return { values: dtype === 'f32' ? this.typed<FloatArray>(name, tensor, float32) : this.typed<FloatArray>(name, tensor, uint16), dtype };
   }

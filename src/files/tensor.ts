@@ -1,4 +1,5 @@
 /** A tensor as it lies in a file, and its elements as typed arrays. */
+import type { FloatDtype } from '../formats.js';
 
 /** Bytes per element of each dtype. */
 export const dtypeBytes = {
@@ -9,6 +10,10 @@ export const dtypeBytes = {
 } as const;
 
 export type SafetensorsDtype = keyof typeof dtypeBytes;
+
+/** What dtypes of unquantized values are called in files, and the way back. */
+export const fileDtypes: { readonly [D in FloatDtype]: SafetensorsDtype } = { f32: 'F32', f16: 'F16', bf16: 'BF16' };
+export const valueDtypes: { readonly [dtype: string]: FloatDtype } = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
 export interface Tensor {
   readonly dtype: SafetensorsDtype;

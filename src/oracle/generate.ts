@@ -5,7 +5,7 @@ import { readAppendCase, runAppendCase } from '../files/append-case.js';
 import { readAttendCase, runAttendCase } from '../files/attend-case.js';
 import { scaleShape } from '../files/case.js';
 import { serializeSafetensors } from '../files/safetensors.js';
-import type { Tensor } from '../files/tensor.js';
+import { fileDtypes, type Tensor } from '../files/tensor.js';
 import { bytesOf, formats, resolveFormat, type FloatDtype, type FormatName } from '../formats.js';
 import { pageLayout, type Granularity } from '../layout.js';
 import { isGiven } from '../policies.js';
@@ -36,8 +36,6 @@ export interface GenerateOptions {
   readonly queryHeads?: number;
 }
 
-const dtypeNames = { f32: 'F32', f16: 'F16', bf16: 'BF16' } as const;
-
 const tensor = (dtype: Tensor['dtype'], shape: readonly number[], values: ArrayBufferView): Tensor => ({ dtype, shape, data: bytesOf(values) });
 
 /** Everything stated, and checked by what pages may be. */
@@ -48,7 +46,7 @@ function resolved(options: GenerateOptions) {
   for (const [name, value] of Object.entries({ tokens, queryHeads })) {
     if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`"${name}" expected a positive integer, got ${value}`);
   }
-  if (!Object.hasOwn(dtypeNames, dtype)) throw new TypeError(`"dtype" expected one of ${Object.keys(dtypeNames).join(', ')}, got ${String(dtype)}`);
+  if (!Object.hasOwn(fileDtypes, dtype)) throw new TypeError(`"dtype" expected one of ${Object.keys(fileDtypes).join(', ')}, got ${String(dtype)}`);
   const side = { dtype: format, granularity, groupSize };
   const layout = pageLayout({ kvHeads, headDim, blockSize, k: side, v: side });
   return { seed, format, granularity, groupSize, recipe, dtype, tokens, kvHeads, headDim, blockSize, queryHeads, layout };
@@ -84,7 +82,7 @@ export async function generateAppendCase(options: GenerateOptions = {}): Promise
   const numbers = random(seed);
   const blocks = Math.ceil(tokens / blockSize) + 1;
   const shape = [tokens, kvHeads, headDim];
-  const rows = (): Tensor => tensor(dtypeNames[dtype], shape, hardRows(numbers, dtype, tokens * kvHeads, headDim));
+  const rows = (): Tensor => tensor(fileDtypes[dtype], shape, hardRows(numbers, dtype, tokens * kvHeads, headDim));
   const tensors = new Map<string, Tensor>([
     ['key', rows()], ['value', rows()], ['slot_mapping', tensor('I32', [tokens], slots(numbers, tokens, blocks * blockSize))], ...givenScales(numbers, all),
   ]);
