@@ -2,7 +2,9 @@
 import type { QuantizedFormat } from './formats.js';
 
 /** What shares a given scale: all of a layer, a KV head, or one dim of it. */
-export type GivenGranularity = 'tensor' | 'head' | 'channel';
+export type GivenGranularity = (typeof givenGranularities)[number];
+
+export const givenGranularities = ['tensor', 'head', 'channel'] as const;
 
 /** Of one layer: a `LayerConfig` as it stands. */
 export interface LayerScales {

@@ -2,7 +2,7 @@
 import { serializeSafetensors } from '../files/safetensors.js';
 import type { Tensor } from '../files/tensor.js';
 import { bytesOf, describe, resolveQuantizedFormat } from '../formats.js';
-import type { GivenGranularity, KvScales, LayerScales } from '../kv-scales.js';
+import { givenGranularities, type KvScales, type LayerScales } from '../kv-scales.js';
 import { checkInteger } from '../layout.js';
 import { checkScale } from '../scale.js';
 
@@ -17,8 +17,6 @@ export interface SerializeScalesOptions {
 /** The name of a scale, as llm-compressor writes it and vLLM reads it. */
 const nameOf = (layer: number, side: 'k' | 'v' | 'q'): string => `model.layers.${layer}.self_attn.${side}_scale`;
 
-const granularities: readonly string[] = ['tensor', 'head', 'channel'] satisfies GivenGranularity[];
-
 /**
  * A .safetensors file of scales, which `readScales` reads to the same bits: `model.layers.N.self_attn.k_scale`, `v_scale` and, where
  * there are such, `q_scale`, F32, [1] with `tensor`, [heads, 1, 1] with `head`, [heads, 1, headDim] with `channel`. Its metadata say
@@ -28,7 +26,7 @@ const granularities: readonly string[] = ['tensor', 'head', 'channel'] satisfies
 export function serializeScales(scales: KvScales, options: SerializeScalesOptions = {}): Uint8Array {
   const { granularity, layers } = scales;
   const dtype = resolveQuantizedFormat(scales.dtype, 'dtype');
-  if (!granularities.includes(granularity)) throw new TypeError(`"granularity" expected ${granularities.join(', ')}, got ${describe(granularity)}`);
+  if (!givenGranularities.includes(granularity)) throw new TypeError(`"granularity" expected ${givenGranularities.join(', ')}, got ${describe(granularity)}`);
   const tensors = new Map<string, Tensor>();
   for (const [index, layer] of layers.entries()) {
     if (layer.dtype !== scales.dtype || layer.granularity !== granularity) {

@@ -8,7 +8,7 @@ import { calibrateModel } from '../evaluate/calibrate.js';
 import type { Text } from '../evaluate/evaluate.js';
 import { windowsOf } from '../evaluate/measure.js';
 import { bytesOf, resolveQuantizedFormat, type QuantizedFormat } from '../formats.js';
-import type { GivenGranularity, KvScales } from '../kv-scales.js';
+import { givenGranularities, type GivenGranularity, type KvScales } from '../kv-scales.js';
 import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
 import { editJson } from './edit-json.js';
 import { BATCH_DETAILS, choiceOption, countOption, MODEL_DETAILS, openModel, openNamedBackend, readText, type OpenModel } from './model-run.js';
@@ -19,7 +19,6 @@ import { hearing } from './warnings.js';
 
 const CONFIG = 'config.json';
 const INDEX = 'model.safetensors.index.json';
-const granularities: readonly GivenGranularity[] = ['tensor', 'head', 'channel'];
 
 /** Where to write. */
 interface Outputs {
@@ -127,7 +126,7 @@ ${BATCH_DETAILS}
   --text FILE            what to calibrate with
   --limit N              tokens of the text, at most
   --observer NAME        ${observerNames.join(', ')}; default minmax
-  --granularity NAME     what shares a scale: ${granularities.join(', ')}; default tensor
+  --granularity NAME     what shares a scale: ${givenGranularities.join(', ')}; default tensor
   --dtype NAME           what the scales are for: e4m3fn (default), e5m2, int8, or a name of vLLM's
   --queries              scales of queries, too
   --backend wasm|webgpu  default wasm
@@ -148,7 +147,7 @@ What is written is read again and compared. Ctrl-C ends it, and leaves nothing h
     const limit = countOption(values.limit, 'limit') ?? Infinity;
     const plan: Plan = {
       dtype: inUsage(() => resolveQuantizedFormat(values.dtype ?? 'e4m3fn', '--dtype')),
-      granularity: choiceOption(values.granularity, 'granularity', granularities, 'tensor'),
+      granularity: choiceOption(values.granularity, 'granularity', givenGranularities, 'tensor'),
       observer: choiceOption(values.observer, 'observer', observerNames, 'minmax'),
       queries: values.queries ?? false,
       batch: countOption(values.batch, 'batch'),

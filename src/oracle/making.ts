@@ -1,5 +1,6 @@
 /** Codes and scales of rows, made in plain numbers, step by step: the right way, and by a changed step every other way. */
 import { bytesOf, floatDtypes, formats, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
+import type { GivenGranularity } from '../kv-scales.js';
 import { widen } from '../layouts/half-scales.js';
 import type { Recipe } from '../recipe.js';
 import { cudaNaN, float8Encoder, int8Encoder, roundToHalf, type Encoder } from './encoders.js';
@@ -10,7 +11,7 @@ export type Axes = readonly [a: number, b: number];
 /** Scales that are given, and which of them is for a value. */
 export interface Given {
   readonly values: Float32Array;
-  readonly granularity: 'tensor' | 'head' | 'channel';
+  readonly granularity: GivenGranularity;
   readonly heads: number;
   /** Row r is of head ⌊r / headStride⌋ mod heads. */
   readonly headStride: number;
