@@ -11,6 +11,7 @@ import type { Step } from './cache/step.js';
 import { describe, floatDtypeOf, type FloatArray, type FloatDtype } from './formats.js';
 import { checkInteger, type PageShape } from './layout.js';
 import { widen } from './layouts/half-scales.js';
+import { swapRows } from './swap-rows.js';
 import type { WasmBackend } from './wasm/backend.js';
 
 /** Keys or values of one layer, [1, kvHeads, seq, headDim]. A float32 `Tensor` of Transformers.js is one as it is. */
@@ -75,14 +76,7 @@ function checkStates(keyStates: HuggingFaceTensor, valueStates: HuggingFaceTenso
 /** [kvHeads, tokens, headDim] as [tokens, kvHeads, headDim]. */
 function tokenMajor(x: FloatArray, tokens: number, { kvHeads, headDim }: PageShape): FloatArray {
   if (tokens === 1 || kvHeads === 1) return x;
-  const rows = x.slice();
-  for (let head = 0; head < kvHeads; head++) {
-    for (let token = 0; token < tokens; token++) {
-      const from = (head * tokens + token) * headDim;
-      rows.set(x.subarray(from, from + headDim), (token * kvHeads + head) * headDim);
-    }
-  }
-  return rows;
+  return swapRows(x, [kvHeads, tokens], headDim);
 }
 
 /** What becomes of the states that a cache is given. */

@@ -2,20 +2,13 @@
 import { HuggingFaceCache, type WasmBackend } from '../index.js';
 import type { LlamaConfig } from '../model/config.js';
 import type { Storage } from '../model/cached-model.js';
+import { swapRows } from '../swap-rows.js';
 
 type Shape = Pick<LlamaConfig, 'layers' | 'kvHeads' | 'headDim'>;
 
 /** [tokens, kvHeads, headDim] as [kvHeads, tokens, headDim]. */
 function headMajor(rows: Float32Array, { kvHeads, headDim }: Shape): Float32Array {
-  const tokens = rows.length / (kvHeads * headDim);
-  const heads = new Float32Array(rows.length);
-  for (let token = 0; token < tokens; token++) {
-    for (let head = 0; head < kvHeads; head++) {
-      const from = (token * kvHeads + head) * headDim;
-      heads.set(rows.subarray(from, from + headDim), (head * tokens + token) * headDim);
-    }
-  }
-  return heads;
+  return swapRows(rows, [rows.length / (kvHeads * headDim), kvHeads], headDim);
 }
 
 /** Sums of squares, [layers, kvHeads]. */

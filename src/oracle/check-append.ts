@@ -6,8 +6,9 @@ import { isQuantized, type QuantizedFormat } from '../formats.js';
 import { isGiven } from '../policies.js';
 import { resolveRecipe, type RecipeName } from '../recipe.js';
 import { wasmBackend } from '../wasm/open.js';
+import type { Axes } from '../swap-rows.js';
 import { bitsAt, checkSubject, type CodeCheck } from './check.js';
-import { widenedBits, type Axes, type Given, type Subject } from './making.js';
+import { widenedBits, type Given, type Subject } from './making.js';
 
 /** One side of a cache as it was found. */
 export interface SideCheck extends CodeCheck {

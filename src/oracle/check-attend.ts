@@ -7,10 +7,10 @@ import { pageLayout, type PageLayout, type SideOptions } from '../layout.js';
 import { isGiven } from '../policies.js';
 import type { GivenScale } from '../scale.js';
 import type { WasmBackend } from '../wasm/backend.js';
+import { swapRows } from '../swap-rows.js';
 import { wasmBackend } from '../wasm/open.js';
 import { codeDialects, type Dialect } from './dialects.js';
 import { fnuzValue, roundToHalf } from './encoders.js';
-import { swapRows } from './making.js';
 
 export interface AttendCheck {
   readonly kind: 'attend';

@@ -4,8 +4,9 @@ import type { Granularity } from '../layout.js';
 import { checkPolicy, isGiven } from '../policies.js';
 import { resolveRecipe, withScalePrecision, type Recipe, type RecipeName, type ScalePrecision } from '../recipe.js';
 import { checkScale } from '../scale.js';
+import type { Axes } from '../swap-rows.js';
 import { bitsAt, checkSubject, type CodeCheck } from './check.js';
-import { widenedBits, type Axes, type Given, type Subject } from './making.js';
+import { widenedBits, type Given, type Subject } from './making.js';
 
 export interface CheckCodesCall {
   /** What was encoded, [..., dim]: f32 values, or f16/bf16 bits with `dtype` stated. */

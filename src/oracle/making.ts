@@ -3,10 +3,8 @@ import { bytesOf, floatDtypes, formats, type FloatArray, type FloatDtype, type Q
 import type { GivenGranularity } from '../kv-scales.js';
 import { widen } from '../layouts/half-scales.js';
 import type { Recipe } from '../recipe.js';
+import { swapRows, type Axes } from '../swap-rows.js';
 import { cudaNaN, float8Encoder, int8Encoder, roundToHalf, type Encoder } from './encoders.js';
-
-/** Two dimensions that another layout has the other way round: [pages or sequences…, a, b, dim]. */
-export type Axes = readonly [a: number, b: number];
 
 /** Scales that are given, and which of them is for a value. */
 export interface Given {
@@ -91,21 +89,6 @@ export function rightMaking(subject: Subject): Making {
 /** Unquantized values as bits of f32. A Uint16Array's dtype is not for guessing. */
 export function widenedBits(values: FloatArray, dtype: FloatDtype): Uint32Array {
   return new Uint32Array(floatDtypes[dtype].bytes === 4 ? bytesOf(values).slice().buffer : widen(values, dtype).buffer);
-}
-
-/** Rows of (…, a, b, width) as (…, b, a, width). */
-export function swapRows<T extends Uint8Array | Int8Array | Uint16Array | Uint32Array | Float32Array>(rows: T, [a, b]: Axes, width: number): T {
-  const swapped = rows.slice() as T;
-  const each = a * b * width;
-  for (let start = 0; start + each <= rows.length; start += each) {
-    for (let i = 0; i < a; i++) {
-      for (let j = 0; j < b; j++) {
-        const from = start + (i * b + j) * width;
-        swapped.set(rows.subarray(from, from + width) as T & Uint8Array, start + (j * a + i) * width);
-      }
-    }
-  }
-  return swapped;
 }
 
 const word = new Uint32Array(1);
