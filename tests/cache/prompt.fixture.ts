@@ -5,7 +5,6 @@
  */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { createStorage, type Driver } from 'unstorage';
 import fsDriver from 'unstorage/drivers/fs';
 import redisDriver from 'unstorage/drivers/redis';
@@ -16,6 +15,7 @@ import { LlamaRunner } from '../../src/model/llama.js';
 import { promptsOf } from '../../demo/share-prefix.js';
 import { readTokenizer } from '../../src/model/tokenizer.js';
 import { KvCache, onWarning, unstoragePages, wasmBackend, type PrefixCounters } from '../../src/index.js';
+import { orator } from '../model/orator.js';
 
 export interface PromptTask {
   /** Of the demo's two, which begin alike. */
@@ -45,7 +45,6 @@ function driver(): Driver | undefined {
   return socket === undefined ? undefined : (redisDriver({ path: socket }) as Driver);
 }
 
-const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
 const runner = new LlamaRunner(readWeights(orator));
 const tokens = promptsOf(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000), await readTokenizer(orator), runner)[prompt];
 const { layers, queryHeads, kvHeads, headDim, context, vocab } = runner.config;

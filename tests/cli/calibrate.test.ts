@@ -1,6 +1,5 @@
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { equal, is, match, not, ok } from 'uvu/assert';
 import { calibrate } from '../../src/cli/calibrate.js';
 import { UsageError } from '../../src/cli/command.js';
@@ -12,6 +11,7 @@ import { readTokenizer } from '../../src/model/tokenizer.js';
 import { readWeights } from '../../src/model/weights.js';
 import type { SimdBuild } from '../../src/wasm/features.js';
 import { assertSameBits } from '../bits.js';
+import { orator } from '../model/orator.js';
 import { suite } from '../suite.js';
 import { assertDone, assertFailed, commandLine } from './harness.js';
 
@@ -19,7 +19,6 @@ const test = suite('fp8-kv calibrate');
 const { folder, run, interrupt, get, put, remove } = commandLine();
 test.after(remove);
 
-const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
 const text = join(orator, 'eval.txt');
 const LIMIT = 700;
 const WINDOW = 256;

@@ -1,4 +1,3 @@
-import { fileURLToPath } from 'node:url';
 import { equal, ok } from 'uvu/assert';
 import { CachedModel } from '../../src/model/cached-model.js';
 import { readWeights } from '../../src/model/weights.js';
@@ -7,14 +6,14 @@ import { LlamaRunner } from '../../src/model/llama.js';
 import { readTokenizer } from '../../src/model/tokenizer.js';
 import { requestWebgpuBackend, wasmBackend, type Backend } from '../../src/index.js';
 import { adapterName, gpu, noAdapter } from '../gpu/adapter.js';
+import { orator } from '../model/orator.js';
 import { suite } from '../suite.js';
 
 const test = suite(`demo on ${adapterName}`, { skip: noAdapter });
 
 test('the model says the same through an f32 cache on the GPU', async () => {
-  const folder = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
-  const runner = new LlamaRunner(readWeights(folder));
-  const tokenizer = await readTokenizer(folder);
+  const runner = new LlamaRunner(readWeights(orator));
+  const tokenizer = await readTokenizer(orator);
   // More tokens than a decode step takes: the prompt is a prefill.
   const prompt = tokenizer.encode('The whale, in the judgment of the Congress, is a matter of the Senate, and of the sea');
   ok(prompt.length > 16);

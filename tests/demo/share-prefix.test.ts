@@ -7,12 +7,12 @@ import { LlamaRunner } from '../../src/model/llama.js';
 import { compareSharing, promptsOf } from '../../demo/share-prefix.js';
 import { readTokenizer } from '../../src/model/tokenizer.js';
 import { wasmBackend } from '../../src/index.js';
+import { orator } from '../model/orator.js';
 import { suite } from '../suite.js';
 
 const test = suite('demo/share-prefix');
 
 test('the second prompt computes its own end only, and goes on as it would alone', async () => {
-  const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
   const runner = new LlamaRunner(readWeights(orator));
   const prompts = promptsOf(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000), await readTokenizer(orator), runner);
   const backend = wasmBackend();

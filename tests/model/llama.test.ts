@@ -1,16 +1,15 @@
 import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
 import { readWeights } from '../../src/model/weights.js';
 import { LlamaRunner } from '../../src/model/llama.js';
 import { readTokenizer } from '../../src/model/tokenizer.js';
 import { assertSameBits } from '../bits.js';
 import { suite } from '../suite.js';
+import { orator } from './orator.js';
 import { PlainAttention } from './plain-attention.js';
 
 const test = suite('model/llama');
 
-const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
 const runner = new LlamaRunner(readWeights(orator));
 const tokens = (await readTokenizer(orator)).encode(readFileSync(`${orator}/eval.txt`, 'utf8').slice(0, 4000));
 

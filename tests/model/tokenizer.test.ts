@@ -1,15 +1,14 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
 import { scoreMergeTokenizer, type ScoreMergeJson } from '../../src/model/score-merge.js';
 import { readTokenizer } from '../../src/model/tokenizer.js';
 import { suite } from '../suite.js';
+import { orator } from './orator.js';
 
 const test = suite('model/tokenizer');
 
-const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
 const text = readFileSync(`${orator}/eval.txt`, 'utf8');
 const json = JSON.parse(readFileSync(`${orator}/tokenizer.json`, 'utf8')) as ScoreMergeJson;
 
