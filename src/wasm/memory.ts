@@ -4,7 +4,8 @@
  */
 import { align16 } from '../layout.js';
 
-const WASM_PAGE = 65536;
+/** Bytes of a page of WebAssembly memory. */
+export const WASM_PAGE = 65536;
 /** 4 GiB: the end of a 32-bit memory. */
 const MAX_WASM_PAGES = 65536;
 const ALIGNMENT = 64;

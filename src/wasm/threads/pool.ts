@@ -1,6 +1,7 @@
 /** The workers of a backend, and the calling thread's part in a call: publishing, computing along, waiting. */
 import { WorkerLostError } from '../../errors.js';
 import { UNIT_CUTS, UNIT_WORDS } from '../../layout.js';
+import { WASM_PAGE } from '../memory.js';
 import { mayWait, spawn, type Thread } from './spawn.js';
 import { maxSplits, type Units } from './units.js';
 import { takeUnits, words, type UnitKernels } from './worker.js';
@@ -10,6 +11,7 @@ const SPIN_MS = 0.1;
 
 export class Pool {
   readonly #control: Int32Array<SharedArrayBuffer>;
+  readonly #memory: WebAssembly.Memory;
   readonly #threads: Thread[] = [];
   readonly #kernels: UnitKernels;
   /** Whether the calling thread computes too. */
@@ -25,6 +27,7 @@ export class Pool {
    */
   constructor(kernels: UnitKernels, module: WebAssembly.Module, memory: WebAssembly.Memory, threads: number, onLost: () => void) {
     this.#kernels = kernels;
+    this.#memory = memory;
     this.#joins = mayWait();
     this.#onLost = onLost;
     this.#control = new Int32Array(new SharedArrayBuffer(4 * (words.splits + maxSplits(threads))));
@@ -49,6 +52,7 @@ export class Pool {
     for (let split = 0; split * UNIT_WORDS < splits.length; split++) Atomics.store(control, words.splits + split, splits[split * UNIT_WORDS + UNIT_CUTS]);
     Atomics.store(control, words.params, params);
     Atomics.store(control, words.stride, stride);
+    Atomics.store(control, words.pages, this.#memory.buffer.byteLength / WASM_PAGE);
     Atomics.store(control, words.pending, count);
     Atomics.store(control, words.left, count);
     Atomics.add(control, words.calls, 1);

@@ -21,8 +21,10 @@ export const words = {
   params: 4,
   /** Bytes from one thread's attendParams to the next. */
   stride: 5,
+  /** Pages of memory when the call was published. */
+  pages: 6,
   /** Pieces that are not finished, for each split. */
-  splits: 6,
+  splits: 7,
 } as const;
 
 /** The kernels that work on units: assembly/attend/units.ts. */
@@ -43,12 +45,14 @@ export interface WorkerStart {
 
 /**
  * Computes units until none is left.
+ * @param begin called before each unit, when it is known which call it belongs to
  * @param finished called where this thread has finished a call's last unit
  */
-export function takeUnits(kernels: UnitKernels, control: Int32Array<SharedArrayBuffer>, thread: number, finished?: () => void): void {
+export function takeUnits(kernels: UnitKernels, control: Int32Array<SharedArrayBuffer>, thread: number, begin?: () => void, finished?: () => void): void {
   for (;;) {
     const unit = Atomics.sub(control, words.left, 1) - 1;
     if (unit < 0) return;
+    begin?.();
     const params = Atomics.load(control, words.params) + thread * Atomics.load(control, words.stride);
     const split = kernels.attendUnit(params, unit);
     if (split >= 0 && Atomics.sub(control, words.splits + split, 1) === 1) kernels.mergeSplit(params, split);
@@ -56,16 +60,32 @@ export function takeUnits(kernels: UnitKernels, control: Int32Array<SharedArrayB
   }
 }
 
+/**
+ * Has this thread learn of memory that other threads have grown, once a call needs it. V8 tells each thread, but not always
+ * one that is just starting: its instance then keeps the size that memory had, and `memory.fill` and `memory.copy` beyond
+ * trap. Growing by nothing tells an instance what the size is now.
+ */
+export function sizeWatcher(memory: WebAssembly.Memory, control: Int32Array<SharedArrayBuffer>): () => void {
+  let known = 0;
+  return () => {
+    const pages = Atomics.load(control, words.pages);
+    if (pages === known) return;
+    memory.grow(0);
+    known = pages;
+  };
+}
+
 /** A worker's life: it ends when it is terminated. */
 export function serve({ module, memory, control, thread }: WorkerStart, post: () => void): void {
   const kernels = new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as UnitKernels;
+  const begin = sizeWatcher(memory, control);
   const finished = (): void => {
     if (Atomics.exchange(control, words.waiting, 0) === 1) post();
   };
   for (;;) {
     // Read before looking for units: a call that is published in between then does not let the worker sleep.
     const calls = Atomics.load(control, words.calls);
-    takeUnits(kernels, control, thread, finished);
+    takeUnits(kernels, control, thread, begin, finished);
     Atomics.wait(control, words.calls, calls);
   }
 }
