@@ -2,10 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { CachedModel, type Storage } from '../src/model/cached-model.js';
-import { readWeights } from '../src/model/weights.js';
+import { readTokenizer, readWeights } from '../src/model/folder.js';
 import { generate } from '../demo/generate.js';
 import { LlamaRunner } from '../src/model/llama.js';
-import { readTokenizer } from '../src/model/tokenizer.js';
 import { openBackends } from './attention.js';
 import { figureOf, report, type Section } from './harness.js';
 import { median, race } from './race.js';

@@ -1,15 +1,7 @@
 /** How far from the values that a model has are those that a cache gives back: head by head. */
-import { HuggingFaceCache, type WasmBackend } from '../index.js';
-import type { LlamaConfig } from '../model/config.js';
+import type { WasmBackend } from '../index.js';
 import type { Storage } from '../model/cached-model.js';
-import { swapRows } from '../swap-rows.js';
-
-type Shape = Pick<LlamaConfig, 'layers' | 'kvHeads' | 'headDim'>;
-
-/** [tokens, kvHeads, headDim] as [kvHeads, tokens, headDim]. */
-function headMajor(rows: Float32Array, { kvHeads, headDim }: Shape): Float32Array {
-  return swapRows(rows, [rows.length / (kvHeads * headDim), kvHeads], headDim);
-}
+import { RoundTrip, type Shape } from './round-trip.js';
 
 /** Sums of squares, [layers, kvHeads]. */
 class SquareSums {
@@ -48,28 +40,22 @@ class SquareSums {
 
 /** What a way to store does to each head's keys and values: those of one model, so that errors do not add up from layer to layer. */
 export class HeadErrors {
-  readonly #shape: Shape;
-  readonly #cache: HuggingFaceCache;
+  readonly #trip: RoundTrip;
   readonly #k: SquareSums;
   readonly #v: SquareSums;
 
   /** @param backend stays the caller's */
   constructor(backend: WasmBackend, shape: Shape, storage: Storage) {
-    const { layers, kvHeads, headDim } = shape;
-    this.#shape = shape;
-    this.#cache = new HuggingFaceCache(backend, { layers, kvHeads, headDim, ...storage, store: false });
+    this.#trip = new RoundTrip(backend, shape, storage);
     this.#k = new SquareSums(shape);
     this.#v = new SquareSums(shape);
   }
 
   /** @param key, value [tokens, kvHeads, headDim] */
   add(layer: number, key: Float32Array, value: Float32Array): void {
-    const { kvHeads, headDim } = this.#shape;
-    const [k, v] = [headMajor(key, this.#shape), headMajor(value, this.#shape)];
-    const dims = [1, kvHeads, k.length / (kvHeads * headDim), headDim];
-    const [storedKeys, storedValues] = this.#cache.update({ data: k, dims }, { data: v, dims }, layer);
-    this.#k.add(layer, k, storedKeys.data);
-    this.#v.add(layer, v, storedValues.data);
+    const { k, v } = this.#trip.pass(layer, key, value);
+    this.#k.add(layer, k.exact, k.stored);
+    this.#v.add(layer, v.exact, v.stored);
   }
 
   get result(): { readonly k: number[][]; readonly v: number[][] } {

@@ -9,15 +9,15 @@ export interface Storage extends Pick<KvCacheOptions, 'dtype' | 'granularity' | 
   readonly layers?: readonly LayerScales[];
 }
 
-/** Sees keys and values of a layer, [tokens, kvHeads, headDim]: views that change with the next layer. */
-export type SeenStates = (layer: number, key: Float32Array, value: Float32Array) => void;
+/** Sees keys and values of a layer, [tokens, kvHeads, headDim]: views that change with the next layer. What it throws ends the pass, of which nothing stays. */
+export type SeenStates = (layer: number, key: Float32Array, value: Float32Array) => void | Promise<void>;
 
 /** Feeds tokens to a sequence and gives their logits: [tokens, vocab], a view until the next call. */
 export async function feed(runner: LlamaRunner, cache: KvCache, sequence: Sequence, tokens: TokenIds, onStates?: SeenStates): Promise<Float32Array> {
   using step = cache.begin([{ sequence, tokens }]);
   const logits = await runner.forward(tokens, sequence.length, {
     append: async (layer, key, value) => {
-      onStates?.(layer, key, value);
+      await onStates?.(layer, key, value);
       await step.append(layer, key, value);
     },
     attend: async (layer, q, out) => void (await step.attend(layer, q, { out })),

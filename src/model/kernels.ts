@@ -1,5 +1,6 @@
 /** The runner's WebAssembly kernels (assembly/model/), over a memory that the caller lays out. All arguments are byte addresses and counts. */
 import { modelWasm } from '../generated/model.js';
+import { bytesOf } from '../wasm/base64.js';
 
 export interface Kernels {
   /** y = x · wᵀ: x (m, k), w (n, k), y (m, n); k a multiple of 4, n at least 4. A row's bits do not depend on m. */
@@ -15,6 +16,6 @@ export interface Kernels {
 }
 
 export function openKernels(memory: WebAssembly.Memory): Kernels {
-  const module = new WebAssembly.Module(Buffer.from(modelWasm, 'base64'));
+  const module = new WebAssembly.Module(bytesOf(modelWasm));
   return new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Kernels;
 }

@@ -1,3 +1,6 @@
+/** What 32-bit addresses reach. */
+const MOST_BYTES = 2 ** 32;
+
 /** Lays out arrays of f32 one after the other, and makes the memory when all are known: growing one detaches its views. */
 export class MemoryPlan {
   // Address 0 stays unused.
@@ -18,7 +21,9 @@ export class MemoryPlan {
     return address;
   }
 
+  /** @throws RangeError for more than a WebAssembly memory holds */
   build(): WebAssembly.Memory {
+    if (this.end > MOST_BYTES) throw new RangeError(`the model, its weights as f32, expected at most 4 GiB, got ${(this.end / 2 ** 30).toFixed(1)} GiB`);
     const memory = new WebAssembly.Memory({ initial: Math.ceil(this.end / 65536) });
     for (const { address, values } of this.contents) new Float32Array(memory.buffer, address, values.length).set(values);
     return memory;

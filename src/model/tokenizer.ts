@@ -1,8 +1,6 @@
 /** Text to tokens and back: one interface over two kinds of tokenizer.json. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { inOneLine } from '../errors.js';
-import { readJsonObject } from './json.js';
+import { readJsonObject, type ModelFiles } from './files.js';
 import { parseScoreMerge, scoreMergeTokenizer } from './score-merge.js';
 
 export interface Tokenizer {
@@ -16,13 +14,13 @@ export interface Tokenizer {
 }
 
 /** @throws Error naming the file that is missing or of neither kind, or the package that is not there to read it */
-export async function readTokenizer(directory: string): Promise<Tokenizer> {
-  const file = join(directory, 'tokenizer.json');
-  const json = readJsonObject(file);
-  if (json.type === 'llama2.c score-merge BPE') return scoreMergeTokenizer(parseScoreMerge(json, file));
-  if (json.model === undefined) throw new Error(`${file} is neither a Hugging Face tokenizer nor a "llama2.c score-merge BPE"`);
-  const configFile = join(directory, 'tokenizer_config.json');
-  return huggingFaceTokenizer(json, existsSync(configFile) ? readJsonObject(configFile) : {}, readJsonObject(join(directory, 'config.json')));
+export async function tokenizerOf(files: ModelFiles): Promise<Tokenizer> {
+  const [name, configName] = ['tokenizer.json', 'tokenizer_config.json'];
+  const json = readJsonObject(files, name);
+  if (json.type === 'llama2.c score-merge BPE') return scoreMergeTokenizer(parseScoreMerge(json, files.path(name)));
+  if (json.model === undefined) throw new Error(`${files.path(name)} is neither a Hugging Face tokenizer nor a "llama2.c score-merge BPE"`);
+  const tokenizerConfig = files.read(configName) === undefined ? {} : readJsonObject(files, configName);
+  return huggingFaceTokenizer(json, tokenizerConfig, readJsonObject(files, 'config.json'));
 }
 
 /** Most users of the package run no model, so that they install this one themselves. */

@@ -1,11 +1,9 @@
 /** A Hugging Face Llama checkpoint: config.json and model.safetensors, or an index of several, its weights widened exactly to f32. */
-import { existsSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
 import { parseSafetensors } from '../files/safetensors.js';
 import { float32, showShape, uint16, type Tensor } from '../files/tensor.js';
 import { widen } from '../layouts/half-scales.js';
 import { parseConfig, type LlamaConfig } from './config.js';
-import { readJsonObject } from './json.js';
+import { readFile, readJsonObject, type ModelFiles } from './files.js';
 
 /** All row-major, matrices as (out, in). */
 export interface LayerWeights {
@@ -31,23 +29,22 @@ export interface LlamaWeights {
 }
 
 /** @throws Error naming the file and what in it is missing, malformed or not supported; FormatError for a broken .safetensors */
-export function readWeights(directory: string): LlamaWeights {
-  const configFile = join(directory, 'config.json');
-  const config = parseConfig(readJsonObject(configFile), configFile);
-  const file = join(directory, 'model.safetensors');
-  const index = `${file}.index.json`;
-  if (existsSync(file) || !existsSync(index)) return gatherWeights(config, parseSafetensors(readFileSync(file), file).tensors, file);
-  return gatherWeights(config, readShards(directory, index), index);
+export function weightsOf(files: ModelFiles): LlamaWeights {
+  const config = parseConfig(readJsonObject(files, 'config.json'), files.path('config.json'));
+  const [name, index] = ['model.safetensors', 'model.safetensors.index.json'];
+  const bytes = files.read(name);
+  if (bytes) return gatherWeights(config, parseSafetensors(bytes, files.path(name)).tensors, files.path(name));
+  if (files.read(index)) return gatherWeights(config, readShards(files, index), files.path(index));
+  throw new Error(`${files.path(name)} is missing`);
 }
 
 /** The tensors of a model that lies in several files. */
-function readShards(directory: string, index: string): Map<string, Tensor> {
-  const { weight_map: map } = readJsonObject(index);
-  const files = new Set(Object.values((map ?? {}) as Record<string, unknown>));
+function readShards(files: ModelFiles, index: string): Map<string, Tensor> {
+  const { weight_map: map } = readJsonObject(files, index);
   const tensors = new Map<string, Tensor>();
-  for (const file of files) {
-    if (typeof file !== 'string' || file !== basename(file)) throw new Error(`${index}: "weight_map" expected names of files beside it, got ${JSON.stringify(file)}`);
-    for (const [name, tensor] of parseSafetensors(readFileSync(join(directory, file)), join(directory, file)).tensors) tensors.set(name, tensor);
+  for (const name of new Set(Object.values((map ?? {}) as Record<string, unknown>))) {
+    if (typeof name !== 'string' || /[\\/]|^\.*$/.test(name)) throw new Error(`${files.path(index)}: "weight_map" expected names of files beside it, got ${JSON.stringify(name)}`);
+    for (const [tensorName, tensor] of parseSafetensors(readFile(files, name), files.path(name)).tensors) tensors.set(tensorName, tensor);
   }
   return tensors;
 }

@@ -2,6 +2,7 @@
 import { instantiateSync } from '@assemblyscript/loader';
 import { codecWasm } from '../generated/codec.js';
 import { baseline, relaxed } from '../generated/wasm.js';
+import { bytesOf } from './base64.js';
 import type { SimdBuild } from './features.js';
 import type { WasmMemory } from './memory.js';
 import { applyPatch } from './patch.js';
@@ -24,8 +25,6 @@ export interface Kernels extends UnitKernels, Record<string, unknown> {
 
 /** The flags of an imported memory that has a largest size and is shared. */
 const SHARED = 3;
-
-const bytesOf = (base64: string): Uint8Array<ArrayBuffer> => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 
 /** The codec's kernels over this memory, which is not shared. */
 export function instantiateCodec({ memory }: WasmMemory): CodecKernels {

@@ -9,11 +9,10 @@ import { createStorage, type Driver } from 'unstorage';
 import fsDriver from 'unstorage/drivers/fs';
 import redisDriver from 'unstorage/drivers/redis';
 import { feed } from '../../src/model/cached-model.js';
-import { readWeights } from '../../src/model/weights.js';
+import { readTokenizer, readWeights } from '../../src/model/folder.js';
 import { largest } from '../../demo/generate.js';
 import { LlamaRunner } from '../../src/model/llama.js';
 import { promptsOf } from '../../demo/share-prefix.js';
-import { readTokenizer } from '../../src/model/tokenizer.js';
 import { KvCache, onWarning, unstoragePages, wasmBackend, type PrefixCounters } from '../../src/index.js';
 import { orator } from '../model/orator.js';
 

@@ -1,9 +1,8 @@
 import { equal, ok } from 'uvu/assert';
 import { CachedModel } from '../../src/model/cached-model.js';
-import { readWeights } from '../../src/model/weights.js';
+import { readTokenizer, readWeights } from '../../src/model/folder.js';
 import { generate } from '../../demo/generate.js';
 import { LlamaRunner } from '../../src/model/llama.js';
-import { readTokenizer } from '../../src/model/tokenizer.js';
 import { requestWebgpuBackend, wasmBackend, type Backend } from '../../src/index.js';
 import { adapterName, gpu, noAdapter } from '../gpu/adapter.js';
 import { orator } from '../model/orator.js';

@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { readWeights } from '../../src/model/weights.js';
+import { readTokenizer, readWeights } from '../../src/model/folder.js';
 import { LlamaRunner } from '../../src/model/llama.js';
-import { readTokenizer } from '../../src/model/tokenizer.js';
 import { assertSameBits } from '../bits.js';
 import { suite } from '../suite.js';
 import { orator } from './orator.js';

@@ -2,8 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { LlamaRunner } from '../../src/model/llama.js';
-import { readTokenizer } from '../../src/model/tokenizer.js';
-import { readWeights } from '../../src/model/weights.js';
+import { readTokenizer, readWeights } from '../../src/model/folder.js';
 
 export const orator = fileURLToPath(new URL('../../demo/models/orator', import.meta.url));
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { scoreMergeTokenizer, type ScoreMergeJson } from '../../src/model/score-merge.js';
-import { readTokenizer } from '../../src/model/tokenizer.js';
+import { readTokenizer } from '../../src/model/folder.js';
 import { suite } from '../suite.js';
 import { orator } from './orator.js';
 
