@@ -19,6 +19,12 @@ test('hooks that throw, hangs, failures and empty suites count as failures', () 
   for (const reason of [/from a hook/, /from an after hook/, /"never ends" took longer than 0.2 s/, /as it should/, /suite "empty" has no test/]) match(stderr, reason);
 });
 
+test('what failed stands once more above the last line', () => {
+  const { stdout } = run(['--kind', 'fixture', 'failures']);
+  const [, again] = stdout.split('What was complained of, once more:');
+  for (const reason of [/from a hook/, /as it should/, /suite "empty" has no test/, /2 passed, 5 failed, 0 skipped\n$/]) match(again, reason);
+});
+
 test('a process that ends too early fails', () => {
   const { status, lastLine } = run(['--kind', 'fixture', 'exits']);
   is(lastLine, '0 passed, 1 failed, 0 skipped');

@@ -14,22 +14,31 @@ const files = fileURLToPath(new URL('runner/files.ts', import.meta.url));
 const given = process.argv.slice(2);
 const none: Totals = { passed: 0, failed: 0, skipped: 0 };
 
+/** What was said on stderr: it is far above the last line, and between what passed, when all is done. */
+let complaints = '';
+
+function complain(text: string): void {
+  process.stderr.write(text);
+  complaints += text;
+}
+
 /** Counts a child that left no count. */
 function lost(reason: unknown): Totals {
-  console.error(reason);
+  complain(`${reason instanceof Error ? reason.stack : String(reason)}\n`);
   return { ...none, failed: 1 };
 }
 
 /** Runs some files in a child, which prints through `print`. */
 function runChild(args: readonly string[], env: NodeJS.ProcessEnv, print: (text: string) => void): Promise<Totals> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, [...process.execArgv, files, ...args], { env, stdio: ['inherit', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [...process.execArgv, files, ...args], { env, stdio: ['inherit', 'pipe', 'pipe'] });
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => child.kill(signal));
     let last = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       last = (last + text).slice(-200);
       print(text);
     });
+    child.stderr.setEncoding('utf8').on('data', complain);
     child.on('error', (error) => resolve(lost(error)));
     child.on('close', (code, signal) => {
       const totals = totalsOf(last);
@@ -73,5 +82,6 @@ async function run(): Promise<Totals> {
 }
 
 const totals = await run().catch(lost);
+if (totals.failed > 0) console.log(`\nWhat was complained of, once more:\n${complaints}`);
 console.log(summary(totals));
 process.exitCode = totals.failed === 0 ? 0 : 1;
