@@ -18,14 +18,18 @@ interface Example {
 /** The examples of each document, in their order. */
 const documents: { readonly [file: string]: readonly Example[] } = {
   'README.md': [
-    { name: 'the cache', prints: [/^2 and 5 tokens, 6528 bytes each\n$/] },
-    { name: 'the operations', prints: [/^1 Float32Array\(2\) \[ 0.6931\d*, 1.0986\d* \]\n$/] },
-    { name: 'on a GPU', prints: [/^3 tokens\n$/], needsGpu: true },
+    { name: 'start', prints: [/^5 tokens, 272 bytes each instead of 1024; out\[0\] is 3\.0000\n$/] },
     {
       name: 'the codec',
       prints: [/Uint8Array\(4\) \[ 56, 128, 126, 127 \]/, /Float32Array\(4\) \[ 1, -0, 448, NaN \]/, /Float32Array\(2\) \[ 0.140625, 0.283482\d* \]/],
     },
   ],
+  'docs/engines.md': [
+    { name: 'a device', prints: [/^{ maxBufferSize: \d+, maxStorageBufferBindingSize: \d+ }\n$/] },
+    { name: 'recording into your encoder', prints: [/^3 tokens\n$/], needsGpu: true },
+    { name: 'the operations', prints: [/^1 Float32Array\(2\) \[ 0.6931\d*, 1.0986\d* \]\n$/] },
+  ],
+  'docs/node.md': [{ name: 'on the CPU', prints: [/^2 and 5 tokens, 6528 bytes each\n$/] }],
   'docs/cache.md': [
     { name: 'windows', prints: [/^767 32768\n136 152\n$/] },
     { name: 'snapshots', prints: [/^3 tokens\n$/] },
