@@ -29,19 +29,22 @@ function decodeSafetensors(bytes: Uint8Array, file: string): { bytes: Uint8Array
 }
 
 function decodeNpy(bytes: Uint8Array, file: string, format: string | undefined): { bytes: Uint8Array; values: number } {
-  const { descr, shape, data } = parseNpy(bytes, file);
-  if (descr !== '|u1') throw new Error(`${file} holds ${descr}: expected |u1`);
-  return { bytes: serializeNpy('<f4', shape, decodeData(data, formatOption(format))), values: data.length };
+  const { descr, dtype, shape, data } = parseNpy(bytes, file);
+  if (dtype !== 'U8' && dtype !== 'F8_E5M2') throw new Error(`${file} holds ${descr}: expected |u1, or |V1, <V1 or <f1 of ml_dtypes`);
+  const told = dtype === 'U8' ? undefined : 'e5m2';
+  const stated = formatOption(format ?? told);
+  if (told !== undefined && stated !== told) throw new UsageError(`--format is ${stated}, but ${file} holds ${descr}, ${told} of ml_dtypes`);
+  return { bytes: serializeNpy('<f4', shape, decodeData(data, stated)), values: data.length };
 }
 
 export const decode: Command = {
   usage: 'decode IN -o OUT [--format e4m3fn|e5m2]',
   summary: 'Decodes the FP8 codes of a .npy or .safetensors file to f32, exactly.',
   details: `  -o FILE                where to write: the same kind of file as IN
-  --format FORMAT        what the codes of a .npy are: e4m3fn (default) or e5m2
+  --format FORMAT        what the codes of a .npy are: e4m3fn (default, but for <f1) or e5m2
 ${JSON_OPTION}
 
-.npy: |u1 in, <f4 out. .safetensors: F8_E4M3 and F8_E5M2 tensors are decoded, others kept.`,
+.npy: |u1, or |V1, <V1 or <f1 of ml_dtypes in, <f4 out. .safetensors: F8_E4M3 and F8_E5M2 tensors are decoded, others kept.`,
   async run(args) {
     const { values, positionals } = parse(args, { output: { type: 'string', short: 'o' }, format: { type: 'string' }, json: { type: 'boolean' } });
     const { input, output } = oneFile(positionals, values.output);

@@ -9,10 +9,11 @@ import type { SafetensorsDtype, Tensor } from './tensor.js';
 
 /**
  * The element types that are read and written: numpy's descr, and what .safetensors calls the same. Of ml_dtypes' types numpy
- * writes the size only: `|V1` may be any of its FP8 formats, `<V2` is bfloat16.
+ * writes the size only, and for bytes no order or another: `|V1` and `<V1` may be any of its FP8 formats but one, e5m2, which is
+ * `<f1`; `<V2` is bfloat16 (ml_dtypes 0.6.0, numpy 2.4.6).
  */
 const dtypes = {
-  '<f4': 'F32', '<f2': 'F16', '|u1': 'U8', '|i1': 'I8', '<u2': 'U16', '<i4': 'I32', '|V1': 'U8', '<V2': 'BF16',
+  '<f4': 'F32', '<f2': 'F16', '|u1': 'U8', '|i1': 'I8', '<u2': 'U16', '<i4': 'I32', '|V1': 'U8', '<V1': 'U8', '<f1': 'F8_E5M2', '<V2': 'BF16',
 } as const satisfies { readonly [descr: string]: SafetensorsDtype };
 
 /** numpy's name of an element type. */

@@ -68,7 +68,15 @@ test('encode and decode of .npy give the bytes of encode and decode', async () =
   const decoded = await run('decode', 'loose.npy', '-o', 'back.npy', '--format', 'e5m2');
   assertDone(decoded);
   is(decoded.out, 'back.npy: 26 f32 values\n');
-  assertSameBits(get('back.npy'), serializeNpy('<f4', [2, 13], bytesOf(decode(codes, 'e5m2'))));
+  const back = serializeNpy('<f4', [2, 13], bytesOf(decode(codes, 'e5m2')));
+  assertSameBits(get('back.npy'), back);
+  // As ml_dtypes' arrays are saved: e5m2 says what it is.
+  for (const [descr, ...options] of [['|V1', '--format', 'e5m2'], ['<V1', '--format', 'e5m2'], ['<f1']] as const) {
+    put('saved.npy', serializeNpy(descr, [2, 13], codes));
+    assertDone(await run('decode', 'saved.npy', '-o', 'again.npy', ...options));
+    assertSameBits(get('again.npy'), back);
+  }
+  assertFailed(await run('decode', 'saved.npy', '-o', 'again.npy', '--format', 'e4m3fn'), 2, /--format is e4m3fn, but saved\.npy holds <f1, e5m2 of ml_dtypes/);
 });
 
 test('bf16 bits in a <u2 .npy, and f16', async () => {
