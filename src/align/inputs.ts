@@ -73,15 +73,13 @@ const rowKinds: { readonly [kind: string]: RowKind } = {
   'all NaN': (numbers, top, one) => () => [top, 1 + numbers.integer(one - 1)],
 };
 
-const kinds = Object.values(rowKinds);
-
-/** Rows of all kinds in turn. */
-export function hardRows(numbers: Random, dtype: FloatDtype, rows: number, dim: number): FloatArray {
+/** Rows of these kinds in turn: of all, where none are named. */
+export function hardRows(numbers: Random, dtype: FloatDtype, rows: number, dim: number, names: readonly string[] = Object.keys(rowKinds)): FloatArray {
   const { exponent, mantissa } = widths[dtype];
   const [top, one] = [2 ** exponent - 1, 2 ** mantissa];
   const bits = floatDtypes[dtype].bytes === 4 ? new Uint32Array(rows * dim) : new Uint16Array(rows * dim);
   for (let row = 0; row < rows; row++) {
-    const make = kinds[row % kinds.length](numbers, top, one);
+    const make = rowKinds[names[row % names.length]](numbers, top, one);
     for (let i = 0; i < dim; i++) {
       const [e, m] = make(i);
       bits[row * dim + i] = (numbers.integer(2) * (top + 1) + e) * one + m;

@@ -1,13 +1,14 @@
 import { float32, showShape, uint16, uint8, valueDtypes, type Tensor } from '../files/tensor.js';
 import { resolveQuantizedFormat, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
 import { widenHalves } from '../layouts/half-scales.js';
-import { checkCodes, type CheckCodesCall } from '../oracle/check-codes.js';
+import { checkCodes, checkScalesShape, type CheckCodesCall, type CodesCheck } from '../oracle/check-codes.js';
 import type { AppendCheck } from '../oracle/check-append.js';
 import type { AttendCheck } from '../oracle/check-attend.js';
 import { checkCase } from '../oracle/check-case.js';
 import type { CodeCheck, CodeMismatch } from '../oracle/check.js';
 import type { Explanation } from '../oracle/explain.js';
 import { ARRAY_FILES, readArray } from './array-files.js';
+import { isFolder, readCaseFolder } from './case-folder.js';
 import { JSON_OPTION, parse, readBytes, UsageError, type Command } from './command.js';
 
 /** The formats that a tensor's dtype states; U8 states none. */
@@ -35,21 +36,25 @@ function formatOf(stated: string | undefined, { dtype }: Tensor): QuantizedForma
 
 const shown = (value: number): string => (Object.is(value, -0) ? '-0' : `${value}`);
 
-const mismatchLine = ({ tensor, at, input, expected, found, expectedValue, foundValue }: CodeMismatch): string =>
-  `  ${tensor}${showShape(at)}: ${input === undefined ? '' : `input ${input}, `}expected ${expected} (${shown(expectedValue)}), found ${found} (${shown(foundValue)})`;
+function mismatchLine({ tensor, at, input, inputValue, scale, expected, found, expectedValue, foundValue }: CodeMismatch): string {
+  const of = input === undefined ? '' : `input ${input} (${shown(inputValue!)})${scale === undefined ? '' : `, scale ${shown(scale)}`}, `;
+  return `  ${tensor}${showShape(at)}: ${of}expected ${expected} (${shown(expectedValue)}), found ${found} (${shown(foundValue)})`;
+}
 
 function explanationLines({ all, most }: Explanation, count: number): string[] {
   if (all.length > 0) return [all.length > 1 ? 'each of these explains it:' : 'this explains it:', ...all.map(({ name, summary, source }) => `  ${name}: ${summary} (${source})`)];
   if (most === undefined) return ['no known dialect explains it'];
   const { name, summary, source, explained, contradicted } = most;
   const but = contradicted > 0 ? `, but would change ${contradicted} that are right` : '';
-  return ['no known dialect explains all of it; the most does', `  ${name}: ${summary} (${source}); it explains ${explained} of ${count}${but}`];
+  return ['no known dialect explains all of it; nearest is', `  ${name}: ${summary} (${source}); it explains ${explained} of ${count}${but}`];
 }
 
 function lines({ equal, codes, scales, differing, first, explanation }: CodeCheck): string[] {
   if (equal) return [`equal: ${codes} codes${scales > 0 ? ` and ${scales} scales` : ''}`];
   const ofScales = scales > 0 ? ` and ${differing.scales} of ${scales} scales` : '';
-  return [`${differing.codes} of ${codes} codes${ofScales} differ, first`, ...first.map(mismatchLine), ...explanationLines(explanation!, differing.codes + differing.scales)];
+  const count = differing.codes + differing.scales;
+  const more = count > first.length ? [`  … and ${count - first.length} more`] : [];
+  return [`${differing.codes} of ${codes} codes${ofScales} differ, first`, ...first.map(mismatchLine), ...more, ...explanationLines(explanation!, count)];
 }
 
 /** Keys, then values, each as codes are. */
@@ -62,12 +67,15 @@ function attendLines({ equal, error, rows, differing, first, explanation }: Atte
   return [`${differing} of ${rows} rows differ, first row ${first![0]}, head ${first![1]}: ${figures}`, ...explanationLines({ all, most: most && { ...most, contradicted: 0 } }, differing)];
 }
 
-/** @returns whether all is equal */
-async function checkDump(file: string, json: boolean | undefined): Promise<boolean> {
-  const result = await checkCase(readBytes(file), file);
-  console.log(json ? JSON.stringify(result) : (result.kind === 'append' ? appendLines(result) : attendLines(result)).join('\n'));
-  return result.equal;
+type Check = CodesCheck | AppendCheck | AttendCheck;
+
+function linesOf(result: Check): string[] {
+  if (result.kind === 'codes') return lines(result);
+  return result.kind === 'append' ? appendLines(result) : attendLines(result);
 }
+
+/** JSON has no NaN and no infinity: they are strings. */
+const json = (result: Check): string => JSON.stringify(result, (_, value: unknown) => (typeof value === 'number' && !Number.isFinite(value) ? String(value) : value));
 
 const options = {
   input: { type: 'string' },
@@ -86,16 +94,17 @@ const options = {
 
 type Values = ReturnType<typeof parse<typeof options>>['values'];
 
-function readCall(values: Values): CheckCodesCall {
+function checkArrays(values: Values): CodesCheck {
   if (values.input === undefined || values.codes === undefined) throw new UsageError('expected --input FILE and --codes FILE');
   const input = readArray(values.input);
   const codes = readArray(values.codes);
   if (showShape(codes.shape) !== showShape(input.shape)) throw new UsageError(`--codes expected the shape of the input, ${showShape(input.shape)}, got ${showShape(codes.shape)}`);
   if (values.scales !== undefined && values.granularity === undefined) throw new UsageError('--scales expected --granularity, which says what they are for');
   const { values: floatValues, dtype } = readFloats(input, values.from, '--input');
-  return {
+  const scales = values.scales === undefined ? undefined : readArray(values.scales);
+  const call: CheckCodesCall = {
     input: floatValues, dtype, shape: input.shape, codes: uint8(codes, '--codes'), format: formatOf(values.format, codes),
-    scales: values.scales === undefined ? undefined : readScales(readArray(values.scales)),
+    scales: scales && readScales(scales),
     granularity: values.granularity as CheckCodesCall['granularity'],
     groupSize: values['group-size'] === undefined ? undefined : Number(values['group-size']),
     recipe: values.recipe as CheckCodesCall['recipe'],
@@ -103,19 +112,30 @@ function readCall(values: Values): CheckCodesCall {
     layout: values.layout as CheckCodesCall['layout'],
     saturate: !values['no-saturate'],
   };
+  // What is wrong beside is said first.
+  const result = checkCodes(call);
+  if (scales) checkScalesShape(scales.shape, call, '--scales');
+  return result;
 }
 
-/** An argument that does not fit is wrong usage here; what files hold is not. */
-function checkOrRefuse(call: CheckCodesCall): CodeCheck {
+function checkDump(values: Values, positionals: readonly string[]): Promise<Check> {
+  const [stray] = Object.keys(values).filter((name) => name !== 'json');
+  if (positionals.length > 1 || stray !== undefined) throw new UsageError(`expected one case, or --input and --codes, got ${positionals[1] ?? `--${stray}`} beside ${positionals[0]}`);
+  const [path] = positionals;
+  return checkCase(isFolder(path) ? readCaseFolder(path) : readBytes(path), path);
+}
+
+/** 1 says that something differs: what keeps it from being known is something else. */
+async function answered(values: Values, positionals: readonly string[]): Promise<Check> {
   try {
-    return checkCodes(call);
+    return positionals.length > 0 ? await checkDump(values, positionals) : checkArrays(values);
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
 }
 
 export const check: Command = {
-  usage: 'check --input X --codes Y [--scales S --granularity G] [--format e4m3fn|e5m2|int8]\n   or  fp8-kv check CASE.safetensors',
+  usage: 'check --input X --codes Y [--scales S --granularity G] [--format e4m3fn|e5m2|int8]\n   or  fp8-kv check CASE.safetensors|FOLDER',
   summary: "Checks a kernel's codes and scales bit by bit, and names the known dialect that explains a difference.",
   details: `  --input FILE           what was encoded: f32, f16 or bf16 values, [..., dim]
   --codes FILE           what the kernel made of it
@@ -130,18 +150,13 @@ export const check: Command = {
   --from f16|bf16        what the bits of an input of <u2 are
 ${JSON_OPTION}
 
-${ARRAY_FILES} Codes: |u1, |i1, |V1 (FP8 of ml_dtypes). Input: <f4, <f2, <V2 (bfloat16 of ml_dtypes).
-CASE is an append or attend case whose tensors "expected.…" are what the kernel gave.
-Exit code 0: equal; 1: different; 2: wrong usage.`,
+${ARRAY_FILES} Codes: |u1, |i1, |V1, <V1 or <f1 (FP8 of ml_dtypes). Input: <f4, <f2, <V2 (bfloat16 of ml_dtypes).
+CASE is a codes, append or attend case whose tensors "expected.…" are what the kernel gave; FOLDER is one as "gen" writes it.
+Exit code 0: equal; 1: different; 2: wrong usage, or a file that cannot be read.`,
   async run(args) {
     const { values, positionals } = parse(args, options);
-    if (positionals.length > 0) {
-      const [stray] = Object.keys(values).filter((name) => name !== 'json');
-      if (positionals.length > 1 || stray !== undefined) throw new UsageError(`expected one case file, or --input and --codes, got ${positionals[1] ?? `--${stray}`} beside ${positionals[0]}`);
-      return (await checkDump(positionals[0], values.json)) ? 0 : 1;
-    }
-    const result = checkOrRefuse(readCall(values));
-    console.log(values.json ? JSON.stringify(result) : lines(result).join('\n'));
+    const result = await answered(values, positionals);
+    console.log(values.json ? json(result) : linesOf(result).join('\n'));
     return result.equal ? 0 : 1;
   },
 };

@@ -1,4 +1,4 @@
-/** What attend and append case files have in common: metadata, cache tensors and scales in the ecosystem's plain layout. */
+/** What case files of attend, append and codes have in common: metadata, cache tensors and scales in the ecosystem's plain layout. */
 import type { CodeArray } from '../backend.js';
 import { FormatError } from '../errors.js';
 import { formats, resolveFormat, type FloatArray, type FloatDtype, type Format } from '../formats.js';
@@ -35,7 +35,7 @@ export class CaseReader {
   constructor(
     readonly content: SafetensorsFile,
     readonly file: string,
-    kind: 'attend/1' | 'append/1',
+    kind: 'attend/1' | 'append/1' | 'codes/1',
   ) {
     const found = this.text('fp8_kv_case');
     if (found !== kind) this.fail(`metadata "fp8_kv_case" expected ${kind}, got ${shown(found)}`);
@@ -77,11 +77,11 @@ export class CaseReader {
     return this.content.tensors.has(name);
   }
 
-  /** A tensor with this many dimensions. */
-  tensor(name: string, rank: number): Tensor {
+  /** A tensor with this many dimensions, or with any. */
+  tensor(name: string, rank?: number): Tensor {
     const tensor = this.content.tensors.get(name);
     if (tensor === undefined) this.fail(`tensor "${name}" expected to be there, got none`);
-    if (tensor.shape.length !== rank) this.fail(`tensor "${name}" expected ${rank} dimensions, got ${showShape(tensor.shape)}`);
+    if (rank !== undefined && tensor.shape.length !== rank) this.fail(`tensor "${name}" expected ${rank} dimensions, got ${showShape(tensor.shape)}`);
     return tensor;
   }
 

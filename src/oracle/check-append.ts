@@ -36,6 +36,9 @@ function givenOf({ layout, call }: AppendCase, side: 'k' | 'v'): Given | undefin
 function placeOf({ layout: { kvHeads, blockSize }, blocks, call: { slotMapping } }: AppendCase): Int32Array {
   const wrong = slotMapping.find((slot) => slot >= blocks * blockSize);
   if (wrong !== undefined) throw new RangeError(`"slot_mapping" expected slots below ${blocks * blockSize}, got ${wrong}`);
+  const seen = new Set<number>();
+  const repeated = slotMapping.find((slot) => slot >= 0 && seen.size === seen.add(slot).size);
+  if (repeated !== undefined) throw new RangeError(`"slot_mapping" expected each slot once, got ${repeated} twice`);
   return Int32Array.from({ length: slotMapping.length * kvHeads }, (_, row) => {
     const slot = slotMapping[Math.floor(row / kvHeads)];
     return slot < 0 ? -1 : slot * kvHeads + (row % kvHeads);
@@ -69,14 +72,11 @@ function subjectOf(appendCase: AppendCase, side: 'k' | 'v', format: QuantizedFor
   };
 }
 
-/** The bits of the value that code i of the cache is for. */
-function inputAt({ call }: AppendCase, side: 'k' | 'v', { place, dim }: Subject): (i: number) => string | undefined {
-  const values = side === 'k' ? call.key : call.value;
-  return (i) => {
-    const row = place!.indexOf(Math.floor(i / dim));
-    return row < 0 ? undefined : bitsAt(values, row * dim + (i % dim));
-  };
-}
+/** Which value code i of the cache is for. */
+const valueOf = ({ place, dim }: Subject) => (i: number): number | undefined => {
+  const row = place!.indexOf(Math.floor(i / dim));
+  return row < 0 ? undefined : row * dim + (i % dim);
+};
 
 /** Keys or values that are stored as they are: no dialect is about those. */
 async function checkStored(appendCase: AppendCase, side: 'k' | 'v', cache: Tensor): Promise<SideCheck> {
@@ -85,7 +85,7 @@ async function checkStored(appendCase: AppendCase, side: 'k' | 'v', cache: Tenso
     const { tensors } = await runAppendCase(backend, appendCase);
     const difference = firstDifference(new Map([['cache', { ...cache, data: tensors.get(`${side}_cache`)!.data }]]), new Map([['cache', cache]]));
     const codes = difference?.count ?? 0;
-    return { side, equal: codes === 0, codes: cache.data.length, scales: 0, differing: { codes, scales: 0 }, first: [], explanation: codes === 0 ? undefined : { all: [] } };
+    return { side, equal: codes === 0, codes: cache.data.length, scales: 0, differing: { codes, scales: 0 }, first: [], ...(codes === 0 ? {} : { explanation: { all: [] } }) };
   } finally {
     backend.dispose();
   }
@@ -96,7 +96,8 @@ async function checkSide(appendCase: AppendCase, side: 'k' | 'v', cache: Tensor)
   if (!isQuantized(format)) return checkStored(appendCase, side, cache);
   const subject = subjectOf(appendCase, side, format, cache);
   const scaleShape = appendCase.expected.get(`${side}_scale`)?.shape ?? [];
-  const names = { codes: `${side}_cache`, scales: `${side}_scale`, shape: cache.shape, scaleShape, inputAt: inputAt(appendCase, side, subject) };
+  const values = side === 'k' ? appendCase.call.key : appendCase.call.value;
+  const names = { codes: `${side}_cache`, scales: `${side}_scale`, shape: cache.shape, scaleShape, valueOf: valueOf(subject), bitsOf: (i: number) => bitsAt(values, i) };
   return { side, ...checkSubject(subject, names) };
 }
 

@@ -1,4 +1,5 @@
 /** Codes of a kernel, and perhaps its scales, against what they ought to be. */
+import { showShape } from '../files/tensor.js';
 import { bytesOf, describe, floatDtypeOf, resolveQuantizedFormat, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
 import type { Granularity } from '../layout.js';
 import { checkPolicy, isGiven } from '../policies.js';
@@ -38,6 +39,10 @@ export interface CheckCodesCall {
   readonly saturate?: boolean;
 }
 
+export interface CodesCheck extends CodeCheck {
+  readonly kind: 'codes';
+}
+
 /** The two axes before the last one, where both have more than one place. */
 function axesOf(shape: readonly number[]): Axes | undefined {
   const [a, b] = shape.slice(-3);
@@ -69,6 +74,20 @@ function groupSizeOf({ shape, groupSize }: CheckCodesCall, granularity: Granular
   return groupSize!;
 }
 
+/** Axes of one place say nothing: kernels keep them, or drop them. */
+const squeezed = (shape: readonly number[]): string => `[${shape.filter((size) => size !== 1).join(', ')}]`;
+
+/**
+ * Whether scales that came with a shape have that of the call: their number alone may be right by chance.
+ * @throws RangeError naming the argument
+ */
+export function checkScalesShape(actual: readonly number[], { shape, granularity, groupSize = 1, layout = 'NHD' }: CheckCodesCall, argument: string): void {
+  const [dim, heads] = [shape[shape.length - 1], shape[shape.length - (layout === 'NHD' ? 2 : 3)]];
+  const rows = shape.slice(0, -1);
+  const expected = { tensor: [1], head: [heads], channel: [heads, dim], 'token-head': rows, group: [...rows, dim / groupSize] }[granularity ?? 'tensor'];
+  if (squeezed(actual) !== squeezed(expected)) throw new RangeError(`"${argument}" expected shape ${showShape(expected)}, got ${showShape(actual)}`);
+}
+
 function checkShape({ shape, input, codes }: CheckCodesCall): void {
   if (shape.length === 0 || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) throw new RangeError(`"shape" expected sizes, got [${shape.join(', ')}]`);
   const length = shape.reduce((a, b) => a * b, 1);
@@ -89,7 +108,7 @@ function checkUnscaled({ scales, recipe, scalePrecision, groupSize }: CheckCodes
  * dialect that explains the difference.
  * @throws TypeError or RangeError naming the argument that does not fit
  */
-export function checkCodes(call: CheckCodesCall): CodeCheck {
+export function checkCodes(call: CheckCodesCall): CodesCheck {
   const format = resolveQuantizedFormat(call.format ?? 'e4m3fn');
   const dtype = floatDtypeOf(call.input, call.dtype, 'input');
   const { granularity, shape, layout = 'NHD', saturate = true, scales } = call;
@@ -110,5 +129,5 @@ export function checkCodes(call: CheckCodesCall): CodeCheck {
     format, dim, given, groupSize, recipe, saturate, layout, found, base: found,
     input: widenedBits(call.input, dtype), swaps: { input: axes, found: axes },
   };
-  return checkSubject(subject, { codes: 'codes', scales: 'scales', shape, scaleShape, inputAt: (i) => bitsAt(call.input, i) });
+  return { kind: 'codes', ...checkSubject(subject, { codes: 'codes', scales: 'scales', shape, scaleShape, valueOf: (i) => i, bitsOf: (i) => bitsAt(call.input, i) }) };
 }

@@ -3,15 +3,18 @@ import { hex } from '../align.js';
 import { bytesOf, type QuantizedFormat } from '../formats.js';
 import { decode } from '../wasm/codec.js';
 import { differences, explain, type Explanation } from './explain.js';
-import { make, rightMaking, type Subject } from './making.js';
+import { givenAt, make, numberOf, rightMaking, type Subject, type Tensors } from './making.js';
 
 /** A code, or a scale, that is not what it ought to be. */
 export interface CodeMismatch {
   readonly tensor: string;
   /** Its coordinates in that tensor. */
   readonly at: readonly number[];
-  /** The bits of the value that it is for, in hex; absent for scales, and where no value was written. */
+  /** The bits of the value that it is for, in hex, and that value; absent for scales, and where no value was written. */
   readonly input?: string;
+  readonly inputValue?: number;
+  /** The scale that a code ought to have; absent for scales, and where values are encoded as they are. */
+  readonly scale?: number;
   /** Both as bits in hex. */
   readonly expected: string;
   readonly found: string;
@@ -42,8 +45,10 @@ export interface Names {
   readonly scales: string;
   readonly shape: readonly number[];
   readonly scaleShape: readonly number[];
-  /** Bits of the value of code i, in hex. */
-  readonly inputAt: (i: number) => string | undefined;
+  /** Which value code i is for; undefined where none was written. */
+  readonly valueOf: (i: number) => number | undefined;
+  /** Bits of that value, in hex. */
+  readonly bitsOf: (value: number) => string;
 }
 
 /** Row-major coordinates of element i. */
@@ -56,11 +61,17 @@ function coordinates(i: number, shape: readonly number[]): number[] {
   return at;
 }
 
-function valueOf(code: number, format: QuantizedFormat): number {
+function decoded(code: number, format: QuantizedFormat): number {
   return format === 'int8' ? (code << 24) >> 24 : decode(Uint8Array.of(code), format)[0];
 }
 
 const wordOf = (x: number): string => hex(new Uint32Array(Float32Array.of(x).buffer)[0], 4);
+
+/** The scale that code i ought to have. */
+function scaleAt({ given, dim, groupSize }: Subject, expected: Tensors, i: number): number | undefined {
+  if (given) return given.unscaled ? undefined : given.values[givenAt(given, dim, i)];
+  return expected.scales![Math.floor(i / groupSize)];
+}
 
 /** Compares what was found with what the library makes. */
 export function checkSubject(subject: Subject, names: Names): CodeCheck {
@@ -73,9 +84,12 @@ export function checkSubject(subject: Subject, names: Names): CodeCheck {
   });
   const codes = wrong.codes.slice(0, FIRST).map((i): CodeMismatch => {
     const [a, b] = [expected.codes[i], found.codes[i]];
+    const value = names.valueOf(i);
+    const input = value === undefined ? {} : { input: names.bitsOf(value), inputValue: numberOf(subject.input[value]) };
+    const scale = value === undefined ? undefined : scaleAt(subject, expected, i);
     return {
-      tensor: names.codes, at: coordinates(i, names.shape), input: names.inputAt(i),
-      expected: hex(a, 1), found: hex(b, 1), expectedValue: valueOf(a, format), foundValue: valueOf(b, format),
+      tensor: names.codes, at: coordinates(i, names.shape), ...input, ...(scale === undefined ? {} : { scale }),
+      expected: hex(a, 1), found: hex(b, 1), expectedValue: decoded(a, format), foundValue: decoded(b, format),
     };
   });
   const equal = wrong.codes.length + wrong.scales.length === 0;
@@ -85,7 +99,7 @@ export function checkSubject(subject: Subject, names: Names): CodeCheck {
     scales: expected.scales ? (found.scales?.length ?? 0) : 0,
     differing: { codes: wrong.codes.length, scales: wrong.scales.length },
     first: [...scales, ...codes],
-    explanation: equal ? undefined : explain(subject, wrong),
+    ...(equal ? {} : { explanation: explain(subject, wrong) }),
   };
 }
 

@@ -1,15 +1,18 @@
 /** What differs between what was found and what ought to be, and which dialect it is. */
-import { codeDialects, type Dialect } from './dialects.js';
-import { make, rightMaking, type Subject, type Tensors } from './making.js';
+import { codeDialects, type CodeDialect, type Dialect } from './dialects.js';
+import { make, rightMaking, rowMaker, type Making, type Subject, type Tensors } from './making.js';
 
 /** All dialects that a check knows. */
 export const dialects: readonly Dialect[] = codeDialects.map(({ name, summary, source }) => Object.freeze({ name, summary, source }));
 
 /** The dialects that explain a difference. */
 export interface Explanation {
-  /** Those that make all that was found; empty where none does. */
+  /**
+   * Those that make all that was found, where the data does not tell them apart; empty where none does. Where none alone does,
+   * two at once, of different steps: `reciprocal + torch`.
+   */
   readonly all: readonly Dialect[];
-  /** Where none does, the one that makes the most of what differs. */
+  /** Where none does, the one that makes the most of what differs: half of it or more, and hardly anything that does not differ. */
   readonly most?: Dialect & {
     /** How many differing codes and scales it makes. */
     readonly explained: number;
@@ -49,18 +52,73 @@ function fit(made: Tensors, { codes, scales }: Tensors, wrong: Differences): { e
   return { explained, contradicted: left - (wrong.codes.length + wrong.scales.length - explained) };
 }
 
-const gain = (each: { explained: number; contradicted: number } | undefined): number => (each ? each.explained - each.contradicted : 0);
+/** All rows that are somewhere, those first in which something differs: what is not it is found out soon. None where something differs that is of no row. */
+function rowsByDoubt({ input, dim, groupSize, place }: Subject, wrong: Differences): number[] | undefined {
+  const rowAt = new Map<number, number>();
+  for (let row = 0; row < input.length / dim; row++) if (place === undefined || place[row] >= 0) rowAt.set(place ? place[row] : row, row);
+  const groups = dim / groupSize;
+  const doubted = new Set([...wrong.codes.map((i) => rowAt.get(Math.floor(i / dim))), ...wrong.scales.map((i) => rowAt.get(Math.floor(i / groups)))]);
+  if (doubted.has(undefined)) return undefined;
+  return [...new Set([...(doubted as Set<number>), ...rowAt.values()])];
+}
+
+/** Whether a way makes all that was found. */
+function makesAll(subject: Subject, making: Making, rows: readonly number[] | undefined): boolean {
+  const { dim, groupSize, place, found } = subject;
+  if (making.order !== 'kept') {
+    const left = differences(make(subject, making), found);
+    return left.codes.length + left.scales.length === 0;
+  }
+  if (rows === undefined) return false;
+  const groups = dim / groupSize;
+  const one = { codes: new Uint8Array(dim), scales: new Float32Array(groups) };
+  const makeRow = rowMaker(subject, making);
+  const looksAtScales = found.scales !== undefined && making.given === undefined;
+  return rows.every((row) => {
+    makeRow(row, one, 0);
+    const at = place ? place[row] : row;
+    for (let i = 0; i < dim; i++) if (one.codes[i] !== found.codes[at * dim + i]) return false;
+    return !looksAtScales || one.scales.every((scale, i) => sameScale(scale, found.scales![at * groups + i]));
+  });
+}
+
+/** In the order in which a kernel takes them. */
+const steps = ['scale', 'quotient', 'cast'] as const;
+
+/** Two dialects at once, of two steps. */
+function together(a: CodeDialect, b: CodeDialect): CodeDialect {
+  return {
+    name: `${a.name} + ${b.name}`, summary: `${a.summary}; and ${b.summary}`, source: `${a.source}; ${b.source}`, step: b.step,
+    ways: (right, subject) => a.ways(right, subject).flatMap((way) => b.ways(way, subject)),
+  };
+}
+
+const pairs: readonly CodeDialect[] = steps.flatMap((step, i) =>
+  codeDialects.filter((a) => a.step === step).flatMap((a) => codeDialects.filter((b) => steps.indexOf(b.step as (typeof steps)[number]) > i).map((b) => together(a, b))));
+
+/** The dialect that comes nearest: it makes at least half of what differs, and changes next to nothing that does not. */
+function nearest(subject: Subject, right: Making, wrong: Differences): Explanation['most'] {
+  const count = wrong.codes.length + wrong.scales.length;
+  let most: Explanation['most'];
+  for (const { name, summary, source, ways } of codeDialects) {
+    for (const way of ways(right, subject)) {
+      const each = fit(make(subject, way), subject.found, wrong);
+      if (2 * each.explained < count || 10 * each.contradicted > each.explained || each.explained === 0) continue;
+      if (most === undefined || each.explained - each.contradicted > most.explained - most.contradicted) most = { name, summary, source, ...each };
+    }
+  }
+  return most;
+}
 
 /** @internal which dialects make what was found, of a subject that differs in some places */
 export function explain(subject: Subject, wrong: Differences): Explanation {
   const right = rightMaking(subject);
-  const count = wrong.codes.length + wrong.scales.length;
-  const all: Dialect[] = [];
-  let most: Explanation['most'];
-  for (const { name, summary, source, ways } of codeDialects) {
-    const fits = ways(right, subject).map((way) => fit(make(subject, way), subject.found, wrong));
-    if (fits.some(({ explained, contradicted }) => explained === count && contradicted === 0)) all.push({ name, summary, source });
-    for (const each of fits) if (gain(each) > gain(most)) most = { name, summary, source, ...each };
-  }
-  return all.length > 0 ? { all } : { all, most };
+  const rows = rowsByDoubt(subject, wrong);
+  const among = (candidates: readonly CodeDialect[]): Dialect[] =>
+    candidates.filter(({ ways }) => ways(right, subject).some((way) => makesAll(subject, way, rows))).map(({ name, summary, source }) => ({ name, summary, source }));
+  const single = among(codeDialects);
+  if (single.length > 0) return { all: single };
+  // One place that differs is no evidence for two faults.
+  const double = wrong.codes.length + wrong.scales.length > 1 ? among(pairs) : [];
+  return double.length > 0 ? { all: double } : { all: [], most: nearest(subject, right, wrong) };
 }

@@ -1,64 +1,14 @@
 /** Inputs on which kernels go wrong, if they do, and the answers: the same for the same seed. */
-import { hardRows, randomCache } from '../align/inputs.js';
+import { randomCache } from '../align/inputs.js';
 import { random, type Random } from '../align/random.js';
 import { readAppendCase, runAppendCase } from '../files/append-case.js';
 import { readAttendCase, runAttendCase } from '../files/attend-case.js';
 import { scaleShape } from '../files/case.js';
 import { serializeSafetensors } from '../files/safetensors.js';
 import { fileDtypes, type Tensor } from '../files/tensor.js';
-import { bytesOf, formats, resolveFormat, type FloatDtype, type FormatName } from '../formats.js';
-import { pageLayout, type Granularity } from '../layout.js';
-import { isGiven } from '../policies.js';
-import type { RecipeName } from '../recipe.js';
+import { formats } from '../formats.js';
 import { wasmBackend } from '../wasm/open.js';
-
-export interface GenerateOptions {
-  /** Default 0. */
-  readonly seed?: number;
-  /** Of keys and values. Default e4m3fn. */
-  readonly format?: FormatName;
-  /** Default token-head; given scales are drawn from the seed. */
-  readonly granularity?: Granularity;
-  readonly groupSize?: number;
-  /** Default `amax`. */
-  readonly recipe?: RecipeName;
-  /** Dtype of keys and values, or of q. Default f32. */
-  readonly dtype?: FloatDtype;
-  /** Tokens to append, or keys to attend to. Default 40. */
-  readonly tokens?: number;
-  /** Default 2. */
-  readonly kvHeads?: number;
-  /** Default 64. */
-  readonly headDim?: number;
-  /** Default 16. */
-  readonly blockSize?: number;
-  /** Of attention. Default 4 times kvHeads. */
-  readonly queryHeads?: number;
-}
-
-const tensor = (dtype: Tensor['dtype'], shape: readonly number[], values: ArrayBufferView): Tensor => ({ dtype, shape, data: bytesOf(values) });
-
-/** Everything stated, and checked by what pages may be. */
-function resolved(options: GenerateOptions) {
-  const { seed = 0, groupSize, recipe, dtype = 'f32', tokens = 40, kvHeads = 2, headDim = 64, blockSize = 16, queryHeads = 4 * kvHeads } = options;
-  const format = resolveFormat(options.format ?? 'e4m3fn');
-  const granularity = options.granularity ?? (formats[format].quantized ? 'token-head' : 'tensor');
-  for (const [name, value] of Object.entries({ tokens, queryHeads })) {
-    if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`"${name}" expected a positive integer, got ${value}`);
-  }
-  if (!Object.hasOwn(fileDtypes, dtype)) throw new TypeError(`"dtype" expected one of ${Object.keys(fileDtypes).join(', ')}, got ${String(dtype)}`);
-  const side = { dtype: format, granularity, groupSize };
-  const layout = pageLayout({ kvHeads, headDim, blockSize, k: side, v: side });
-  return { seed, format, granularity, groupSize, recipe, dtype, tokens, kvHeads, headDim, blockSize, queryHeads, layout };
-}
-
-/** Given scales of both sides, where they are given. */
-function givenScales(numbers: Random, { format, granularity, kvHeads, headDim, groupSize }: ReturnType<typeof resolved>): [string, Tensor][] {
-  if (!formats[format].quantized || !isGiven(granularity)) return [];
-  const shape = scaleShape(granularity, groupSize, [1, 1, kvHeads, headDim]);
-  const length = shape.reduce((a, b) => a * b, 1);
-  return ['k_scale', 'v_scale'].map((name) => [name, tensor('F32', shape, Float32Array.from({ length }, () => 0.01 + 0.1 * numbers.uniform()))]);
-}
+import { bothScales, resolved, rowsFor, tensor, type GenerateOptions } from './inputs.js';
 
 /** The slots of all tokens, in an order of their own; every ninth token is skipped. */
 function slots(numbers: Random, tokens: number, places: number): Int32Array {
@@ -82,9 +32,10 @@ export async function generateAppendCase(options: GenerateOptions = {}): Promise
   const numbers = random(seed);
   const blocks = Math.ceil(tokens / blockSize) + 1;
   const shape = [tokens, kvHeads, headDim];
-  const rows = (): Tensor => tensor(fileDtypes[dtype], shape, hardRows(numbers, dtype, tokens * kvHeads, headDim));
+  const scales = new Map(bothScales(numbers, all));
+  const rows = (side: 'k' | 'v'): Tensor => tensor(fileDtypes[dtype], shape, rowsFor(numbers, all, scales.get(`${side}_scale`)));
   const tensors = new Map<string, Tensor>([
-    ['key', rows()], ['value', rows()], ['slot_mapping', tensor('I32', [tokens], slots(numbers, tokens, blocks * blockSize))], ...givenScales(numbers, all),
+    ['key', rows('k')], ['value', rows('v')], ['slot_mapping', tensor('I32', [tokens], slots(numbers, tokens, blocks * blockSize))], ...scales,
   ]);
   const metadata = new Map(Object.entries({ fp8_kv_case: 'append/1', layout: 'NHD', kv_cache_dtype: format, granularity, blocks: `${blocks}`, block_size: `${blockSize}` }));
   if (groupSize !== undefined) metadata.set('group_size', `${groupSize}`);
@@ -119,7 +70,7 @@ export async function generateAttendCase(options: GenerateOptions = {}): Promise
     ['q', tensor('F32', [rows, queryHeads, headDim], numbers.normals(rows * queryHeads * headDim))],
     ['block_table', tensor('I32', [2, blockTable.length / 2], blockTable)],
     ['cu_seqlens_q', tensor('I32', [3], Int32Array.of(0, 1, rows))], ['seqused_k', tensor('I32', [2], seqUsedK)],
-    ...givenScales(numbers, all),
+    ...bothScales(numbers, all),
   ]);
   const scales = scaleShape(granularity, groupSize, shape);
   if (cache.keyScale && cache.valueScale) tensors.set('k_scale', tensor('F32', scales, cache.keyScale)).set('v_scale', tensor('F32', scales, cache.valueScale));

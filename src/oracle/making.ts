@@ -58,6 +58,8 @@ export interface Making {
   readonly recipe: Recipe;
   /** What amax is divided by. */
   readonly max: number;
+  /** amax · (1 / max) in place of amax / max. */
+  readonly multipliesAmax?: boolean;
   /** A scale as it ought to be → the one that values are divided by. `at` counts scales. */
   readonly divisor: (scale: number, at: number) => number;
   /** The same → the one that is stored. */
@@ -94,7 +96,8 @@ export function widenedBits(values: FloatArray, dtype: FloatDtype): Uint32Array 
 const word = new Uint32Array(1);
 const float = new Float32Array(word.buffer);
 
-function numberOf(bits: number): number {
+/** The f32 that has these bits. */
+export function numberOf(bits: number): number {
   word[0] = bits;
   return float[0];
 }
@@ -121,8 +124,8 @@ interface Operand {
 }
 
 /** A group's scale: see {@link Recipe}. */
-function computedScale(amax: number, { recipe, max }: Making): { scale: number; replaced: boolean } {
-  const scale = Math.max(Math.fround(amax / max), Math.fround(recipe.scaleFloor));
+function computedScale(amax: number, { recipe, max, multipliesAmax }: Making): { scale: number; replaced: boolean } {
+  const scale = Math.max(Math.fround(multipliesAmax ? amax * Math.fround(1 / max) : amax / max), Math.fround(recipe.scaleFloor));
   const rounded = recipe.scalePrecision === 'f16' ? roundToHalf(scale) : scale;
   const replaced = rounded === 0 && recipe.scaleIfZero !== 0;
   return { scale: replaced ? Math.fround(recipe.scaleIfZero) : rounded, replaced };
@@ -141,55 +144,65 @@ function quotientBits(bits: number, { divides, by }: Operand): number {
   return Number.isNaN(quotient) ? 0x7fc00000 : bitsOf(quotient);
 }
 
-/** Codes, and computed scales, of all rows, in their order. */
-function quantizeComputed(input: Uint32Array, groupSize: number, making: Making): Required<Tensors> {
-  const { encode, recipe, max } = making;
-  const codes = new Uint8Array(input.length);
-  const scales = new Float32Array(input.length / groupSize);
-  for (let group = 0; group < scales.length; group++) {
-    const amax = Math.max(amaxOf(making.measured ?? input, group * groupSize, groupSize), Math.fround(recipe.amaxFloor));
-    const { scale, replaced } = computedScale(amax, making);
-    const operand = operandOf(making.divisor(scale, group), making, () => (replaced ? 1 : Math.fround(max / amax)));
-    for (let i = group * groupSize; i < (group + 1) * groupSize; i++) codes[i] = encode(quotientBits(input[i], operand));
-    scales[group] = making.stored(scale, group);
-  }
-  return { codes, scales };
+/** Which of the given scales is for value i of rows of `dim`. */
+export function givenAt({ granularity, heads, headStride }: Given, dim: number, i: number): number {
+  const head = Math.floor(i / dim / headStride) % heads;
+  return granularity === 'tensor' ? 0 : granularity === 'head' ? head : head * dim + (i % dim);
 }
 
-function quantizeGiven(input: Uint32Array, dim: number, { values, granularity, heads, headStride }: Given, making: Making): Uint8Array {
+/** Puts one row's codes, and where they are computed its scales, into tensors, as their row `at`. */
+export type MakeRow = (row: number, into: Tensors, at: number) => void;
+
+function computesRow(input: Uint32Array, { dim, groupSize }: Subject, making: Making): MakeRow {
+  const { encode, recipe, max } = making;
+  const groups = dim / groupSize;
+  return (row, { codes, scales }, at) => {
+    for (let g = 0; g < groups; g++) {
+      const group = row * groups + g;
+      const amax = Math.max(amaxOf(making.measured ?? input, group * groupSize, groupSize), Math.fround(recipe.amaxFloor));
+      const { scale, replaced } = computedScale(amax, making);
+      const operand = operandOf(making.divisor(scale, group), making, () => (replaced ? 1 : Math.fround(max / amax)));
+      const to = at * dim + g * groupSize;
+      for (let i = 0; i < groupSize; i++) codes[to + i] = encode(quotientBits(input[group * groupSize + i], operand));
+      scales![at * groups + g] = making.stored(scale, group);
+    }
+  };
+}
+
+function givesRow(input: Uint32Array, { dim }: Subject, given: Given, making: Making): MakeRow {
   // A given scale has no amax; its factor is its reciprocal.
-  const operands = Array.from(values, (scale, at): Operand => {
+  const operands = Array.from(given.values, (scale, at): Operand => {
     const divisor = making.divisor(scale, at);
     return operandOf(divisor, making, () => Math.fround(1 / divisor));
   });
-  return Uint8Array.from(input, (bits, i) => {
-    const head = Math.floor(i / dim / headStride) % heads;
-    const at = granularity === 'tensor' ? 0 : granularity === 'head' ? head : head * dim + (i % dim);
-    return making.encode(quotientBits(bits, operands[at]));
-  });
+  return (row, { codes }, at) => {
+    for (let i = 0; i < dim; i++) codes[at * dim + i] = making.encode(quotientBits(input[row * dim + i], operands[givenAt(given, dim, row * dim + i)]));
+  };
 }
 
-/** Puts rows to their places among what is there. */
-function placed<T extends Uint8Array | Float32Array>(rows: T, base: T, place: Int32Array | undefined, width: number): T {
-  if (place === undefined) return rows;
-  const all = base.slice() as T;
-  for (const [row, at] of place.entries()) {
-    if (at >= 0) all.set(rows.subarray(row * width, (row + 1) * width) as T & Uint8Array, at * width);
-  }
-  return all;
+/** What makes a row, taken from where this way takes it. */
+export function rowMaker(subject: Subject, making: Making): MakeRow {
+  const read = making.order === 'read' ? subject.swaps.input : undefined;
+  // Who takes (a, b) for (b, a) reads what is to be at (a, b) where (b, a) would have it.
+  const input = read ? swapRows(subject.input, [read[1], read[0]], subject.dim) : subject.input;
+  return making.given ? givesRow(input, subject, making.given, making) : computesRow(input, subject, making);
 }
 
 /** All that would be found, were it made this way. */
 export function make(subject: Subject, making: Making): Tensors {
-  const { dim, groupSize, place, base, swaps } = subject;
-  const read = making.order === 'read' ? swaps.input : undefined;
-  // Who takes (a, b) for (b, a) reads what is to be at (a, b) where (b, a) would have it.
-  const input = read ? swapRows(subject.input, [read[1], read[0]], dim) : subject.input;
-  const made: Tensors = making.given ? { codes: quantizeGiven(input, dim, making.given, making) } : quantizeComputed(input, groupSize, making);
+  const { input, dim, groupSize, place, base, swaps } = subject;
+  const rows = input.length / dim;
   const groups = dim / groupSize;
-  const codes = placed(made.codes, base.codes, place, dim);
-  const scales = made.scales && placed(made.scales, base.scales ?? made.scales, place, groups);
+  const into: Tensors = {
+    codes: place ? base.codes.slice() : new Uint8Array(input.length),
+    scales: making.given ? undefined : place && base.scales ? base.scales.slice() : new Float32Array(rows * groups),
+  };
+  const makeRow = rowMaker(subject, making);
+  for (let row = 0; row < rows; row++) {
+    const at = place ? place[row] : row;
+    if (at >= 0) makeRow(row, into, at);
+  }
   const written = making.order === 'written' ? swaps.found : undefined;
-  if (!written) return { codes, scales };
-  return { codes: swapRows(codes, written, dim), scales: scales && swapRows(scales, written, groups) };
+  if (!written) return into;
+  return { codes: swapRows(into.codes, written, dim), scales: into.scales && swapRows(into.scales, written, groups) };
 }

@@ -1,13 +1,16 @@
+import { join } from 'node:path';
 import { equal, is, match } from 'uvu/assert';
-import { serializeNpy } from '../../src/files/npy.js';
+import { readCaseFolder, writeCaseFolder } from '../../src/cli/case-folder.js';
+import { parseNpy, serializeNpy } from '../../src/files/npy.js';
 import { parseSafetensors, serializeSafetensors } from '../../src/files/safetensors.js';
 import { encode, quantize } from '../../src/index.js';
+import { checkCase, generateAppendCase } from '../../src/oracle/index.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
 import { appendCase, assertDone, assertFailed, bytesOf, commandLine, tensor } from './harness.js';
 
 const test = suite('cli, check');
-const { run, put, remove } = commandLine();
+const { folder, run, put, get, remove } = commandLine();
 test.after(remove);
 
 const numbers = random(19);
@@ -24,7 +27,7 @@ test('equal, as text and as JSON', async () => {
   is(done.out, 'equal: 96 codes and 6 scales\n');
   const json = await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--granularity', 'token-head', '--json');
   assertDone(json);
-  equal(JSON.parse(json.out), { equal: true, codes: 96, scales: 0, differing: { codes: 0, scales: 0 }, first: [] });
+  equal(JSON.parse(json.out), { kind: 'codes', equal: true, codes: 96, scales: 0, differing: { codes: 0, scales: 0 }, first: [] });
 });
 
 test('what differs, and the dialect: exit code 1', async () => {
@@ -34,12 +37,14 @@ test('what differs, and the dialect: exit code 1', async () => {
   const { code, out, err } = await run('check', '--input', 'large.npy', '--codes', 'nosat.npy');
   is(code, 1);
   is(err, '');
-  match(out, /^2 of 3 codes differ, first\n {2}codes\[1\]: input 0x43fa0000, expected 0x7e \(448\), found 0x7f \(NaN\)\n/);
+  match(out, /^2 of 3 codes differ, first\n {2}codes\[1\]: input 0x43fa0000 \(500\), expected 0x7e \(448\), found 0x7f \(NaN\)\n/);
   match(out, /\n {2}non-saturating: .*\(CUDA/);
   assertDone(await run('check', '--input', 'large.npy', '--codes', 'nosat.npy', '--no-saturate'));
   const json = await run('check', '--input', 'large.npy', '--codes', 'nosat.npy', '--json');
   is(json.code, 1);
-  equal(JSON.parse(json.out).explanation.all.map(({ name }: { name: string }) => name), ['non-saturating', 'torch', 'ml_dtypes', 'LLVM']);
+  const { first, explanation } = JSON.parse(json.out);
+  equal(first[0], { tensor: 'codes', at: [1], input: '0x43fa0000', inputValue: 500, expected: '0x7e', found: '0x7f', expectedValue: 448, foundValue: 'NaN' });
+  equal(explanation.all.map(({ name }: { name: string }) => name), ['non-saturating', 'torch', 'ml_dtypes', 'LLVM']);
 });
 
 test('tensors of a .safetensors file, which says the format, and bfloat16 of ml_dtypes', async () => {
@@ -64,7 +69,7 @@ test('a case: equal, or what differs by side', async () => {
   put('wrong.safetensors', serializeSafetensors(tensors, metadata));
   const { code, out } = await run('check', 'wrong.safetensors');
   is(code, 1);
-  match(out, /^k: equal: .*\nv: 1 of 96 codes and 0 of 12 scales differ, first\n {2}v_cache\[1, 2, 1, 2\]: input 0x[0-9a-f]{8}, expected .*\nno known dialect explains it\n$/);
+  match(out, /^k: equal: .*\nv: 1 of 96 codes and 0 of 12 scales differ, first\n {2}v_cache\[1, 2, 1, 2\]: input 0x[0-9a-f]{8} \(-?[\d.e-]+\), scale [\d.]+, expected .*\nno known dialect explains it\n$/);
   assertFailed(await run('check', 'case.safetensors', '--format', 'e5m2'), 2, /got --format beside case\.safetensors/);
 });
 
@@ -72,7 +77,37 @@ test('what gen writes is equal', async () => {
   assertDone(await run('gen', 'append', '-o', 'generated.safetensors', '--format', 'int8', '--granularity', 'group', '--group-size', '8', '--head-dim', '24'));
   assertDone(await run('check', 'generated.safetensors'));
   assertFailed(await run('gen', 'append', '-o', 'no.safetensors', '--recipe', 'mila-activation', '--format', 'int8'), 2, /"recipe" expected amax/);
-  assertFailed(await run('gen', 'prefill', '-o', 'no.safetensors'), 2, /expected append or attend, got prefill/);
+  assertFailed(await run('gen', 'append', '-o', 'no.npz'), 2, /no\.npz expected a \.safetensors file, or a folder/);
+  assertFailed(await run('gen', 'prefill', '-o', 'no.safetensors'), 2, /expected codes, append or attend, got prefill/);
+});
+
+test('a case as a folder of .npy, in which a kernel puts what it made', async () => {
+  const gen = ['gen', 'codes', '-o', 'folder', '--format', 'e5m2', '--granularity', 'head', '--dtype', 'bf16', '--head-dim', '16'];
+  const done = await run(...gen, '--json');
+  assertDone(done);
+  equal(JSON.parse(done.out), { output: 'folder', kind: 'codes', files: ['case.json', 'expected.codes.npy', 'input.npy', 'scales.npy'] });
+  is(parseNpy(get('folder/expected.codes.npy'), 'codes').descr, '|u1');
+  is(parseNpy(get('folder/input.npy'), 'input').descr, '<u2');
+  assertDone(await run('check', 'folder'));
+  const { shape, data } = parseNpy(get('folder/expected.codes.npy'), 'codes');
+  put('folder/expected.codes.npy', serializeNpy('<f1', shape, data.map((code, i) => (i === 7 ? code ^ 0x10 : code))));
+  const { code, out } = await run('check', 'folder');
+  is(code, 1);
+  match(out, /^1 of 1280 codes differ, first\n {2}codes\[0, 0, 7\]: input 0x[0-9a-f]{4} \(.*\), scale [\d.]+, expected 0x/);
+  put('folder/expected.codes.npy', serializeNpy('|i1', shape, data));
+  assertFailed(await run('check', 'folder'), 2, /metadata states e5m2, tensor "expected\.codes" is I8/);
+  assertFailed(await run(...gen), 2, /folder expected a new folder, or an empty one/);
+});
+
+test('a folder of every dtype, as plain numpy has it and as ml_dtypes', async () => {
+  for (const [name, mlDtypes, descr] of [['plain', false, '|u1'], ['of-ml-dtypes', true, '|V1']] as const) {
+    const bytes = await generateAppendCase({ dtype: 'bf16', headDim: 8, tokens: 5 });
+    writeCaseFolder(join(folder, name), bytes, mlDtypes);
+    is(parseNpy(get(`${name}/expected.k_cache.npy`), 'codes').descr, descr);
+    const again = readCaseFolder(join(folder, name));
+    equal(new Map([...parseSafetensors(again, 'again').tensors].sort()), new Map([...parseSafetensors(bytes, 'case').tensors].sort()));
+    is((await checkCase(again, name)).equal, true);
+  }
 });
 
 /** numpy 2.4.6: np.savez_compressed(file, x=np.array([1, 2, -3, 448], np.float32), codes=np.array([0x38, 0x40, 0xc4, 0x7e], np.uint8)) */
@@ -91,12 +126,12 @@ test("arrays of numpy's .npz", async () => {
   assertFailed(await run('check', '--input', 'both.npz', '--codes', 'both.npz#codes'), 2, /both\.npz#NAME, with one of x, codes/);
 });
 
-test('wrong usage is exit code 2, a broken file 1', async () => {
+test('wrong usage and files that cannot be read are exit code 2', async () => {
   assertFailed(await run('check', '--input', 'x.npy'), 2, /expected --input FILE and --codes FILE/);
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'scales.npy'), 2, /--codes expected the shape of the input, \[2, 3, 16\], got \[2, 3\]/);
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--scales', 'scales.npy'), 2, /--scales expected --granularity/);
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--granularity', 'row'), 2, /granularity" expected one of tensor/);
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--granularity', 'token-head', '--recipe', 'mine'), 2, /"recipe" expected one of/);
   put('swapped.npy', Buffer.from(Buffer.from(serializeNpy('<f4', shape, bytesOf(values))).toString('latin1').replace('<f4', '>f4'), 'latin1'));
-  assertFailed(await run('check', '--input', 'swapped.npy', '--codes', 'codes.npy'), 1, /descr ">f4" is big endian/);
+  assertFailed(await run('check', '--input', 'swapped.npy', '--codes', 'codes.npy'), 2, /descr ">f4" is big endian/);
 });

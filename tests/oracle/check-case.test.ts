@@ -120,7 +120,7 @@ test('a byte where nothing was to be written', async () => {
   });
   const { sides: [k, v] } = await checkAppendCase(wrong, 'case');
   equal([k.equal, v.equal], [false, true]);
-  equal(k.first, [{ tensor: 'k_cache', at: [0, 1, 0, 3], input: undefined, expected: '0x00', found: '0x07', expectedValue: 0, foundValue: 7 * 2 ** -9 }]);
+  equal(k.first, [{ tensor: 'k_cache', at: [0, 1, 0, 3], expected: '0x00', found: '0x07', expectedValue: 0, foundValue: 7 * 2 ** -9 }]);
   equal(k.explanation, { all: [], most: undefined });
 });
 

@@ -110,9 +110,10 @@ test('casts of other libraries: torch, ml_dtypes, LLVM', () => {
   assertNamed(withCodes(special, 'e5m2', {}, false), 'non-saturating');
   assertNamed(withCodes(special, 'e4m3fn', { 1: 0xff }, false), 'torch', 'ml_dtypes', 'LLVM');
   assertNamed(withCodes(special, 'e5m2', { 1: 0xff }, false), 'torch');
-  assertNamed(withCodes(special, 'e4m3fn', { 1: 0xff }), 'torch, clamped');
+  assertNamed(withCodes(special, 'e4m3fn', { 1: 0xff }), 'torch, clamped', 'ml_dtypes, clipped');
   assertNamed(withCodes(special, 'e5m2', { 1: 0xff }), 'torch, clamped');
   assertNamed(withCodes(special, 'e5m2', { 0: 0x7e, 1: 0xfe, 2: 0x7e }, false), 'ml_dtypes');
+  assertNamed(withCodes(special, 'e5m2', { 0: 0x7e, 1: 0xfe, 2: 0x7e }), 'ml_dtypes, clipped');
   assertNamed(withCodes(special, 'e5m2', { 0: 0x7e, 1: 0xfe, 2: 0x7f }, false), 'LLVM');
   assertNamed(withCodes(special, 'e4m3fn', { 1: 0xff, 5: 0x7f, 6: 0xff }), 'ml_dtypes, saturating');
   assertNamed(withCodes(special, 'e5m2', { 0: 0x7e, 1: 0xfe, 2: 0x7e, 5: 0x7c, 6: 0xfc }), 'ml_dtypes, saturating');
