@@ -57,15 +57,12 @@ export interface Fault extends Cast {
   readonly stored?: (scale: number) => number;
 }
 
-export const toHalf = (scale: number): number => {
+const toHalf = (scale: number): number => {
   const half = halfOf(scale);
   const exponent = half >> 10;
   if (exponent === 31) return Infinity;
   return exponent === 0 ? half * 2 ** -24 : (1 + (half & 0x3ff) / 1024) * 2 ** (exponent - 15);
 };
-
-export const ulps = (scale: number, steps: number): number =>
-  scale > 0 && scale < Infinity ? new Float32Array(Int32Array.of(new Int32Array(Float32Array.of(scale).buffer)[0] + steps).buffer)[0] : scale;
 
 const signed = (_: Fp8Format, negative: boolean): number => (negative ? 0xff : 0x7f);
 const quiet = (format: Fp8Format, negative: boolean): number => (format === 'e4m3fn' ? 0x7f : 0x7e) | (negative ? 0x80 : 0);
