@@ -96,7 +96,7 @@ function otherSide(right: Making, { others, otherRows }: Subject): Making[] {
   return otherRows && !right.given ? [{ ...right, measured: otherRows }] : [];
 }
 
-/** All that `check` knows of. The first ones change codes only, whatever the scale. */
+/** @internal all that `check` knows of. The first ones change codes only, whatever the scale. */
 export const codeDialects: readonly CodeDialect[] = [
   {
     name: 'non-saturating', step: 'cast', summary: 'too large becomes NaN (e4m3fn) or infinity (e5m2), not the largest finite code',
