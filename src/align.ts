@@ -9,8 +9,11 @@ import { wordsOf } from './tensors.js';
 
 /** A code, or a scale, that is not the same in both caches. */
 export interface CacheMismatch {
+  /** Whether it is a code or a scale. */
   readonly what: 'code' | 'scale';
+  /** Of keys or of values. */
   readonly side: 'k' | 'v';
+  /** The page that it is in. */
   readonly page: number;
   /** page · blockSize + place in the page, as a slot mapping says it */
   readonly slot: number;
@@ -20,11 +23,13 @@ export interface CacheMismatch {
   readonly dim?: number;
   /** Both as bits in hex. */
   readonly expected: string;
+  /** That of the second backend. */
   readonly actual: string;
 }
 
 /** A number of out, or of lse, that is further off than the bound. */
 export interface ResultMismatch {
+  /** Whether it is of out or of lse. */
   readonly what: 'out' | 'lse';
   /** Row of q */
   readonly row: number;
@@ -34,11 +39,13 @@ export interface ResultMismatch {
   readonly dim?: number;
   /** Both as bits of f32 in hex. */
   readonly expected: string;
+  /** That of the second backend. */
   readonly actual: string;
 }
 
 /** How two backends compare on one call. */
 export interface Alignment<Mismatch = object> {
+  /** Whether the two agree. */
   readonly ok: boolean;
   /** The outcome in one line. */
   readonly summary: string;
@@ -46,13 +53,17 @@ export interface Alignment<Mismatch = object> {
   readonly first?: Mismatch;
 }
 
+/** How two backends compare on an append: byte by byte. */
 export interface AppendAlignment extends Alignment<CacheMismatch> {
   /** How many codes and scales differ, of all that the pages hold. */
   readonly codes: number;
+  /** How many scales differ. */
   readonly scales: number;
 }
 
+/** How two backends compare on attention: within the bound. */
 export interface AttendAlignment extends Alignment<ResultMismatch> {
+  /** How far the second is off the first. */
   readonly error: AttentionError;
 }
 
@@ -64,11 +75,13 @@ interface AlignedPages {
   readonly count: number;
 }
 
+/** An append that both backends run, each into pages of its own. */
 export interface AlignAppendCall extends Omit<AppendCall, 'pages'>, AlignedPages {
   /** What the pages hold before: zeros when absent. */
   readonly start?: NhdTensors;
 }
 
+/** Attention that both backends run, each over pages of its own. */
 export interface AlignAttendCall extends Omit<AttendCall, 'pages' | 'out' | 'lse'>, AlignedPages {
   /** What the pages hold. */
   readonly cache: NhdTensors;

@@ -12,7 +12,9 @@ import type { GivenScale } from './scale.js';
 
 type Awaitable<T> = T | Promise<T>;
 
+/** Where keys and values are kept and attention is computed: pages, and what is done with them. */
 export interface Backend {
+  /** Which it is. */
   readonly kind: 'wasm' | 'webgpu';
   /** True when every method returns its result at once. */
   readonly synchronous: boolean;
@@ -43,13 +45,17 @@ export interface Backend {
 
   /** Ends the backend and all pages created from it: later calls throw. WebAssembly memory goes back once nothing refers to them. */
   dispose(): void;
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void;
 }
 
 /** The pages of one layer: an opaque handle over WASM memory or a GPU buffer. */
 export interface Pages {
+  /** Where everything lies in a page. */
   readonly layout: PageLayout;
+  /** How many pages there are. */
   readonly count: number;
+  /** Bytes of all pages. */
   readonly byteLength: number;
 
   /**
@@ -77,7 +83,9 @@ export interface Pages {
    */
   exportInto(tensors: CacheTensors, firstPage?: number): Awaitable<void>;
 
+  /** Gives their memory back: later calls with these pages throw. */
   dispose(): void;
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void;
 }
 
@@ -101,19 +109,25 @@ export interface NhdTensors {
 
 /** Where rows (the dims of one token and head, one after the other) lie in an array, in its elements: that of block b, token t of the block, head h begins at `offset + b · block + t · token + h · head`. */
 export interface TensorStrides {
+  /** Of block 0, token 0, head 0. */
   readonly offset: number;
+  /** From a block to the next. */
   readonly block: number;
+  /** From a token to the next. */
   readonly token: number;
+  /** From a head to the next. */
   readonly head: number;
 }
 
 /** The same for scales, in f32: that of group g (0 with granularity token-head) is `g · group` further on. */
 export interface ScaleStrides extends TensorStrides {
+  /** From a group of dims to the next. */
   readonly group: number;
 }
 
 /** Keys or values of another system. */
 export interface SideTensor {
+  /** Where the codes lie, in elements. */
   readonly codes: TensorStrides;
   /** Absent where pages hold no scales. */
   readonly scales?: ScaleStrides;
@@ -133,13 +147,17 @@ export interface SideTensor {
 export interface TensorLayout {
   /** Tokens that there are: the last block may be partial. */
   readonly tokens: number;
+  /** Where the keys lie. */
   readonly k: SideTensor;
+  /** Where the values lie. */
   readonly v: SideTensor;
 }
 
 /** The cache of another system. Keys and values may be parts of one array; so may codes and scales be of one buffer. */
 export interface CacheTensors {
+  /** The array that keys lie in. */
   readonly keyCache: CodeArray;
+  /** The array that values lie in; it may be the same. */
   readonly valueCache: CodeArray;
   /** Scales of the keys, with granularity token-head or group; else absent. */
   readonly keyScale?: Float32Array;
@@ -149,7 +167,9 @@ export interface CacheTensors {
   readonly layout?: TensorLayout;
 }
 
+/** Keys and values of new tokens, on their way into pages. */
 export interface AppendCall {
+  /** Where they go. */
   readonly pages: Pages;
   /** [tokens, kvHeads, headDim] */
   readonly key: FloatArray;
@@ -157,7 +177,7 @@ export interface AppendCall {
   readonly value: FloatArray;
   /** Dtype of `key` and `value`; needed for Uint16Array. */
   readonly dtype?: FloatDtype;
-  /** [tokens]: page · blockSize + place in the page. Negative = skip this token; no slot twice. */
+  /** `[tokens]`: page · blockSize + place in the page. Negative = skip this token; no slot twice. */
   readonly slotMapping: Int32Array;
   /** How computed scales come about (granularities token-head, group). Default `amax`. */
   readonly recipe?: PerSide<RecipeName | Recipe>;
@@ -165,6 +185,7 @@ export interface AppendCall {
   readonly scalePrecision?: PerSide<ScalePrecision | undefined>;
   /** Given scales: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
   readonly kScale?: GivenScale;
+  /** The same for values. */
   readonly vScale?: GivenScale;
 }
 
@@ -172,14 +193,15 @@ export interface AppendCall {
 export interface RequantizeCall extends Pick<AppendCall, 'recipe' | 'scalePrecision' | 'kScale' | 'vScale'> {
   /** Where they are: pages of f16 or of f32, keys and values alike, of order NHD. */
   readonly from: Pages;
-  /** [n]: which of these, all of their tokens, one page after the other. */
+  /** `[n]`: which of these, all of their tokens, one page after the other. */
   readonly fromPages: ArrayLike<number>;
   /** Where they go, and how: as in {@link AppendCall}. Not `from` itself. */
   readonly pages: Pages;
-  /** [n · from.layout.blockSize]: page · blockSize + place in the page. Negative = skip this token; no slot twice. */
+  /** `[n · from.layout.blockSize]`: page · blockSize + place in the page. Negative = skip this token; no slot twice. */
   readonly slotMapping: Int32Array;
 }
 
+/** What an append did. */
 export interface AppendStatus {
   /** Tokens stored. */
   readonly written: number;
@@ -199,9 +221,9 @@ export interface AttentionOptions {
   readonly windowRight?: number;
   /** s becomes softcap · tanh(s / softcap). 0 = none (default). */
   readonly softcap?: number;
-  /** [queryHeads]: one more logit per head, not scaled, that joins the denominator only. */
+  /** `[queryHeads]`: one more logit per head, not scaled, that joins the denominator only. */
   readonly sinks?: Float32Array;
-  /** [queryHeads]: slope · (j − pos) is added to the score of key j, before softcap (ALiBi). */
+  /** `[queryHeads]`: slope · (j − pos) is added to the score of key j, before softcap (ALiBi). */
   readonly alibiSlopes?: Float32Array;
   /** Default 1/√headDim. */
   readonly softmaxScale?: number;
@@ -213,14 +235,16 @@ export type OutDtype = 'f32' | 'f16';
 /** Output of a dtype: f16 as bits in a Uint16Array. */
 export type OutArray<D extends OutDtype> = D extends 'f16' ? Uint16Array : Float32Array;
 
+/** Queries, and the pages that they look at. */
 export interface AttendCall<D extends OutDtype = 'f32'> extends AttentionOptions {
+  /** Keys and values. */
   readonly pages: Pages;
   /** [totalQ, queryHeads, headDim]; queryHeads is any multiple of kvHeads. */
   readonly q: FloatArray;
   /** Dtype of `q`; needed for Uint16Array. */
   readonly dtype?: FloatDtype;
   /**
-   * [sequences, maxBlocks]: page of each block; unused entries are negative. Default, for contiguous caches: sequence s has
+   * `[sequences, maxBlocks]`: page of each block; unused entries are negative. Default, for contiguous caches: sequence s has
    * page s, all of it.
    *
    * ```ts
@@ -231,29 +255,32 @@ export interface AttendCall<D extends OutDtype = 'f32'> extends AttentionOptions
    * ```
    */
   readonly blockTable?: Int32Array;
-  /** [sequences + 1]: rows of sequence s are cuSeqlensQ[s] … cuSeqlensQ[s + 1] − 1. */
+  /** `[sequences + 1]`: rows of sequence s are cuSeqlensQ[s] … cuSeqlensQ[s + 1] − 1. */
   readonly cuSeqlensQ: Int32Array;
-  /** [sequences]: keys of each sequence, the new ones included. */
+  /** `[sequences]`: keys of each sequence, the new ones included. */
   readonly seqUsedK: Int32Array;
   /**
-   * [sequences]: tokens of each sequence, where `seqUsedK` says only how many of its first keys lie in these pages: row i
+   * `[sequences]`: tokens of each sequence, where `seqUsedK` says only how many of its first keys lie in these pages: row i
    * stands at contextLens − qLen + i, and keys from seqUsedK on are not seen here. At least seqUsedK, which is the default.
    */
   readonly contextLens?: Int32Array;
   /** Given scales, of any format: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
   readonly kScale?: GivenScale;
+  /** The same for values. */
   readonly vScale?: GivenScale;
   /** In place of given scales (tensor, head), this call's own: one number for all, or [sequences, kvHeads]. vLLM's k_descale and v_descale. */
   readonly kDescale?: GivenScale;
+  /** The same for values. */
   readonly vDescale?: GivenScale;
   /** Default f32. f16 is rounded to the nearest, ties to even. */
   readonly outDtype?: D;
   /** [totalQ, queryHeads, headDim] of `outDtype`: where to put the result; made when absent. May be q itself, or overlap it. */
   readonly out?: OutArray<D>;
-  /** [totalQ, queryHeads]: natural log of the softmax denominator; made when absent. */
+  /** `[totalQ, queryHeads]`: natural log of the softmax denominator; made when absent. */
   readonly lse?: Float32Array;
 }
 
+/** Attention's output and the logarithm of its denominator. */
 export interface AttendResult<D extends OutDtype = 'f32'> {
   /** [totalQ, queryHeads, headDim] */
   readonly out: OutArray<D>;

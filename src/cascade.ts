@@ -5,14 +5,15 @@ import { describe } from './formats.js';
 import { checkInteger } from './layout.js';
 import { mergeStates } from './merge-states.js';
 
+/** Attention of sequences that share a prefix: the prefix once, then what each has of its own. */
 export interface CascadeCall extends Omit<AttendCall, 'windowLeft' | 'windowRight' | 'alibiSlopes' | 'contextLens' | 'blockTable' | 'outDtype'> {
-  /** [blocks]: the pages of the prefix, in their order. */
+  /** `[blocks]`: the pages of the prefix, in their order. */
   readonly sharedBlocks: Int32Array;
   /** Keys of the prefix. */
   readonly sharedLen: number;
-  /** [sequences, maxBlocks]: each sequence's own pages, behind the prefix. */
+  /** `[sequences, maxBlocks]`: each sequence's own pages, behind the prefix. */
   readonly blockTable: Int32Array;
-  /** [sequences]: each sequence's own keys, the new ones included: at least as many as it has new tokens. */
+  /** `[sequences]`: each sequence's own keys, the new ones included: at least as many as it has new tokens. */
   readonly seqUsedK: Int32Array;
 }
 

@@ -2,6 +2,7 @@
 
 /** A step needs more pages than are free. Nothing was reserved or written. */
 export class OutOfPagesError extends Error {
+  /** Tells it apart where classes do not, as between realms. */
   override readonly name = 'OutOfPagesError';
   constructor(
     /** Pages that the call would have taken. */
@@ -18,9 +19,12 @@ export class OutOfPagesError extends Error {
 
 /** A file breaks its format. `offset` is the byte at which that shows. */
 export class FormatError extends Error {
+  /** Tells it apart where classes do not, as between realms. */
   override readonly name = 'FormatError';
   constructor(
+    /** What the file is called: its name, or that of the place it came from. */
     readonly file: string,
+    /** In bytes, from the file's first. */
     readonly offset: number,
     reason: string,
   ) {
@@ -33,6 +37,7 @@ export class FormatError extends Error {
  * the next call starts new workers. `cause` is why it ended.
  */
 export class WorkerLostError extends Error {
+  /** Tells it apart where classes do not, as between realms. */
   override readonly name = 'WorkerLostError';
   constructor(options: { readonly cause: unknown }) {
     super(`a worker ended while a call was computed (${options.cause instanceof Error ? options.cause.message : String(options.cause)}): the next call starts new ones`, options);
@@ -41,13 +46,17 @@ export class WorkerLostError extends Error {
 
 /** A limit or feature that a GPU device lacks. */
 export interface Unmet {
+  /** WebGPU's name of the limit or feature. */
   readonly name: string;
+  /** What is asked for. */
   readonly need: number | 'present';
+  /** What the device has. */
   readonly have: number | 'absent';
 }
 
 /** A GPU device cannot do what is asked of it. */
 export class UnsupportedDeviceError extends Error {
+  /** Tells it apart where classes do not, as between realms. */
   override readonly name = 'UnsupportedDeviceError';
   constructor(
     /** All that is missing. */
@@ -62,6 +71,7 @@ export class UnsupportedDeviceError extends Error {
  * `cache.restore(backend, checkpoint)` goes on from the last checkpoint on another backend.
  */
 export class DeviceLostError extends Error {
+  /** Tells it apart where classes do not, as between realms. */
   override readonly name = 'DeviceLostError';
   constructor(
     /** `destroyed` or `unknown`, as WebGPU says. */

@@ -18,6 +18,7 @@ import type { WasmBackend } from './wasm/backend.js';
 export interface HuggingFaceTensor {
   /** f32 values, or f16/bf16 bits with `dtype` stated. */
   readonly data: FloatArray;
+  /** [1, kvHeads, seq, headDim]. */
   readonly dims: readonly number[];
   /** Needed for a Uint16Array. */
   readonly dtype?: FloatDtype;
@@ -302,6 +303,7 @@ export class HuggingFaceCache {
     this.#states.dispose();
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

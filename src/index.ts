@@ -3,6 +3,7 @@
 export { encode, decode, quantize, type EncodeOptions, type DecodeOptions, type QuantizeOptions, type Quantized } from './wasm/codec.js';
 export { openBackend, type BackendChoice, type OpenOptions } from './open.js';
 export { wasmBackend, type SynchronousOptions, type WasmBackendOptions } from './wasm/open.js';
+export type { SimdBuild } from './wasm/features.js';
 export type { WasmBackend } from './wasm/backend.js';
 export type { WasmPages } from './wasm/pages.js';
 export type { ThreadedBackend } from './wasm/threads/backend.js';
@@ -43,6 +44,7 @@ export type { CacheObserver, LayerShape } from './cache/observer.js';
 export { unstoragePages, type PageStore, type RawStorage } from './cache/page-store.js';
 export type { PrefixCounters, PrefixMatch, PrefixOptions } from './cache/prefix.js';
 export type { ResidualRule } from './cache/residual.js';
+export type { SkipLayers } from './cache/skip.js';
 export type { Sequence } from './cache/sequence.js';
 export { loadSnapshot, saveSnapshot } from './cache/snapshot.js';
 export { readScales, type CheckpointScales, type ReadScalesOptions, type UnquantizedCheckpoint } from './checkpoint/read.js';

@@ -56,13 +56,17 @@ export type KeyOrder = 'dim-major' | 'token-major';
 /** How heads and tokens of a page's codes follow each other, in the names of vLLM and FlashInfer: (head, token, dim) or (token, head, dim). */
 export type PageOrder = 'HND' | 'NHD';
 
+/** What pages are to hold. */
 export interface PageShape {
+  /** Heads of keys and values. */
   readonly kvHeads: number;
   /** A multiple of 8, at most 256; the same for K and V. */
   readonly headDim: number;
   /** Tokens per page. Any positive integer; multiples of 16 are fastest, and those of 8 next. A contiguous cache is one of pages that hold a sequence each. */
   readonly blockSize: number;
+  /** How keys are stored. */
   readonly k?: SideOptions;
+  /** How values are stored. */
   readonly v?: SideOptions;
   /** Default HND, which attention reads fastest. With NHD keys are never dim-major. */
   readonly order?: PageOrder;
@@ -70,27 +74,41 @@ export interface PageShape {
 
 /** Keys or values inside a page: all in bytes, from the page's first. */
 export interface SideLayout {
+  /** How an element is stored. */
   readonly format: Format;
+  /** What shares a scale. */
   readonly granularity: Granularity;
   /** The code of head h, token t, dim d is at `codes + h · headStride + t · tokenStride + d · dimStride`. */
   readonly codes: number;
+  /** From a head to the next. */
   readonly headStride: number;
+  /** From a token to the next. */
   readonly tokenStride: number;
+  /** From a dim to the next. */
   readonly dimStride: number;
   /** Dims that share a scale of the page: headDim with granularity token-head, 0 where the page holds no scales. */
   readonly groupSize: number;
   /** The scale of head h, token t, dim d is at `scales + h · scaleHeadStride + ⌊d / groupSize⌋ · scaleGroupStride + 4 · t`. All are 0 where the page holds no scales. */
   readonly scales: number;
+  /** From the scales of a head to those of the next. */
   readonly scaleHeadStride: number;
+  /** From the scales of a group of dims to those of the next. */
   readonly scaleGroupStride: number;
 }
 
+/** Where everything lies in a page. Made by `pageLayout`. */
 export interface PageLayout {
+  /** Heads of keys and values. */
   readonly kvHeads: number;
+  /** Elements of a head. */
   readonly headDim: number;
+  /** Tokens of a page. */
   readonly blockSize: number;
+  /** How heads and tokens follow each other. */
   readonly order: PageOrder;
+  /** Where the keys lie. */
   readonly k: SideLayout;
+  /** Where the values lie. */
   readonly v: SideLayout;
   /** Size of one page, a multiple of 16. */
   readonly bytes: number;

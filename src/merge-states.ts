@@ -2,6 +2,7 @@
 import type { AttendResult } from './backend.js';
 import { describe } from './formats.js';
 
+/** Where the joined attention goes. */
 export interface MergeStatesOptions {
   /** As long as `outA`: where to put the result; made when absent. May be `outA` or `outB`. */
   readonly out?: Float32Array;

@@ -10,10 +10,13 @@ import { backendOwning, findAdapter, requestDevice, type RequestWebgpuOptions } 
 
 /** Which backend was taken, and why. */
 export interface BackendChoice {
+  /** What was taken. */
   readonly backend: 'webgpu' | 'wasm';
+  /** Why, in one sentence: which adapter it is, or what is wrong with the GPU. */
   readonly reason: string;
 }
 
+/** What `openBackend` may take, and how long it may look. */
 export interface OpenOptions extends Pick<RequestWebgpuOptions, 'gpu' | 'powerPreference'> {
   /**
    * Threads that compute where the CPU does, at most. Default 1. Where there can be no more (a page that is not cross-origin

@@ -23,7 +23,9 @@ export const isGiven = (granularity: Granularity): boolean => granularities[gran
 
 /** A way to store keys or values. */
 export interface Policy {
+  /** How an element is stored. */
   readonly format: Format;
+  /** What shares a scale. */
   readonly granularity: Granularity;
   /** `none`: values are stored as they are. */
   readonly scales: 'none' | 'given' | 'computed';

@@ -5,10 +5,13 @@ import type { RecipeName } from './recipe.js';
 
 /** Options that go together; what a cache's own options state wins over them. Where scales are given, `scale` says them: 1 unless stated. */
 export interface Preset {
+  /** Of keys and values. */
   readonly dtype: CacheDtype;
+  /** What shares a scale. */
   readonly granularity: Granularity;
   /** Absent where the system computes no scales. */
   readonly recipe?: RecipeName;
+  /** Whether sequences lie in pages, or each in one piece. */
   readonly layout: 'paged' | 'contiguous';
   /** Only with pages. */
   readonly blockSize?: number;
@@ -18,6 +21,7 @@ export interface Preset {
 
 const row = (preset: Preset): Preset => Object.freeze(preset);
 
+/** The settings of other systems, by name: what `preset` of a `KvCache` begins with. */
 export const presets = Object.freeze({
   vllm: row({
     dtype: 'fp8_e4m3', granularity: 'tensor', layout: 'paged', blockSize: 16,
@@ -45,6 +49,7 @@ export const presets = Object.freeze({
   }),
 } as const);
 
+/** Whose settings a cache begins with. */
 export type PresetName = keyof typeof presets;
 
 /** @throws TypeError for a name that there is not */

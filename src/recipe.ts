@@ -19,6 +19,7 @@ export type Quotient =
  * ```
  */
 export interface Recipe {
+  /** What messages and snapshots call it. */
   readonly name: string;
   /** Lower bound of amax; 0 for none. */
   readonly amaxFloor: number;
@@ -26,6 +27,7 @@ export interface Recipe {
   readonly scaleFloor: number;
   /** The scale to use where it came out as 0, also by underflow; 0 keeps the 0. With `max-over-amax` the factor then is 1. */
   readonly scaleIfZero: number;
+  /** How a value is divided by its scale. */
   readonly quotient: Quotient;
   /** How int8 codes come about; absent: the recipe is for FP8 only. */
   readonly int8?: {
@@ -71,6 +73,7 @@ export const recipes = {
   'max-over-amax': row('max-over-amax', 0, 0, 1, 'max-over-amax'),
 } as const;
 
+/** The recipes that have a name here. */
 export type RecipeName = keyof typeof recipes;
 
 /** A number that as f32, which kernels take, is finite. */

@@ -1,6 +1,7 @@
 /** What goes on although something is not as it should be is said here: to whoever listens, else to the console. */
 import { describe } from './formats.js';
 
+/** Is told of each warning, a text of one line. */
 export type WarningListener = (message: string) => void;
 
 const listeners = new Set<WarningListener>();

@@ -6,15 +6,21 @@ import { appendCases, attendCases, usualCases, type Case } from './cases.js';
 
 /** One case of the battery, and how the backends compare on it. */
 export interface AlignedCase {
+  /** What it is about. */
   readonly name: string;
+  /** How the two backends compare on it. */
   readonly alignment: Alignment;
 }
 
+/** How two backends compare on all calls of the battery. */
 export interface BatteryResult {
+  /** Whether all cases agree. */
   readonly ok: boolean;
+  /** Each case, in order. */
   readonly cases: readonly AlignedCase[];
 }
 
+/** How strictly the battery looks, and who is told of each case. */
 export interface BatteryOptions {
   /** How far attention may be off. Default 1e-4; 5e-3 is what kernels keep that multiply in f16. */
   readonly bound?: number;

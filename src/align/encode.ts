@@ -10,21 +10,27 @@ const CHUNK = 2 ** 24;
 
 /** A value whose code is another on the GPU. */
 export interface CodeMismatch {
+  /** Always `encode`. */
   readonly what: 'encode';
   /** All as bits in hex: the f32 value, and its codes. */
   readonly input: string;
+  /** The code of the first backend. */
   readonly expected: string;
+  /** The code of the second. */
   readonly actual: string;
 }
 
+/** How two backends compare on the codec. */
 export interface EncodeAlignment extends Alignment<CodeMismatch> {
   /** How many values' codes differ. */
   readonly codes: number;
 }
 
+/** Which f32 bit patterns are encoded on both backends. */
 export interface AlignEncodeOptions {
   /** The first value's bits, and how many follow, both multiples of 4. Default: all 2³². */
   readonly first?: number;
+  /** How many; see `first`. */
   readonly count?: number;
   /** Told the share that is done. */
   readonly progress?: (share: number) => void;

@@ -119,6 +119,7 @@ export class KvCache {
     return ring ? ring.sinkTokens + ring.capacity : Math.min(this.#options.context, this.capacity);
   }
 
+  /** What the cache takes, and what it would take unquantized: see {@link MemoryReport}. */
   get memory(): MemoryReport {
     return memoryOf(this.#plans, this.groups);
   }
@@ -360,6 +361,7 @@ export class KvCache {
     for (const store of this.#pages) store.dispose();
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

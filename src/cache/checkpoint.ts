@@ -47,6 +47,7 @@ interface PageRun {
 
 /** What became of a sequence. */
 export interface RestoredSequence {
+  /** The sequence, usable again. */
   readonly sequence: Sequence;
   /** Tokens that it has now: as many as at the checkpoint, and 0 where it is younger. */
   readonly length: number;
@@ -54,6 +55,7 @@ export interface RestoredSequence {
   readonly lost: number;
 }
 
+/** What a restored cache holds, and what is gone. */
 export interface RestoreReport {
   /** All that were not freed. */
   readonly sequences: readonly RestoredSequence[];

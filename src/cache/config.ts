@@ -21,6 +21,7 @@ import { resolveSkipped, type SkipLayers } from './skip.js';
 export interface LayerConfig extends AttentionOptions {
   /** A multiple of kvHeads. */
   readonly queryHeads?: number;
+  /** Heads of keys and values; `headDim` elements each. */
   readonly kvHeads?: number;
   /** A multiple of 8, at most 256. */
   readonly headDim?: number;

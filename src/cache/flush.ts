@@ -5,7 +5,7 @@ import type { Reservation } from './step.js';
 export interface Flush {
   /** Pages of the residual, all of their tokens. */
   readonly fromPages: readonly number[];
-  /** [pages · blockSize of the residual]: slots of a group of quantized tokens; −1 for what is no token. */
+  /** `[pages · blockSize of the residual]`: slots of a group of quantized tokens; −1 for what is no token. */
   slotMapping(group: number): Int32Array;
 }
 

@@ -12,6 +12,7 @@ export interface MemoryReport {
   readonly bytesPerToken: number;
   /** Bytes that an f32 and an f16 cache of the same capacity would take, without residuals. */
   readonly f32Bytes: number;
+  /** The same of an f16 cache. */
   readonly f16Bytes: number;
 }
 

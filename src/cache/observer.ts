@@ -2,8 +2,11 @@
 import { describe, type FloatArray, type FloatDtype } from '../formats.js';
 import type { Layer } from './config.js';
 
+/** Heads and head dimension of a layer. */
 export interface LayerShape {
+  /** Heads of keys and values. */
   readonly kvHeads: number;
+  /** Elements of a head. */
   readonly headDim: number;
   /** Absent where queries are of no use. */
   readonly queryHeads: number | undefined;

@@ -9,14 +9,19 @@ import { describe } from '../formats.js';
 export interface PageStore {
   /** The value of a key; undefined or null where there is none. */
   get(key: string): Promise<Uint8Array | undefined | null>;
+  /** Keeps a value under a key, for as long as it likes. */
   put(key: string, value: Uint8Array): Promise<void>;
+  /** Whether there is a value of this key. */
   has(key: string): Promise<boolean>;
 }
 
 /** What is used of an unstorage `Storage`. */
 export interface RawStorage {
+  /** The bytes of a key; null or undefined where there are none. */
   getItemRaw(key: string): Promise<unknown>;
+  /** Keeps bytes under a key. */
   setItemRaw(key: string, value: Uint8Array): Promise<void>;
+  /** Whether there are bytes of this key. */
   hasItem(key: string): Promise<boolean>;
 }
 

@@ -10,6 +10,7 @@ import type { PageStore } from './page-store.js';
 import type { Sequence } from './sequence.js';
 import { KeyChain } from './token-log.js';
 
+/** By which name pages are found again, and where they are kept. */
 export interface PrefixOptions {
   /**
    * Names the model, and all else that keys and values depend on beside the tokens and the cache's own options: weights, RoPE,
@@ -26,14 +27,17 @@ export interface PrefixOptions {
 export interface PrefixCounters {
   /** That `matchPrefix` has found, those from the store included; and full pages that it looked for in vain. */
   readonly hits: number;
+  /** Full pages that `matchPrefix` looked for and did not find. */
   readonly misses: number;
   /** That had to make room for others. */
   readonly evictions: number;
   /** That went to the store, and came from there. */
   readonly stored: number;
+  /** That came from the store. */
   readonly fetched: number;
 }
 
+/** What `matchPrefix` found. */
 export interface PrefixMatch {
   /** A new one, which holds the tokens that were found: give its next step the rest. */
   readonly sequence: Sequence;

@@ -126,6 +126,7 @@ export class Sequence {
     this.cache.live.delete(this);
   }
 
+  /** As {@link free}, for `using`. */
   [Symbol.dispose](): void {
     this.free();
   }

@@ -5,6 +5,7 @@ import type { GivenScale } from '../scale.js';
 import type { RecordAttendCall } from '../webgpu/record.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
 
+/** How the arrays of an append are to be read. */
 export interface StepAppendOptions {
   /** Dtype of key and value; needed for Uint16Array. */
   readonly dtype?: FloatDtype;
@@ -14,6 +15,7 @@ export interface StepAppendOptions {
 interface StepDescales {
   /** One number for all, or [sequences, kvHeads] in the order of `begin`; granularities tensor and head. Default: the layer's scale. */
   readonly kDescale?: GivenScale;
+  /** The same for values. */
   readonly vDescale?: GivenScale;
 }
 

@@ -17,6 +17,7 @@ import type { TokenIds } from './token-log.js';
 
 /** A sequence's part in a step. */
 export interface StepEntry {
+  /** Of the same cache; in a step at most once. */
   readonly sequence: Sequence;
   /**
    * New tokens: how many, or their ids (integers below 2^32), by which `matchPrefix` finds them again. 0, or none, is allowed

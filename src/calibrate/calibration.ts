@@ -9,6 +9,7 @@ import { resolveCalibration, type CalibrationOptions, type ResolvedCalibration }
 import { maxOfQueryGroups, scalesOf } from './scales.js';
 import { ScaleRule } from './scale-rule.js';
 
+/** How the arrays that are observed are to be read. */
 export interface ObserveOptions {
   /** Of key and value, or of q; needed for Uint16Array. */
   readonly dtype?: FloatDtype;

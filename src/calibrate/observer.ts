@@ -74,7 +74,7 @@ export class Observer {
     this.max[g] = isFirst ? max : update(this.max[g], max, 'max');
   }
 
-  /** [groups]: the largest magnitude of each, as f32; NaN where nothing was seen. */
+  /** `[groups]`: the largest magnitude of each, as f32; NaN where nothing was seen. */
   amax(): Float32Array {
     return Float32Array.from(this.min, (min, g) => Math.max(Math.abs(min), Math.abs(this.max[g])));
   }

@@ -11,6 +11,7 @@ import type { ObserverName } from './observer.js';
 
 /** One layer. What is absent is taken from the calibration's options. A `LayerConfig` may stand here. */
 export interface CalibrationLayer {
+  /** Heads of keys and values. */
   readonly kvHeads?: number;
   /** A multiple of 8, at most 256. */
   readonly headDim?: number;

@@ -18,19 +18,25 @@ export interface CheckpointScales extends KvScales {
    * and early compressed-tensors), while the cache holds keys after it, which may be larger.
    */
   readonly beforeRope: boolean;
+  /** What was found where, and what is missing or odd. */
   readonly report: ScaleReport;
 }
 
 /** Of a checkpoint that does not quantize its cache, so it has no scales: its layers keep keys and values as they come. */
 export interface UnquantizedCheckpoint {
+  /** Keys and values stay as the model has them. */
   readonly dtype: 'auto';
+  /** There are no scales. */
   readonly granularity: undefined;
   /** As a `KvCache` takes them, too. None where the checkpoint does not say how many there are. */
   readonly layers: readonly { readonly dtype: 'auto'; readonly modelDtype?: FloatDtype }[];
+  /** There are no scales. */
   readonly beforeRope: false;
+  /** What was found where, and what is missing or odd. */
   readonly report: ScaleReport;
 }
 
+/** How `readScales` may be ended. */
 export interface ReadScalesOptions {
   /** An AbortSignal: ends what a server is asked for. A server has no time limit else. */
   readonly signal?: SignalLike;

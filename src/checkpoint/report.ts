@@ -9,31 +9,41 @@ import type { ScaleTensor } from './tensors.js';
 export interface FoundScale {
   /** Its name; of a JSON file the path of the number. */
   readonly tensor: string;
+  /** The file that it is in. */
   readonly file: string;
+  /** From 0. */
   readonly layer: number;
   /** `kv`: one scale for both. */
   readonly side: ScaleSide;
   /** Who writes this form of a name. */
   readonly system: string;
+  /** As the file has it. */
   readonly shape: readonly number[];
   /** Of the numbers in the file: of 1 / scale where the name says so. */
   readonly smallest: number;
+  /** The largest of the same numbers. */
   readonly largest: number;
 }
 
 /** A tensor whose name looks like that of a scale of the KV cache, and that is none which is read. */
 export interface UnmatchedScale {
+  /** Its name. */
   readonly tensor: string;
+  /** The file that it is in. */
   readonly file: string;
+  /** Why it is not read. */
   readonly why: string;
 }
 
 /** Where a layer lacks something, or has something odd. */
 export interface LayerSide {
+  /** From 0. */
   readonly layer: number;
+  /** Keys or values. */
   readonly side: 'k' | 'v';
 }
 
+/** What a checkpoint says about its KV cache, as data. */
 export interface ScaleReport {
   /** What the place is called. */
   readonly source: string;
@@ -43,7 +53,9 @@ export interface ScaleReport {
   readonly dtypeFrom: string | undefined;
   /** The granularity that is stated beside the tensors, if there is one. */
   readonly stated: GivenGranularity | undefined;
+  /** The scales that were read. */
   readonly found: readonly FoundScale[];
+  /** Tensors that look like scales, and are none that is read. */
   readonly unmatched: readonly UnmatchedScale[];
   /** No scale: 1 is taken. */
   readonly missing: readonly LayerSide[];

@@ -70,10 +70,15 @@ function ofQueryHeads(q: Float32Array, heads: number, dims: number, queryHeads: 
 
 /** compressed-tensors' words for a quantized KV cache. */
 export interface KvCacheScheme {
+  /** Bits of a code. */
   readonly num_bits: 8;
+  /** `float` is e4m3fn, `int` is int8. */
   readonly type: 'float' | 'int';
+  /** What shares a scale: `attn_head` is our `head`. */
   readonly strategy: 'tensor' | 'attn_head';
+  /** Scales are given, and not computed on write. */
   readonly dynamic: false;
+  /** There are no zero points. */
   readonly symmetric: true;
 }
 

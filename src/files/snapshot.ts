@@ -45,7 +45,7 @@ export interface SnapshotLayerTensors {
   /** Given scales: [1], [kvHeads] or [kvHeads, headDim]. */
   readonly kScale?: Float32Array;
   readonly vScale?: Float32Array;
-  /** [tokens of the residual's group, kvHeads, headDim]: f16 bits or f32 */
+  /** `[tokens of the residual's group, kvHeads, headDim]`: f16 bits or f32 */
   readonly residualKey?: Uint16Array | Float32Array;
   readonly residualValue?: Uint16Array | Float32Array;
 }

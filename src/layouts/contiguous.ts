@@ -3,6 +3,7 @@ import type { SideTensor, TensorLayout, TensorStrides } from '../backend.js';
 import { checkInteger, type PageLayout } from '../layout.js';
 import { groupsOf } from './row-major.js';
 
+/** The room that Mila's tensors have, and what is in it. */
 export interface MilaLayoutOptions {
   /** Tokens that the tensors have room for. */
   readonly maxSeqLen: number;
@@ -39,6 +40,7 @@ export function milaLayout(page: PageLayout, { maxSeqLen, tokens = maxSeqLen }: 
   return contiguousLayout(page, checkInteger(tokens, 'tokens', 0, maxSeqLen), 1, maxSeqLen);
 }
 
+/** The room that ferrum's tensors have, and what is in it. */
 export interface FerrumLayoutOptions {
   /** `len` of a contiguous cache, or blocks · block_size of a pool of blocks. */
   readonly tokens: number;

@@ -8,6 +8,7 @@ import { describe } from '../formats.js';
 import { checkInteger, type PageLayout } from '../layout.js';
 import { rowMajorLayout, type Axis } from './row-major.js';
 
+/** Which of FlashInfer's tensors it is. */
 export interface FlashinferLayoutOptions {
   /** max_num_pages. */
   readonly pages: number;
@@ -38,19 +39,19 @@ export function flashinferLayout(page: PageLayout, { pages, kvLayout = 'NHD', tu
 
 /** The tables of `attend`. */
 export interface BlockTables {
-  /** [sequences, maxBlocks]: page of each block; unused entries are −1. */
+  /** `[sequences, maxBlocks]`: page of each block; unused entries are −1. */
   readonly blockTable: Int32Array;
-  /** [sequences]: keys of each sequence. */
+  /** `[sequences]`: keys of each sequence. */
   readonly seqUsedK: Int32Array;
 }
 
 /** The tables of FlashInfer. */
 export interface FlashinferTables {
-  /** [sequences + 1]: the pages of sequence s are those from kvIndptr[s] to kvIndptr[s + 1] − 1 in kvIndices. */
+  /** `[sequences + 1]`: the pages of sequence s are those from kvIndptr[s] to kvIndptr[s + 1] − 1 in kvIndices. */
   readonly kvIndptr: Int32Array;
   /** [kvIndptr[sequences]]: the pages of all sequences. */
   readonly kvIndices: Int32Array;
-  /** [sequences]: keys in the last page of each: from 1 to the page's size, and 0 where a sequence has no page. */
+  /** `[sequences]`: keys in the last page of each: from 1 to the page's size, and 0 where a sequence has no page. */
   readonly kvLastPageLen: Int32Array;
 }
 

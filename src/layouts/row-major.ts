@@ -10,6 +10,7 @@ export type Axis = 'block' | 'layer' | 'side' | 'token' | 'head';
 export interface LayerOf {
   /** From 0. */
   readonly index: number;
+  /** How many layers the tensor holds. */
   readonly count: number;
 }
 

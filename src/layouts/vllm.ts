@@ -23,6 +23,7 @@ import { describe } from '../formats.js';
 import type { PageLayout } from '../layout.js';
 import { rowMajorLayout, type Axis, type LayerOf } from './row-major.js';
 
+/** Which of vLLM's tensors it is. */
 export interface VllmLayoutOptions {
   /** Blocks of the tensors, each of `blockSize` tokens. */
   readonly blocks: number;

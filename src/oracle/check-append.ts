@@ -12,12 +12,17 @@ import { widenedBits, type Given, type Subject } from './making.js';
 
 /** One side of a cache as it was found. */
 export interface SideCheck extends CodeCheck {
+  /** Keys or values. */
   readonly side: 'k' | 'v';
 }
 
+/** How a dump of an append compares with the right one. */
 export interface AppendCheck {
+  /** Tells it apart from other checks. */
   readonly kind: 'append';
+  /** Whether keys and values are equal. */
   readonly equal: boolean;
+  /** Keys and values apart. */
   readonly sides: readonly SideCheck[];
 }
 

@@ -12,15 +12,19 @@ import { wasmBackend } from '../wasm/open.js';
 import { codeDialects, type Dialect } from './dialects.js';
 import { fnuzValue, roundToHalf } from './encoders.js';
 
+/** How a dump of attention compares with the right one. */
 export interface AttendCheck {
+  /** Tells it apart from other checks. */
   readonly kind: 'attend';
   /** All within the bound of 1e-4. */
   readonly equal: boolean;
+  /** How far it is off, at most. */
   readonly error: AttentionError;
   /** Rows, one for each query row and head. */
   readonly rows: number;
   /** Those beyond the bound; the first of them as [row, query head]. */
   readonly differing: number;
+  /** As [row, query head]. */
   readonly first?: readonly [row: number, head: number];
   /** Absent where nothing differs: dialects with which all rows are within the bound, or else the one with most. */
   readonly explanation?: { readonly all: readonly Dialect[]; readonly most?: Dialect & { readonly explained: number } };

@@ -23,10 +23,13 @@ export interface CodeMismatch {
   readonly foundValue: number;
 }
 
+/** How codes and scales compare with the right ones. */
 export interface CodeCheck {
+  /** Whether no code and no scale differs. */
   readonly equal: boolean;
   /** How many codes and scales were compared. */
   readonly codes: number;
+  /** How many scales were compared. */
   readonly scales: number;
   /** How many of them differ. */
   readonly differing: { readonly codes: number; readonly scales: number };

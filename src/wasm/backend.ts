@@ -62,6 +62,7 @@ export class WasmBackend implements Backend {
     this.#memory.closed = true;
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

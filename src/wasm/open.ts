@@ -11,6 +11,7 @@ import { hasWorkers } from './threads/spawn.js';
 /** More have not been tried. */
 const MAX_THREADS = 64;
 
+/** Which build of the kernels computes, on how many threads. */
 export interface WasmBackendOptions {
   /**
    * `relaxed` fuses attention's products and sums where the engine has relaxed SIMD: faster, with other last bits.

@@ -27,7 +27,9 @@ export class WasmPages implements Pages {
   constructor(
     /** @internal */
     readonly memory: WasmMemory,
+    /** Where everything lies in a page. */
     readonly layout: PageLayout,
+    /** How many pages there are. */
     readonly count: number,
   ) {
     if (memory.closed) throw new TypeError('"backend" expected to be in use, got one that was disposed of');
@@ -123,6 +125,7 @@ export class WasmPages implements Pages {
     };
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

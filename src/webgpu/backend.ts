@@ -20,7 +20,9 @@ import type { Variant } from './variant.js';
 
 /** As {@link AppendCall}; keys and values may lie in GPU buffers, then `dtype` says what they are (default f32). */
 export interface WebgpuAppendCall extends Omit<AppendCall, 'key' | 'value'> {
+  /** [tokens, kvHeads, headDim], on the host or on the GPU. */
   readonly key: FloatArray | GpuTensor;
+  /** The same. */
   readonly value: FloatArray | GpuTensor;
 }
 
@@ -62,6 +64,7 @@ export class WebgpuBackend implements Backend {
 
   /** @internal use `requestWebgpuBackend` or `webgpuBackend` */
   constructor(
+    /** The device that it computes on: its own, or the caller's. */
     readonly device: GPUDevice,
     /** Which kernels this device gets. */
     readonly variant: Variant,
@@ -324,6 +327,7 @@ export class WebgpuBackend implements Backend {
     });
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -6,15 +6,19 @@ import type { Region } from './memory.js';
 import { checkNotRead } from './record.js';
 import { regionOf, type GpuTensor } from './tensor.js';
 
+/** Attention over two parts of the keys, to be joined in GPU buffers. */
 export interface RecordMergeStatesCall {
   /** rows · queryHeads: rows as lse has them. */
   readonly rows: number;
+  /** Elements of a row. */
   readonly headDim: number;
   /** [rows, headDim] of f32, and [rows] of f32: what attention over some keys gave. */
   readonly outA: GpuTensor;
+  /** [rows] of f32. */
   readonly lseA: GpuTensor;
   /** The same over other keys. */
   readonly outB: GpuTensor;
+  /** [rows] of f32. */
   readonly lseB: GpuTensor;
   /** [rows, headDim] of f32: in no buffer that is read. */
   readonly out: GpuTensor;

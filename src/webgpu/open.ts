@@ -29,12 +29,15 @@ interface FeatureOptions {
   readonly tuning?: Tuning | readonly Tuning[];
 }
 
+/** A device of its own: where it comes from, and what it is to have. */
 export interface RequestWebgpuOptions extends FeatureOptions {
   /** Where adapters come from. Default: the browser's `navigator.gpu`; in Node that of the package `webgpu`, which one has to install. */
   readonly gpu?: GPU;
+  /** As WebGPU's `requestAdapter` takes it. Default: the browser's choice. */
   readonly powerPreference?: 'low-power' | 'high-performance';
 }
 
+/** A device of the caller, and what kernels may use of it. */
 export interface WebgpuBackendOptions extends FeatureOptions {
   /** The caller's device: it is never destroyed here. */
   readonly device: GPUDevice;

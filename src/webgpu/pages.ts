@@ -25,6 +25,7 @@ export class WebgpuPages implements Pages {
     /** @internal */
     readonly backend: WebgpuBackend,
     layout: PageLayout,
+    /** How many pages there are. */
     readonly count: number,
     onDispose: () => void,
   ) {
@@ -130,6 +131,7 @@ export class WebgpuPages implements Pages {
     });
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

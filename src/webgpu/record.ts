@@ -15,7 +15,9 @@ import type { Region } from './memory.js';
 import type { WebgpuPages } from './pages.js';
 import { checkDtype, isGpuTensor, regionOf, tensorBytes, type GpuTensor } from './tensor.js';
 
+/** Keys and values in GPU buffers, on their way into pages. */
 export interface RecordAppendCall {
+  /** Where they go: pages of this backend. */
   readonly pages: Pages;
   /** [tokens, kvHeads, headDim] */
   readonly key: GpuTensor;
@@ -36,6 +38,7 @@ export interface RecordAppendCall {
   readonly scalePrecision?: PerSide<ScalePrecision | undefined>;
   /** Given scales: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
   readonly kScale?: GivenScale;
+  /** The same for values. */
   readonly vScale?: GivenScale;
 }
 
@@ -53,7 +56,9 @@ interface RecordedTables {
   readonly contextLens?: Int32Array | GpuTensor;
 }
 
+/** Attention whose queries and results lie in GPU buffers. */
 export interface RecordAttendCall extends Omit<AttentionOptions, 'sinks'>, RecordedTables {
+  /** Keys and values: pages of this backend. */
   readonly pages: Pages;
   /** [totalQ, queryHeads, headDim] */
   readonly q: GpuTensor;
@@ -61,26 +66,31 @@ export interface RecordAttendCall extends Omit<AttentionOptions, 'sinks'>, Recor
   readonly dtype?: FloatDtype;
   /** Rows of q; needed where the tables lie in GPU buffers: then none has more. */
   readonly totalQ?: number;
+  /** Heads of q: any multiple of the pages' kvHeads. */
   readonly queryHeads: number;
   /**
    * How many sequences, and how many pages each row of the block table has; needed where the tables lie in GPU buffers, the
    * pages only where there is a block table. All tables that are given lie there, or none.
    */
   readonly sequences?: number;
+  /** Entries of a row of the block table. */
   readonly maxBlocks?: number;
   /**
    * New tokens and keys of a sequence, at most: they say how much is dispatched, and a sequence that has more is left out.
    * Default: what the tables from the host say; else totalQ, and as many keys as a row of the block table has room for.
    */
   readonly maxSeqlenQ?: number;
+  /** Keys of a sequence, at most. */
   readonly maxSeqlenK?: number;
   /** [queryHeads] of f32; in a GPU buffer only where no ALiBi slopes, and no scales per sequence, head or channel go with them. */
   readonly sinks?: Float32Array | GpuTensor;
   /** Given scales: one number, or as many as the granularity (tensor, head, channel) has. Default 1. */
   readonly kScale?: GivenScale;
+  /** The same for values. */
   readonly vScale?: GivenScale;
   /** In place of given scales (tensor, head), this call's own: one number for all, or [sequences, kvHeads]. */
   readonly kDescale?: GivenScale;
+  /** The same for values. */
   readonly vDescale?: GivenScale;
   /** Of out. Default f32. */
   readonly outDtype?: OutDtype;

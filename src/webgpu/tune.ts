@@ -10,16 +10,21 @@ import { GpuTimer, type TimedWork } from './timing.js';
 import { defaultTuning, tuningChoices, type Tuning } from './tuning.js';
 import { variantOf } from './variant.js';
 
+/** The adapter and the model that a tuning is for. */
 export interface TuneOptions extends Pick<RequestWebgpuOptions, 'gpu' | 'powerPreference'> {
   /** Heads and dimensions of the model. Default: 32 query heads, 8 KV heads, 128 dimensions. */
   readonly queryHeads?: number;
+  /** Default 8. */
   readonly kvHeads?: number;
+  /** Default 128. */
   readonly headDim?: number;
   /** Called with each candidate's time. */
   readonly onCandidate?: (candidate: TunedCandidate) => void;
 }
 
+/** A way to share out the work, and how long it took. */
 export interface TunedCandidate {
+  /** Which kernel was timed. */
   readonly kernel: 'decode' | 'prefill';
   /** What it was tried with. */
   readonly tuning: Tuning;

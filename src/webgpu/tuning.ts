@@ -12,9 +12,11 @@ const choices = {
 export interface Tuning {
   /** The adapter that it is for, as WebGPU names it: others do without it. */
   readonly vendor: string;
+  /** The adapter's architecture, as WebGPU names it. */
   readonly architecture: string;
   /** Whether kernels use subgroups, where the device has them and they are among the optional features. */
   readonly subgroups: boolean;
+  /** Of attention of few rows per sequence. */
   readonly decode: {
     /** Loads of 16 bytes that each invocation has under way. */
     readonly loadsAhead: (typeof choices.loadsAhead)[number];
@@ -23,6 +25,7 @@ export interface Tuning {
     /** Workgroups that the GPU needs to have work for all of it: a workgroup takes more than one cut where more are left. */
     readonly leastWorkgroups: number;
   };
+  /** Of attention of many rows per sequence. */
   readonly prefill: {
     /** Rows that a workgroup takes, where the head dimension leaves room for them. */
     readonly rowsPerWorkgroup: (typeof choices.rowsPerWorkgroup)[number];

@@ -136,6 +136,7 @@ export class ThreadedBackend implements Backend {
     this.#queue.later(() => this.#pool?.end());
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

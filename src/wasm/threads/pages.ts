@@ -51,6 +51,7 @@ export class ThreadedPages implements Pages {
     this.#queue.later(this.pages.prepareDispose());
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
