@@ -35,6 +35,12 @@ const documents: { readonly [file: string]: readonly Example[] } = {
     { name: 'snapshots', prints: [/^3 tokens\n$/] },
     { name: "Hugging Face's cache", prints: [/^1 × 1 × 6 × 8 6\n1 × 1 × 6 × 8 6\n$/] },
   ],
+  'docs/coming-from.md': [
+    { name: 'vLLM', prints: [/^0.25\ntrue\n$/] },
+    { name: 'llm-compressor', prints: [/^e4m3fn head 512\n$/] },
+    { name: 'FlashInfer', prints: [/^2 4\.3923 4\.3923\nInt32Array\(2\) \[ 5, 16 \]\n$/] },
+    { name: 'Mila', prints: [/^0.125\n$/] },
+  ],
   'docs/scales.md': [
     { name: 'calibrating', prints: [/^e4m3fn head 4\.\d\n512 instead of 2048\n$/] },
     { name: 'reading', prints: [/^the files: no scale for layer and side 1\.k, 1\.v: 1 is taken\ne4m3fn tensor 2\n$/] },
