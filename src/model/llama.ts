@@ -28,20 +28,26 @@ export class LlamaRunner {
   private readonly layers: readonly Addresses<LayerWeights>[];
   private readonly finalNorm: number;
   private readonly head: number;
-  /** (context, cos | sin, headDim / 2) */
+  /** (positions, cos | sin, headDim / 2) */
   private readonly ropeTable: number;
   private readonly at: ReturnType<typeof reserveActivations>;
 
-  /** @param maxTokens most tokens that one call of `forward` takes */
-  constructor(weights: LlamaWeights, readonly maxTokens = Math.min(weights.config.context, 512)) {
+  /**
+   * @param maxTokens most tokens that one call of `forward` takes
+   * @param positions most tokens of a sequence, at most the context
+   * @throws RangeError for what does not fit into a WebAssembly memory
+   */
+  constructor(weights: LlamaWeights, readonly maxTokens = Math.min(weights.config.context, 512), private readonly positions = weights.config.context) {
     this.config = weights.config;
     const plan = new MemoryPlan();
     this.embedding = plan.place(weights.embedding);
     this.layers = weights.layers.map((layer) => placeLayer(plan, layer));
     this.finalNorm = plan.place(weights.finalNorm);
     this.head = weights.head === weights.embedding ? this.embedding : plan.place(weights.head);
-    this.ropeTable = plan.place(ropeTable(this.config));
     this.at = reserveActivations(plan, this.config, maxTokens);
+    // Last, as it is made here: what does not fit is refused before.
+    this.ropeTable = plan.reserve(positions * this.config.headDim);
+    plan.fill(this.ropeTable, ropeTable(this.config, positions));
     this.memory = plan.build();
     this.kernels = openKernels(this.memory);
   }
@@ -68,11 +74,11 @@ export class LlamaRunner {
   }
 
   private check(tokens: ArrayLike<number>, position: number): void {
-    const { context, vocab } = this.config;
+    const { vocab } = this.config;
     const { length } = tokens;
     if (length < 1 || length > this.maxTokens) throw new RangeError(`"tokens" expected 1 to ${this.maxTokens} tokens, got ${length}`);
-    if (!(position >= 0 && position + length <= context)) {
-      throw new RangeError(`"position" expected 0 to ${context - length} (${length} tokens in a context of ${context}), got ${position}`);
+    if (!(position >= 0 && position + length <= this.positions)) {
+      throw new RangeError(`"position" expected 0 to ${this.positions - length} (${length} tokens in a context of ${this.positions}), got ${position}`);
     }
     for (let i = 0; i < length; i++) {
       if (!(tokens[i] >= 0 && tokens[i] < vocab)) throw new RangeError(`"tokens" expected ids below ${vocab}, got ${tokens[i]} at ${i}`);

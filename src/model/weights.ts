@@ -59,7 +59,7 @@ export function gatherWeights(config: LlamaConfig, tensors: ReadonlyMap<string, 
   const { hidden, intermediate, headDim, vocab } = config;
   const queryWidth = config.queryHeads * headDim;
   const kvWidth = config.kvHeads * headDim;
-  const readLayer = (_: unknown, index: number): LayerWeights => {
+  const readLayer = (index: number): LayerWeights => {
     const layer = `model.layers.${index}`;
     return {
       attentionNorm: take(`${layer}.input_layernorm.weight`, hidden),
@@ -73,6 +73,9 @@ export function gatherWeights(config: LlamaConfig, tensors: ReadonlyMap<string, 
       down: take(`${layer}.mlp.down_proj.weight`, hidden, intermediate),
     };
   };
+  // Not by an array of that length: the first layer that is missing is named, whatever a configuration claims.
+  const layers: LayerWeights[] = [];
+  while (layers.length < config.layers) layers.push(readLayer(layers.length));
   // Of two tied tensors a file may hold either.
   const embeddingName = 'model.embed_tokens.weight';
   const headName = 'lm_head.weight';
@@ -80,7 +83,7 @@ export function gatherWeights(config: LlamaConfig, tensors: ReadonlyMap<string, 
   return {
     config,
     embedding,
-    layers: Array.from({ length: config.layers }, readLayer),
+    layers,
     finalNorm: take('model.norm.weight', hidden),
     head: config.tiedEmbeddings ? embedding : take(headName, vocab, hidden),
   };

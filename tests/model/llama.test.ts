@@ -48,6 +48,22 @@ test('loses as much on held-out text as a float64 forward pass', async () => {
   assert.ok(Math.abs(mean - 3.2458495) < 1e-5, `got ${mean} nats per token`);
 });
 
+test('a context of any size costs nothing where sequences are shorter', async () => {
+  const weights = readWeights(orator);
+  const short = new LlamaRunner({ ...weights, config: { ...weights.config, context: 2 ** 40 } }, 8, 8);
+  const input = tokens.slice(0, 8);
+  assertSameBits(await short.forward(input, 0, new PlainAttention(runner.config)), await logitsInChunks(input, 8));
+  const error = await short.forward([1], 8, new PlainAttention(runner.config)).catch((reason: unknown) => reason);
+  assert.match(String(error), /"position" expected 0 to 7 \(1 tokens in a context of 8\), got 8/);
+});
+
+test('refuses what no WebAssembly memory holds, before it is made', () => {
+  const weights = readWeights(orator);
+  const refusal = /expected at most 4 GiB, got \d+\.\d GiB or more/;
+  assert.throws(() => new LlamaRunner(weights, 2 ** 40), refusal);
+  assert.throws(() => new LlamaRunner(weights, 8, 2 ** 40), refusal);
+});
+
 test('refuses tokens and positions that it has no room for', async () => {
   const cache = new PlainAttention(runner.config);
   const refused = async (input: number[], position: number, message: RegExp): Promise<void> => {

@@ -76,6 +76,8 @@ test('names the tensor that does not fit', () => {
   };
   assert.throws(gatherWith({ dtype: 'F32', shape: [2, 8] }), /down_proj.weight" expected shape \[4, 4\], got \[2, 8\]/);
   assert.throws(gatherWith({ dtype: 'I32', shape: [4, 4] }), /down_proj.weight" expected F32, got I32/);
+  // Whatever number of layers a configuration claims.
+  for (const layers of [2, 2 ** 40, 1e300]) assert.throws(() => gatherWeights({ ...config, layers }, tinyTensors('F32'), 'm'), /"m: model.layers.1.input_layernorm.weight" is missing/);
 });
 
 test('takes a model whose KV cache alone is quantized, as calibrate writes it', () => {
