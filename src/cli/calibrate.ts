@@ -6,15 +6,17 @@ import { readScales } from '../checkpoint/read.js';
 import { kvCacheScheme, serializeScales, withKvCacheScheme, withScalesFile } from '../checkpoint/write.js';
 import { calibrateModel } from '../evaluate/calibrate.js';
 import type { Text } from '../evaluate/evaluate.js';
+import { list } from '../evaluate/report/text.js';
 import { windowsOf } from '../evaluate/measure.js';
 import { bytesOf, resolveQuantizedFormat, type QuantizedFormat } from '../formats.js';
 import { givenGranularities, type GivenGranularity, type KvScales } from '../kv-scales.js';
 import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
 import { editJson } from './edit-json.js';
-import { BATCH_DETAILS, choiceOption, countOption, MODEL_DETAILS, openModel, openNamedBackend, readText, type OpenModel } from './model-run.js';
-import { checkWritable, writeWhole } from './output.js';
+import { BATCH_DETAILS, choiceOption, countOption, MODEL_DETAILS, openModel, openNamedBackend, type OpenModel } from './model-run.js';
+import { checkKind, writeWhole } from './output.js';
 import { Progress } from './progress.js';
 import { scaleTable } from './scale-table.js';
+import { readText, tokens } from './text.js';
 import { hearing } from './warnings.js';
 
 const CONFIG = 'config.json';
@@ -41,9 +43,10 @@ const holdsWeights = /^model\.safetensors$|-\d{5}-of-\d{5}\.safetensors$/;
 
 /** @throws UsageError for files that cannot be written, that are one, or that are the model's weights */
 function checkOutputs(directory: string, { scales, config, index }: Outputs): void {
-  if (!scales.endsWith('.safetensors')) throw new UsageError(`-o expected a .safetensors file, got ${scales}`);
+  checkKind(scales, '-o', '.safetensors');
+  if (config !== undefined) checkKind(config, '--config', '.json');
+  if (index !== undefined) checkKind(index, '--index', '.json');
   const files = [scales, config, index].filter((file) => file !== undefined);
-  for (const file of files) checkWritable(file);
   if (new Set(files.map((file) => resolve(file))).size < files.length) throw new UsageError(`expected different files for -o, --config and --index, got ${files.join(', ')}`);
   const weights = files.find((file) => resolve(directory, basename(file)) === resolve(file) && holdsWeights.test(basename(file)));
   if (weights !== undefined) throw new UsageError(`expected files other than the model's weights, got ${weights}`);
@@ -113,7 +116,7 @@ function nextStep({ directory }: OpenModel, outputs: Outputs, { dtype, granulari
     if (path === undefined) return `what ${option} FILE writes as ${as}`;
     return basename(path) === as ? path : `${path} as ${as}`;
   });
-  const put = toPut.length === 0 ? '' : `put ${toPut.join(', ')} into the model's folder, and `;
+  const put = toPut.length === 0 ? '' : `put ${list(toPut)} into the model's folder, and `;
   const heads = granularity === 'head' ? ' and with FlashAttention, which takes a scale per head' : '';
   return `For vLLM, ${put}serve that folder with --kv-cache-dtype fp8${heads}.`;
 }
@@ -144,7 +147,7 @@ What is written is read again and compared. Ctrl-C ends it, and leaves nothing h
     if (positionals.length > 0) throw new UsageError(`expected options only, got ${positionals[0]}`);
     if (values.text === undefined) throw new UsageError('expected --text FILE');
     if (values.output === undefined) throw new UsageError('expected -o FILE, where to write');
-    const limit = countOption(values.limit, 'limit') ?? Infinity;
+    const limit = countOption(values.limit, 'limit');
     const plan: Plan = {
       dtype: inUsage(() => resolveQuantizedFormat(values.dtype ?? 'e4m3fn', '--dtype')),
       granularity: choiceOption(values.granularity, 'granularity', givenGranularities, 'tensor'),
@@ -156,8 +159,7 @@ What is written is read again and compared. Ctrl-C ends it, and leaves nothing h
     const outputs: Outputs = { scales: values.output, config: values.config, index: values.index };
     if (values.model !== undefined) checkOutputs(values.model, outputs);
     const model = await openModel(values);
-    const all = readText(values.text, model.tokenizer);
-    const text: Text = { name: all.name, ids: all.ids.slice(0, limit) };
+    const text = readText(values.text, 'text', model, limit);
     const { scales, label } = await calibrateOn(model, text, values.backend, plan);
     writeFiles(model, outputs, scales);
     const notes = await readBack(outputs, scales);
@@ -169,7 +171,7 @@ What is written is read again and compared. Ctrl-C ends it, and leaves nothing h
       return 0;
     }
     console.log(`model        ${model.name}\nbackend      ${label}`);
-    console.log(`calibrated   with ${text.name}: ${text.ids.length} tokens, ${model.window} at a time, by ${plan.observer}`);
+    console.log(`calibrated   with ${text.name}: ${tokens(text)}, ${model.window} at a time, by ${plan.observer}`);
     console.log(`scales       for ${plan.dtype}, per ${plan.granularity}\n\n${scaleTable(scales)}\n`);
     for (const note of notes) console.log(`note: ${note}`);
     const written = [outputs.scales, outputs.config, outputs.index].filter((file) => file !== undefined);

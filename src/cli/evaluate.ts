@@ -1,16 +1,21 @@
+import { basename } from 'node:path';
 import { observerNames } from '../calibrate/options.js';
-import { countWindows, evaluate as runEvaluation, shareOut, type EvaluateOptions, type Text } from '../evaluate/evaluate.js';
+import { countWindows, evaluate as runEvaluation, shareOut, type EvaluateOptions } from '../evaluate/evaluate.js';
 import type { Evaluation, VariantResult } from '../evaluate/evaluation.js';
+import { answer, plain } from '../evaluate/report/answer.js';
 import { renderReport } from '../evaluate/report/page.js';
 import { change, divergence, perplexity, share } from '../evaluate/report/text.js';
-import { isCalibrated, listVariants, scaleChoices, type Variant } from '../evaluate/variants.js';
-import { quantizedFormats } from '../formats.js';
+import { formatChoices, givenVariant, isCalibrated, listVariants, scaleChoices, type FormatChoice, type Variant } from '../evaluate/variants.js';
+import { readScales } from '../checkpoint/read.js';
+import { resolveFormat } from '../formats.js';
 import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
-import { BATCH_DETAILS, countOption, listOption, MODEL_DETAILS, openModel, openNamedBackend, readText, type OpenModel } from './model-run.js';
-import { checkWritable, writeWhole } from './output.js';
+import { BATCH_DETAILS, countOption, listOption, MODEL_DETAILS, openModel, openNamedBackend, type OpenModel } from './model-run.js';
+import { checkKind, writeWhole } from './output.js';
 import { Progress } from './progress.js';
 import { table } from './table.js';
+import { readText, tokens } from './text.js';
 import { version } from './version.js';
+import { hearing } from './warnings.js';
 
 const GROUP_SIZE = 32;
 
@@ -26,8 +31,38 @@ function rowOf(variant: VariantResult, reference: VariantResult): string[] {
 function announce({ name, runner: { config } }: OpenModel, backend: string, { text, calibration, variants, window }: Plan): void {
   console.log(`model        ${name}: ${config.layers} layers, ${config.queryHeads} query and ${config.kvHeads} KV heads of ${config.headDim}`);
   console.log(`backend      ${backend}`);
-  console.log(`evaluated    ${text.ids.length} tokens of ${text.name}, ${window} at a time, through ${variants.length} caches`);
-  if (calibration && variants.some(isCalibrated)) console.log(`calibrated   with ${calibration.name}: ${calibration.ids.length} tokens`);
+  console.log(`evaluated    ${tokens(text)} of ${text.name}, ${window} at a time, through ${variants.length} caches`);
+  if (calibration && variants.some(isCalibrated)) console.log(`calibrated   with ${calibration.name}: ${tokens(calibration)}`);
+}
+
+/** Formats, also by the names that vLLM has for them. */
+function formatsOption(value: string | undefined): readonly FormatChoice[] {
+  const resolved = value?.split(',').map((name) => {
+    try {
+      return resolveFormat(name);
+    } catch {
+      return name;
+    }
+  });
+  return listOption(resolved?.join(','), 'formats', formatChoices, formatChoices);
+}
+
+/**
+ * What a checkpoint states, with what there is to say of it on stderr.
+ * @throws Error for one that states nothing, or other layers than the model has; as readScales
+ */
+async function readGiven(place: string, layers: number): Promise<Variant> {
+  const { result: scales, warnings } = await hearing(() => readScales(place));
+  if (scales.dtype === 'auto') throw new Error(`--given expected a checkpoint with scales, got ${place}, which has none`);
+  if (scales.layers.length !== layers) throw new Error(`--given expected scales of ${layers} layers, as the model has, got ${scales.layers.length}`);
+  for (const warning of warnings) console.error(`note: ${warning}`);
+  return givenVariant(scales, basename(place));
+}
+
+/** What the report begins with, for those who read no further than their terminal. */
+function showAnswer(evaluation: Evaluation): string {
+  const { headline, remarks } = answer(evaluation, plain);
+  return [headline, ...remarks.map((remark) => `- ${remark}`)].join('\n');
 }
 
 const showTable = (variants: readonly VariantResult[]): string =>
@@ -41,8 +76,9 @@ export const evaluate: Command = {
   --calibrate FILE       what to calibrate scales with; default: the first fifth of the text, which is then not evaluated
 ${BATCH_DETAILS}
   --limit N              tokens of each text, at most
-  --formats LIST         some of ${quantizedFormats.join(',')} (default all)
+  --formats LIST         some of ${formatChoices.join(',')} (default all), or vLLM's names of them
   --scales LIST          some of ${scaleChoices.join(',')} (default all but group): all 1; given, after a calibration; computed on write
+  --given PATH|URL       a checkpoint whose scales are compared as well: what inspect takes, as calibrate and others write it
   --observers LIST       some of ${observerNames.join(',')} (default minmax): each calibrates in its way
   --group-size N         dims that share a scale with group, default ${GROUP_SIZE}
   --backend wasm|webgpu  default wasm
@@ -53,27 +89,27 @@ The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothi
   async run(args) {
     const { values, positionals } = parse(args, {
       model: { type: 'string' }, text: { type: 'string' }, calibrate: { type: 'string' }, limit: { type: 'string' }, window: { type: 'string' }, batch: { type: 'string' },
-      formats: { type: 'string' }, scales: { type: 'string' }, observers: { type: 'string' }, 'group-size': { type: 'string' },
+      formats: { type: 'string' }, given: { type: 'string' }, scales: { type: 'string' }, observers: { type: 'string' }, 'group-size': { type: 'string' },
       backend: { type: 'string' }, output: { type: 'string', short: 'o' }, json: { type: 'boolean' },
     });
     if (positionals.length > 0) throw new UsageError(`expected options only, got ${positionals[0]}`);
     if (values.text === undefined) throw new UsageError('expected --text FILE');
-    const limit = countOption(values.limit, 'limit') ?? Infinity;
+    const limit = countOption(values.limit, 'limit');
     const batch = countOption(values.batch, 'batch');
     const variants: Variant[] = listVariants({
-      formats: listOption(values.formats, 'formats', quantizedFormats, quantizedFormats),
+      formats: formatsOption(values.formats),
       scales: listOption(values.scales, 'scales', scaleChoices, scaleChoices.filter((choice) => choice !== 'group')),
       observers: listOption(values.observers, 'observers', observerNames, ['minmax']),
       groupSize: countOption(values['group-size'], 'group-size') ?? GROUP_SIZE,
     });
-    if (values.output !== undefined) checkWritable(values.output);
+    if (values.output !== undefined) checkKind(values.output, '-o', '.html');
     const model = await openModel(values);
     const { name, runner, tokenizer, window } = model;
     const { headDim } = runner.config;
+    if (values.given !== undefined) variants.push(await readGiven(values.given, runner.config.layers));
     if (variants.some(({ groupSize = 8 }) => groupSize % 8 !== 0 || headDim % groupSize !== 0)) throw new UsageError(`--group-size expected a multiple of 8 that divides ${headDim}, the model's head dimension, got ${values['group-size'] ?? GROUP_SIZE}`);
-    const upTo = ({ name: file, ids }: Text): Text => ({ name: file, ids: ids.slice(0, limit) });
-    const other = values.calibrate === undefined ? undefined : upTo(readText(values.calibrate, tokenizer));
-    const all = upTo(readText(values.text, tokenizer));
+    const other = values.calibrate === undefined ? undefined : readText(values.calibrate, 'calibrate', model, limit);
+    const all = readText(values.text, 'text', model, limit);
     const texts = other === undefined && variants.some(isCalibrated) ? shareOut(all) : { text: all, calibration: other };
     const { backend, label } = await openNamedBackend(values.backend);
     const plan: Plan = { ...texts, variants, window };
@@ -86,7 +122,7 @@ The reference is the model with a cache of f32. Ctrl-C ends it, and leaves nothi
       backend.dispose();
     }
     if (values.output !== undefined) writeWhole(values.output, renderReport(evaluation, { version }));
-    console.log(values.json ? JSON.stringify(evaluation) : `\n${showTable(evaluation.variants)}${values.output === undefined ? '' : `\n\n${values.output}: the report`}`);
+    console.log(values.json ? JSON.stringify(evaluation) : `\n${showTable(evaluation.variants)}\n\n${showAnswer(evaluation)}${values.output === undefined ? '' : `\n\n${values.output}: the report`}`);
     return 0;
   },
 };

@@ -1,8 +1,7 @@
-/** What the commands that run a model share: the model, its text, its backend. */
-import { existsSync, readFileSync } from 'node:fs';
+/** What the commands that run a model share: the model, its backend. */
+import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import type { Backend } from '../backend.js';
-import type { Text } from '../evaluate/evaluate.js';
 import { LlamaRunner } from '../model/llama.js';
 import { readTokenizer, readWeights } from '../model/folder.js';
 import type { Tokenizer } from '../model/tokenizer.js';
@@ -66,15 +65,7 @@ export async function openModel(options: ModelOptions): Promise<OpenModel> {
   const { context } = weights.config;
   if (stated !== undefined && stated > context) throw new UsageError(`--window expected at most ${context}, the model's context, got ${stated}`);
   const window = stated ?? Math.min(WINDOW, context);
-  return { name: basename(resolve(directory)), directory, runner: new LlamaRunner(weights, window), tokenizer: await readTokenizer(directory), window };
-}
-
-/** @throws Error for a file without tokens */
-export function readText(file: string, { encode }: Tokenizer): Text {
-  // The token that begins a sequence is put before each window.
-  const ids = encode(readFileSync(file, 'utf8')).slice(1);
-  if (ids.length === 0) throw new Error(`${file} expected text, got none`);
-  return { name: basename(file), ids };
+  return { name: basename(resolve(directory)), directory, runner: new LlamaRunner(weights, window, window), tokenizer: await readTokenizer(directory), window };
 }
 
 /** The backend that was asked for, and what to call it. */

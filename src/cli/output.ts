@@ -16,6 +16,12 @@ export function checkWritable(file: string): void {
   if (statSync(file, { throwIfNoEntry: false })?.isFile() === false) throw new UsageError(`${file} expected a file, or nothing yet, got a folder or a device`);
 }
 
+/** As {@link checkWritable}, of a kind of file: @throws UsageError for a name that ends otherwise, as those of a text or a model do that are easily named by mistake */
+export function checkKind(file: string, option: string, ending: '.html' | '.json' | '.safetensors'): void {
+  checkWritable(file);
+  if (!file.endsWith(ending)) throw new UsageError(`${option} expected a ${ending} file, got ${file}`);
+}
+
 /** The file appears, or is replaced, when all of it is written. */
 export function writeWhole(file: string, content: string | Uint8Array): void {
   const part = `${file}.${process.pid}.part`;

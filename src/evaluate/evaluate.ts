@@ -89,10 +89,10 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   try {
     const onStates = (layer: number, key: Float32Array, value: Float32Array): void => errors.forEach((each) => each.add(layer, key, value));
     const measured = await measure(models, text.ids, { bos, window, onWindow, onStates });
-    const { layers, queryHeads, kvHeads, headDim, context } = runner.config;
+    const { layers, queryHeads, kvHeads, headDim, context, vocab } = runner.config;
     return {
       version: 1,
-      model: { name: names.model, layers, queryHeads, kvHeads, headDim, context },
+      model: { name: names.model, layers, queryHeads, kvHeads, headDim, context, vocab },
       backend: names.backend,
       text: { name: text.name, tokens: text.ids.length, window },
       calibration: calibration && variants.some(isCalibrated) ? { name: calibration.name, tokens: calibration.ids.length } : undefined,

@@ -10,6 +10,8 @@ export type ScaleSource =
   | 'one'
   /** Given, from a calibration. */
   | 'calibrated'
+  /** Given, from a checkpoint. */
+  | 'checkpoint'
   /** Computed as tokens are written. */
   | 'computed';
 
@@ -45,6 +47,7 @@ export interface Evaluation {
     readonly kvHeads: number;
     readonly headDim: number;
     readonly context: number;
+    readonly vocab: number;
   };
   /** Which backend ran it, and on what. */
   readonly backend: string;

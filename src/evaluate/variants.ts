@@ -1,7 +1,7 @@
 /** The ways to store that an evaluation compares: formats × scales. */
 import type { ObserverName } from '../calibrate/observer.js';
-import type { Format, QuantizedFormat } from '../formats.js';
-import type { GivenGranularity } from '../kv-scales.js';
+import { quantizedFormats, type Format, type QuantizedFormat } from '../formats.js';
+import type { GivenGranularity, KvScales } from '../kv-scales.js';
 import type { Granularity } from '../layout.js';
 import type { Storage } from '../model/cached-model.js';
 import type { ScaleSource } from './evaluation.js';
@@ -10,8 +10,12 @@ import type { ScaleSource } from './evaluation.js';
 export const scaleChoices = ['one', 'tensor', 'head', 'channel', 'token-head', 'group'] as const;
 type ScaleChoice = (typeof scaleChoices)[number];
 
+/** What caches may store, beside the reference's f32. */
+export const formatChoices = ['f16', ...quantizedFormats] as const;
+export type FormatChoice = (typeof formatChoices)[number];
+
 export interface Choices {
-  readonly formats: readonly QuantizedFormat[];
+  readonly formats: readonly FormatChoice[];
   readonly scales: readonly ScaleChoice[];
   /** Each makes a variant of each calibrated granularity. */
   readonly observers: readonly ObserverName[];
@@ -26,9 +30,12 @@ export interface Variant {
   readonly scales: ScaleSource;
   readonly observer?: ObserverName;
   readonly groupSize?: number;
+  /** Scales that are given, and not found by a calibration. */
+  readonly layers?: KvScales['layers'];
 }
 
 const reference: Variant = { name: 'f32', dtype: 'f32', granularity: 'tensor', scales: 'none' };
+const half: Variant = { ...reference, name: 'f16', dtype: 'f16' };
 
 function variantsOf(dtype: QuantizedFormat, scale: ScaleChoice, { observers, groupSize }: Choices): Variant[] {
   switch (scale) {
@@ -44,7 +51,13 @@ function variantsOf(dtype: QuantizedFormat, scale: ScaleChoice, { observers, gro
 }
 
 /** The reference first. */
-export const listVariants = (choices: Choices): Variant[] => [reference, ...choices.formats.flatMap((dtype) => choices.scales.flatMap((scale) => variantsOf(dtype, scale, choices)))];
+export const listVariants = (choices: Choices): Variant[] => [
+  reference,
+  ...choices.formats.flatMap((dtype) => (dtype === 'f16' ? [half] : choices.scales.flatMap((scale) => variantsOf(dtype, scale, choices)))),
+];
+
+/** A way to store that a checkpoint states. */
+export const givenVariant = ({ dtype, granularity, layers }: KvScales, source: string): Variant => ({ name: `${dtype}, ${granularity}, ${source}`, dtype, granularity, scales: 'checkpoint', layers });
 
 /** A variant that needs a calibration. */
 export type CalibratedVariant = Variant & { readonly dtype: QuantizedFormat; readonly granularity: GivenGranularity; readonly observer: ObserverName };
@@ -52,4 +65,4 @@ export type CalibratedVariant = Variant & { readonly dtype: QuantizedFormat; rea
 export const isCalibrated = (variant: Variant): variant is CalibratedVariant => variant.scales === 'calibrated';
 
 /** How a cache stores a variant that needs no calibration. */
-export const storageOf = ({ dtype, granularity, scales, groupSize }: Variant): Storage => (scales === 'none' ? { dtype } : { dtype, granularity, groupSize });
+export const storageOf = ({ dtype, granularity, scales, groupSize, layers }: Variant): Storage => (scales === 'none' ? { dtype } : { dtype, granularity, groupSize, ...(layers && { layers }) });

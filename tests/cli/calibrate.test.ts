@@ -80,7 +80,7 @@ test('scales per head, of queries too, and a configuration, are read to the bits
   });
   match(backend as string, 'wasm');
   equal(notes, []);
-  is(next, "For vLLM, put scales.safetensors, config.json into the model's folder, and serve that folder with --kv-cache-dtype fp8 and with FlashAttention, which takes a scale per head.");
+  is(next, "For vLLM, put scales.safetensors and config.json into the model's folder, and serve that folder with --kv-cache-dtype fp8 and with FlashAttention, which takes a scale per head.");
   const options = { observer: 'mse', granularity: 'head', queries: true } as const;
   await assertWritten({ layers }, 'scales.safetensors', options);
   // The folder, with its configuration, is a checkpoint as well.
@@ -126,7 +126,7 @@ test('a model with an index gets a copy of it that names the file of scales', as
   const args = ['calibrate', '--model', model, '--text', text, '--limit', '300'];
   const without = await run(...args, '-o', 'tensor.safetensors');
   assertDone(without);
-  match(without.out, /put tensor\.safetensors, what --config FILE writes as config\.json, what --index FILE writes as model\.safetensors\.index\.json into the model's folder, and serve/);
+  match(without.out, /put tensor\.safetensors, what --config FILE writes as config\.json and what --index FILE writes as model\.safetensors\.index\.json into the model's folder, and serve/);
   mkdirSync(join(folder, 'out'));
   const result = await run(...args, '-o', 'out/tensor.safetensors', '--index', 'out/model.safetensors.index.json');
   assertDone(result);
@@ -156,9 +156,11 @@ const wrong: readonly (readonly [readonly string[], RegExp])[] = [
   [['--text', text, '-o', 'fresh.safetensors', '--model', 'nowhere'], /--model expected a folder with config\.json, got nowhere/],
   [[...source, '-o', 'fresh.safetensors', 'more'], /expected options only, got more/],
   [[...source, '-o', 'fresh.npy'], /-o expected a \.safetensors file, got fresh\.npy/],
+  [[...source, '-o', 'fresh.safetensors', '--config', text], /--config expected a \.json file, got .*eval\.txt/],
+  [[...source, '-o', 'fresh.safetensors', '--index', text], /--index expected a \.json file, got .*eval\.txt/],
   [[...source, '-o', 'nowhere/fresh.safetensors'], /nowhere\/fresh\.safetensors expected a folder that can be written to, got nowhere/],
   [[...source, '-o', join(orator, 'model.safetensors')], /expected files other than the model's weights/],
-  [[...source, '-o', 'fresh.safetensors', '--config', './fresh.safetensors'], /expected different files for -o, --config and --index/],
+  [[...source, '-o', 'fresh.safetensors', '--config', 'fresh.json', '--index', './fresh.json'], /expected different files for -o, --config and --index/],
   [[...source, '-o', 'fresh.safetensors', '--index', 'fresh.json'], /--index expected a model that has model\.safetensors\.index\.json/],
   [[...source, '-o', 'fresh.safetensors', '--observer', 'max'], /--observer expected one of memoryless-minmax, static-minmax, minmax, mse, got max/],
   [[...source, '-o', 'fresh.safetensors', '--granularity', 'token-head'], /--granularity expected one of tensor, head, channel, got token-head/],

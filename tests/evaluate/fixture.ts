@@ -46,7 +46,7 @@ function variant([dtype, granularity, scales, worse, observer]: Way, { layers, k
 
 /** Sixteen variants and the reference, of a model of 4 layers and 2 KV heads, or another. */
 export function evaluation(model: Partial<Evaluation['model']> = {}, tokens = 41370): Evaluation {
-  const whole = { name: 'orator', layers: 4, queryHeads: 8, kvHeads: 2, headDim: 64, context: 1024, ...model };
+  const whole = { name: 'orator', layers: 4, queryHeads: 8, kvHeads: 2, headDim: 64, context: 1024, vocab: 1024, ...model };
   const next = noise(8);
   return {
     version: 1,

@@ -1,4 +1,5 @@
 import { equal, is, match, not, ok } from 'uvu/assert';
+import { answer, plain } from '../../src/evaluate/report/answer.js';
 import { renderReport } from '../../src/evaluate/report/page.js';
 import type { Evaluation, VariantResult } from '../../src/evaluate/evaluation.js';
 import { suite } from '../suite.js';
@@ -7,7 +8,7 @@ import { evaluation } from './fixture.js';
 const test = suite('report of an evaluation');
 
 /** The text between tags, entities left as they are. */
-const words = (html: string): string => html.replaceAll(/<(style|script)>.*?<\/\1>|<\/?b>/gs, '').replaceAll(/<[^>]*>/g, ' ').replaceAll(/\s+/g, ' ');
+const words = (html: string): string => html.replaceAll(/<(style|script)>.*?<\/\1>|<\/?(b|span)\b[^>]*>/gs, '').replaceAll(/<[^>]*>/g, ' ').replaceAll(/\s+/g, ' ');
 
 /** What the report leads with. */
 const lead = (given: Evaluation): string => words(/<header>.*?<\/header>/s.exec(renderReport(given))![0]);
@@ -50,6 +51,21 @@ test('says that few tokens make perplexity noise', () => {
   not.match(lead(evaluation({}, 2000)), 'noise');
 });
 
+test('a single token is one', () => match(lead(evaluation({}, 1)), '1 token of held-out.txt was evaluated. Under 2,000 tokens,'));
+
+test('says so where the model itself only guesses, before anything else that it says', () => {
+  const guess = /at 0.27 × the bytes. The model itself can do no better than guess here, with a perplexity of 19.838 among 19 tokens: is this a text for it/;
+  match(lead(evaluation({ vocab: 19 })), guess);
+  not.match(lead(evaluation({ vocab: 20 })), 'guess');
+});
+
+test('a terminal gets the same words, as they are', () => {
+  const given = evaluation({ name: 'a & b' });
+  const { headline, remarks } = answer({ ...given, text: { ...given.text, name: '<b>&amp;' } }, plain);
+  is(headline, 'int8, token-head keeps this model closest to f32: mean KL 2.0e-5 at 0.27 × the bytes.');
+  match(remarks.at(-1)!, '41,370 tokens of <b>&amp; were evaluated.');
+});
+
 test('of equal mean KL, the one of fewer bytes is closest', () => {
   match(lead(withVariant(2, { kl: { mean: 2e-5, p99: 1, max: 1 } })), /^ KV cache of orator: which dtype\? e4m3fn, tensor, scale 1 keeps/);
 });
@@ -66,7 +82,7 @@ test('text from outside stays text', () => {
 test('the reference alone, one variant, and no errors of heads', () => {
   const given = evaluation();
   match(lead({ ...given, variants: given.variants.slice(0, 1) }), 'Nothing to compare');
-  match(lead({ ...given, variants: given.variants.slice(0, 2) }), 'f16 differs from f32 by a mean KL 1.2e-8 at 0.50 × the bytes.');
+  match(lead({ ...given, variants: given.variants.slice(0, 2) }), 'f16 differs from f32: mean KL 1.2e-8 at 0.50 × the bytes.');
   const { calibration: _, ...uncalibrated } = given;
   const html = renderReport({ ...uncalibrated, variants: given.variants.map((variant) => ({ ...variant, headErrors: undefined })) });
   match(html, 'This evaluation has no errors per head.');

@@ -33,39 +33,59 @@ export function candidates({ variants }: Evaluation): readonly VariantResult[] {
 }
 
 export interface Answer {
-  /** One line of HTML. */
+  /** One line. */
   readonly headline: string;
-  /** What there is to add, as HTML. */
+  /** What there is to add. */
   readonly remarks: readonly string[];
 }
 
-const named = ({ name }: VariantResult): string => `<b>${escape(name)}</b>`;
+/** How the answer is written: names that stand out, others, and figures that no line may break in. */
+export interface Writing {
+  strong(name: string): string;
+  name(name: string): string;
+  figure(text: string): string;
+}
 
-function tokensRemark({ text }: Evaluation): string {
-  const evaluated = `${count(text.tokens)} tokens of <b>${escape(text.name)}</b> were evaluated.`;
+/** For a page. */
+export const html: Writing = { strong: (name) => `<b>${escape(name)}</b>`, name: escape, figure: (text) => `<span class="figure">${text}</span>` };
+
+/** For a terminal. */
+export const plain: Writing = { strong: String, name: String, figure: String };
+
+function tokensRemark({ text }: Evaluation, { strong }: Writing): string {
+  const evaluated = text.tokens === 1 ? `1 token of ${strong(text.name)} was evaluated.` : `${count(text.tokens)} tokens of ${strong(text.name)} were evaluated.`;
   return text.tokens < ENOUGH_TOKENS
     ? `${evaluated} Under ${count(ENOUGH_TOKENS)} tokens, differences in perplexity are noise, and KL is rough: evaluate more text before you choose.`
     : `${evaluated} Another text, or other lengths of context, may order them differently.`;
 }
 
+/** Of a model that does no better on its own than one that has all tokens for equally likely. */
+function guessRemark({ model, variants: [reference] }: Evaluation): string[] {
+  return reference.perplexity < model.vocab
+    ? []
+    : [`The model itself can do no better than guess here, with a perplexity of ${perplexity(reference.perplexity)} among ${count(model.vocab)} tokens: is this a text for it, and the tokenizer its own? What is said of caches says little.`];
+}
+
 /** The answer to: which dtype should this model's cache have? */
-export function answer(evaluation: Evaluation): Answer {
+export function answer(evaluation: Evaluation, writing: Writing): Answer {
   const [reference, ...others] = evaluation.variants;
   const compared = candidates(evaluation);
   const best = closest(compared);
   const broken = others.filter((variant) => !comparable(variant));
+  const named = ({ name }: VariantResult): string => writing.strong(name);
+  const [guess, tokens] = [guessRemark(evaluation), tokensRemark(evaluation, writing)];
   const brokenRemark = broken.length > 0 ? [`No finite mean KL, and so left out of what is said here: ${list(broken.map(named))}.`] : [];
-  if (others.length === 0) return { headline: 'Nothing to compare: only the reference was evaluated.', remarks: [tokensRemark(evaluation)] };
-  if (best === undefined) return { headline: 'None of the ways to store keys and values gave finite numbers.', remarks: [...brokenRemark, tokensRemark(evaluation)] };
+  if (others.length === 0) return { headline: 'Nothing to compare: only the reference was evaluated.', remarks: [...guess, tokens] };
+  if (best === undefined) return { headline: 'None of the ways to store keys and values gave finite numbers.', remarks: [...guess, ...brokenRemark, tokens] };
 
   const size = (variant: VariantResult): string => `${times(variant.bytesPerToken / reference.bytesPerToken)} the bytes`;
-  const facts = (variant: VariantResult): string => `mean KL ${divergence(variant.kl.mean)} at ${size(variant)}`;
+  const facts = (variant: VariantResult): string => `mean KL ${writing.figure(divergence(variant.kl.mean))} at ${size(variant)}`;
   const quantized = isQuantized(best.dtype);
   const headline = compared.filter(comparable).length === 1
-    ? `${named(best)} differs from ${escape(reference.name)} by a ${facts(best)}.`
-    : `${named(best)} keeps this model closest to ${escape(reference.name)}: ${facts(best)}.`;
+    ? `${named(best)} differs from ${writing.name(reference.name)}: ${facts(best)}.`
+    : `${named(best)} keeps this model closest to ${writing.name(reference.name)}: ${facts(best)}.`;
 
-  const remarks: string[] = [`With ${named(best)}, the likeliest next token is the reference’s for ${share(best.agreement)} of tokens; perplexity goes from ${perplexity(reference.perplexity)} to ${perplexity(best.perplexity)} (${change(best.perplexity, reference.perplexity)}).`];
+  const remarks: string[] = [...guess, `With ${named(best)}, the likeliest next token is the reference’s for ${share(best.agreement)} of tokens; perplexity goes from ${perplexity(reference.perplexity)} to ${perplexity(best.perplexity)} (${change(best.perplexity, reference.perplexity)}).`];
   const said = new Set([best]);
   /** Those within a tenth of the closest of a group, and not yet spoken of. */
   const nearTo = (first: VariantResult, group: readonly VariantResult[]): string => {
@@ -89,5 +109,5 @@ export function answer(evaluation: Evaluation): Answer {
   const fewest = Math.min(...compared.filter(comparable).map(({ bytesPerToken }) => bytesPerToken));
   add(`Of those with the fewest bytes, ${count(fewest)} per token`, compared.filter(({ bytesPerToken }) => bytesPerToken === fewest));
   if (quantized) add('Of those that are not quantized', others.filter(({ dtype }) => !isQuantized(dtype)));
-  return { headline, remarks: [...remarks, ...brokenRemark, tokensRemark(evaluation)] };
+  return { headline, remarks: [...remarks, ...brokenRemark, tokens] };
 }

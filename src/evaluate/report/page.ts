@@ -1,6 +1,6 @@
 /** An evaluation as one HTML page, which needs nothing else: no net, no script to be readable, no date. */
 import type { Evaluation } from '../evaluation.js';
-import { answer } from './answer.js';
+import { answer, html } from './answer.js';
 import { pictures } from './picture.js';
 import { plot } from './plot.js';
 import { script } from './script.js';
@@ -36,7 +36,7 @@ function howMade({ model, backend, text, calibration, variants }: Evaluation, ve
  * @param evaluation the first variant is the reference
  */
 export function renderReport(evaluation: Evaluation, { version }: ReportOptions = {}): string {
-  const { headline, remarks } = answer(evaluation);
+  const { headline, remarks } = answer(evaluation, html);
   const title = `KV cache of ${escape(evaluation.model.name)}`;
   return `<!doctype html>
 <html lang="en">

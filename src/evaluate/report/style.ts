@@ -18,6 +18,7 @@ section{margin-top:2.75rem}
 .remarks{padding-left:1.1rem;max-width:50rem}
 .remarks li{margin-bottom:.35rem}
 .remarks b{font-weight:600}
+.figure{white-space:nowrap}
 .note{color:var(--quiet);font-size:.875rem;max-width:50rem;margin-top:.6rem}
 .scroll{overflow-x:auto;max-width:100%}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px}
