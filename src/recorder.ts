@@ -24,8 +24,15 @@ const MOST_FILES = 1000;
 /** No more bytes are written by one process. */
 const MOST_BYTES = 2 ** 32;
 
-/** What was copied of a call; writes it together with what is in the pages by then. */
-type Recording = (pages: WasmPages) => void;
+/** What was copied of a call. */
+interface Recording {
+  /** The pages that go along, in the order in which the call's tables count them now. */
+  readonly pages: readonly number[];
+  /** Keys, values or queries, tables, and given scales. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
+  /** Writes it together with what is in these pages by then. What goes wrong is no matter of the call. */
+  readonly write: (read: (pages: readonly number[]) => NhdTensors) => void;
+}
 
 interface Content {
   readonly tensors: Map<string, Tensor>;
@@ -119,8 +126,8 @@ function attendContent(call: AttendCall<'f32' | 'f16'>, layout: PageLayout): Con
   return { tensors, pages, metadata: { fp8_kv_case: 'attend/1', causal, window_left: windowLeft, window_right: windowRight, softcap, softmax_scale: softmaxScale } };
 }
 
-/** These pages, one after the other. */
-function exportPages(from: WasmPages, pages: readonly number[]): NhdTensors {
+/** What is in pages, one after the other. */
+export const reader = (from: WasmPages) => (pages: readonly number[]): NhdTensors => {
   const { tensors } = newTensors(from.layout, pages.length);
   for (const [index, page] of pages.entries()) {
     const one = from.export(page, 1);
@@ -130,7 +137,7 @@ function exportPages(from: WasmPages, pages: readonly number[]): NhdTensors {
     }
   }
   return tensors;
-}
+};
 
 function cacheTensors(layout: PageLayout, count: number, { keyCache, valueCache, keyScale, valueScale }: NhdTensors): [string, Tensor][] {
   const shape = [count, layout.blockSize, layout.kvHeads, layout.headDim];
@@ -150,41 +157,42 @@ class Recorder {
 
   constructor(readonly folder: string) {}
 
-  append(call: AppendCall, backend: string): Recording {
-    return this.#record('append', backend, () => appendContent(call, call.pages.layout));
+  append(call: AppendCall, backend: string): Recording | undefined {
+    return this.#record('append', backend, call.pages.layout, () => appendContent(call, call.pages.layout));
   }
 
-  attend(call: AttendCall<'f32' | 'f16'>, backend: string): Recording {
-    return this.#record('attend', backend, () => attendContent(call, call.pages.layout));
+  attend(call: AttendCall<'f32' | 'f16'>, backend: string): Recording | undefined {
+    return this.#record('attend', backend, call.pages.layout, () => attendContent(call, call.pages.layout));
   }
 
   /** What goes wrong here is no matter of the call. */
-  #attempt<T>(work: () => T): T | undefined {
+  attempt<T>(work: () => T): T | undefined {
     try {
       return work();
     } catch (error) {
-      this.warnOnce(`a call is not recorded: ${inOneLine(error)}`);
+      this.failed(error);
       return undefined;
     }
   }
 
-  warnOnce(message: string): void {
+  /** Says, once for each reason, that a call is not recorded. */
+  failed(error: unknown): void {
+    const message = `a call is not recorded: ${inOneLine(error)}`;
     if (this.#warned.has(message)) return;
     this.#warned.add(message);
     warn(`FP8_KV_RECORD: ${message}`);
   }
 
-  #record(kind: 'append' | 'attend', backend: string, read: () => Content): Recording {
-    const content = this.#attempt(read);
-    return (pages) => {
-      if (content) this.#attempt(() => this.#write(kind, backend, content, pages));
-    };
+  #record(kind: 'append' | 'attend', backend: string, layout: PageLayout, make: () => Content): Recording | undefined {
+    const content = this.attempt(make);
+    if (content === undefined) return undefined;
+    const { pages, tensors } = content;
+    return { pages, tensors, write: (read) => void this.attempt(() => this.#write(kind, backend, content, layout, read(pages))) };
   }
 
-  #write(kind: string, backend: string, { tensors, metadata, pages: numbers }: Content, pages: WasmPages): void {
-    const { layout } = pages;
+  #write(kind: string, backend: string, { tensors, metadata, pages }: Content, layout: PageLayout, cache: NhdTensors): void {
     const number = this.#files + 1;
-    const all = new Map([...tensors, ...cacheTensors(layout, numbers.length, exportPages(pages, numbers))]);
+    const all = new Map([...tensors, ...cacheTensors(layout, pages.length, cache)]);
     const texts = { ...metadata, ...sideMetadata(layout), layout: 'NHD', recorded_backend: backend, recorded_at: new Date().toISOString(), recorded_number: number };
     const bytes = serializeSafetensors(all, new Map(Object.entries(texts).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]))));
     if (number > MOST_FILES || this.#bytes + bytes.length > MOST_BYTES) throw new Error(`${MOST_FILES} files, or ${MOST_BYTES} bytes, are written: no more are`);

@@ -1,6 +1,6 @@
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
-import { recorderAskedFor } from '../recorder.js';
+import { reader, recorderAskedFor } from '../recorder.js';
 import { WasmBackend } from './backend.js';
 import { wasmFeatures, type SimdBuild } from './features.js';
 import { WasmPages } from './pages.js';
@@ -70,11 +70,11 @@ function recorded(backend: WasmBackend): WasmBackend {
   if (recorder === undefined) return backend;
   const { append, attend } = backend;
   backend.append = (call) => {
-    if (call.pages instanceof WasmPages) recorder.append(call, 'wasm')(call.pages);
+    if (call.pages instanceof WasmPages) recorder.append(call, 'wasm')?.write(reader(call.pages));
     return append.call(backend, call);
   };
   backend.attend = ((call) => {
-    if (call.pages instanceof WasmPages) recorder.attend(call, 'wasm')(call.pages);
+    if (call.pages instanceof WasmPages) recorder.attend(call, 'wasm')?.write(reader(call.pages));
     return attend.call(backend, call);
   }) as typeof attend;
   return backend;
@@ -87,11 +87,13 @@ function recordedThreads(backend: ThreadedBackend): ThreadedBackend {
   const { append, attend } = backend;
   const name = `wasm, ${backend.threads} threads`;
   backend.append = (call) => {
-    if (call.pages instanceof ThreadedPages) backend.inTurn(call.pages.pages, recorder.append(call, name));
+    const recording = call.pages instanceof ThreadedPages && recorder.append(call, name);
+    if (recording) backend.inTurn((call.pages as ThreadedPages).pages, (pages) => recording.write(reader(pages)));
     return append.call(backend, call);
   };
   backend.attend = ((call) => {
-    if (call.pages instanceof ThreadedPages) backend.inTurn(call.pages.pages, recorder.attend(call, name));
+    const recording = call.pages instanceof ThreadedPages && recorder.attend(call, name);
+    if (recording) backend.inTurn((call.pages as ThreadedPages).pages, (pages) => recording.write(reader(pages)));
     return attend.call(backend, call);
   }) as typeof attend;
   return backend;

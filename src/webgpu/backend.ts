@@ -134,6 +134,11 @@ export class WebgpuBackend implements Backend {
     });
   }
 
+  /** @internal Does something in its turn. What comes later waits until it has ended. What it throws is its own affair. */
+  inTurn(work: (gpu: Gpu) => Promise<void>): void {
+    this.#queue.run(() => work(this.#gpu)).catch(() => {});
+  }
+
   /** @internal once all that was called before has been submitted, come what may */
   finally(end: () => void): void {
     this.#queue.later(end);

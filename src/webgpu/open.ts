@@ -1,8 +1,8 @@
 import { resolveCache, type KvCacheOptions } from '../cache/config.js';
 import { UnsupportedDeviceError, type Unmet } from '../errors.js';
 import { arrangeKeys } from '../layout.js';
-import { recorderAskedFor } from '../recorder.js';
 import { WebgpuBackend } from './backend.js';
+import { recorded } from './recorded.js';
 import { Loss } from './loss.js';
 import { hasF16, multipliesMatrices, subgroupSize, unpacksF16 } from './probe.js';
 import { tuningFor, type Tuning } from './tuning.js';
@@ -94,8 +94,7 @@ async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures
       unpacksF16: await unpacksF16(device),
       matrix: await matrixOf(device, wanted),
     };
-    recorderAskedFor()?.warnOnce('calls on a GPU are left out, as their pages lie there');
-    return new WebgpuBackend(device, variantOf(facts, tuned), owned);
+    return recorded(new WebgpuBackend(device, variantOf(facts, tuned), owned));
   } catch (error) {
     throw await loss.explain(error);
   }

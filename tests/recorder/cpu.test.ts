@@ -5,15 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { equal, is, match, ok } from 'uvu/assert';
-import { readAppendCase, runAppendCase } from '../src/files/append-case.js';
-import { readAttendCase, runAttendCase } from '../src/files/attend-case.js';
-import { parseSafetensors } from '../src/files/safetensors.js';
-import { bytesOf } from '../src/formats.js';
-import { KvCache, onWarning, wasmBackend, type AttentionOptions, type Backend, type LayerConfig } from '../src/index.js';
-import { assertSameBits } from './bits.js';
-import { callOf, fixture, type FixtureOptions } from './fixture.js';
-import { random } from './random.js';
-import { suite } from './suite.js';
+import { readAppendCase, runAppendCase } from '../../src/files/append-case.js';
+import { readAttendCase, runAttendCase } from '../../src/files/attend-case.js';
+import { parseSafetensors } from '../../src/files/safetensors.js';
+import { bytesOf } from '../../src/formats.js';
+import { KvCache, onWarning, wasmBackend, type AttentionOptions, type Backend, type LayerConfig } from '../../src/index.js';
+import { assertSameBits } from '../bits.js';
+import { callOf, fixture, type FixtureOptions } from '../fixture.js';
+import { random } from '../random.js';
+import { suite } from '../suite.js';
 
 const test = suite('recorder');
 const root = mkdtempSync(join(tmpdir(), 'fp8-kv-record-'));
@@ -126,7 +126,7 @@ test('calls that wait for others are recorded with what is in the pages when the
 
 test('a process that ends in the middle of a call leaves that call', () => {
   const folder = join(root, 'killed');
-  const child = fileURLToPath(new URL('recorder-killed.fixture.ts', import.meta.url));
+  const child = fileURLToPath(new URL('killed.fixture.ts', import.meta.url));
   const { signal } = spawnSync(process.execPath, ['--import', 'tsx', child], { env: { ...process.env, FP8_KV_RECORD: folder } });
   is(signal, 'SIGKILL');
   const files = recordedIn(folder);

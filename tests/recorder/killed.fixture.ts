@@ -1,6 +1,6 @@
 /** A process that ends in the middle of a call. */
-import { pageLayout, wasmBackend } from '../src/index.js';
-import { WasmBackend } from '../src/wasm/backend.js';
+import { pageLayout, wasmBackend } from '../../src/index.js';
+import { WasmBackend } from '../../src/wasm/backend.js';
 
 WasmBackend.prototype.attend = () => {
   process.kill(process.pid, 'SIGKILL');
