@@ -40,6 +40,7 @@ export interface CheckCodesCall {
 }
 
 export interface CodesCheck extends CodeCheck {
+  /** Tells it apart from other checks. */
   readonly kind: 'codes';
 }
 

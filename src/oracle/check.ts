@@ -7,19 +7,23 @@ import { givenAt, make, numberOf, rightMaking, type Subject, type Tensors } from
 
 /** A code, or a scale, that is not what it ought to be. */
 export interface CodeMismatch {
+  /** Name of the tensor that it is in. */
   readonly tensor: string;
   /** Its coordinates in that tensor. */
   readonly at: readonly number[];
   /** The bits of the value that it is for, in hex, and that value; absent for scales, and where no value was written. */
   readonly input?: string;
+  /** That value. */
   readonly inputValue?: number;
   /** The scale that a code ought to have; absent for scales, and where values are encoded as they are. */
   readonly scale?: number;
   /** Both as bits in hex. */
   readonly expected: string;
+  /** What the kernel made. */
   readonly found: string;
   /** What they stand for: of codes without their scale. */
   readonly expectedValue: number;
+  /** What that stands for. */
   readonly foundValue: number;
 }
 

@@ -6,6 +6,7 @@ import type { Making, Subject } from './making.js';
 
 /** A well-known way to come to other codes. */
 export interface Dialect {
+  /** What reports call it. */
   readonly name: string;
   /** One sentence. */
   readonly summary: string;

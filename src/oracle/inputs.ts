@@ -10,6 +10,7 @@ import type { RecipeName } from '../recipe.js';
 import { hardValues } from './hard-values.js';
 import { givenAt, type Given } from './making.js';
 
+/** What is drawn, and in which shapes. */
 export interface GenerateOptions {
   /** Default 0. */
   readonly seed?: number;
@@ -17,6 +18,7 @@ export interface GenerateOptions {
   readonly format?: FormatName;
   /** Default token-head; given scales are drawn from the seed. */
   readonly granularity?: Granularity;
+  /** With granularity `group`: dims that share a scale. */
   readonly groupSize?: number;
   /** Default `amax`. */
   readonly recipe?: RecipeName;

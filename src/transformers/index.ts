@@ -25,7 +25,9 @@ interface Dynamic {
 
 /** The classes of Transformers.js that the cache is made of. */
 export interface TransformersClasses<C, T> {
+  /** What is extended. */
   readonly DynamicCache: new () => C;
+  /** What keys and values are given back as. */
   readonly Tensor: TransformersTensorClass<T>;
 }
 

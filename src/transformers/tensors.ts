@@ -4,6 +4,7 @@ import { roundHalves } from '../layouts/half-scales.js';
 
 /** As much of a `Tensor` of Transformers.js as is needed. */
 export interface TransformersTensor {
+  /** Of keys and values: [batch, kvHeads, tokens, headDim]. */
   readonly dims: number[];
   /** Of keys and values: float32 or float16. */
   readonly type: string;
@@ -13,6 +14,7 @@ export interface TransformersTensor {
   readonly location: string;
   /** onnxruntime's, whose `getData` brings values from a GPU. */
   readonly ort_tensor: any;
+  /** Lets go of its values. */
   dispose(): void;
 }
 
