@@ -1,4 +1,5 @@
 import * as assert from 'uvu/assert';
+import { readScaleName } from '../../src/checkpoint/names.js';
 import { suite } from '../suite.js';
 import { checkpoint, f32, model, numbers, readTold } from './fixtures.js';
 
@@ -56,6 +57,41 @@ for (const name of single) {
     assert.is(warnings.length, Number(beforeRope), warnings.join('\n'));
   });
 }
+
+const modules = ['self_attn', 'mixer'];
+
+/** What follows a layer's number: each form in each place where somebody writes it, and the sides that it is written for. */
+const endings: readonly (readonly [readonly string[], (side: string) => string, string])[] = [
+  [modules, (side) => `${side}_scale`, 'kvq'],
+  [modules, (side) => `attn.${side}_scale`, 'kvq'],
+  [modules, (side) => `${side}_proj.${side}_scale`, 'kvq'],
+  [modules, (side) => `${side}_proj.output_scale`, 'kvq'],
+  [modules, (side) => `qkv_proj.${side}_scale`, 'kvq'],
+  [modules, (side) => `qkqkv_proj.${side}_scale`, 'kvq'],
+  [['attention'], (side) => `${side}_fake_quantizer.qscale_act`, 'kvq'],
+  [['self_attn'], (side) => `${side}_cache.scale`, 'kvq'],
+  [['self_attn'], (side) => `${side}.scale`, 'q'],
+];
+
+test('each form is read in every place and for every side, and nowhere else', () => {
+  for (const [places, end, sides] of endings) {
+    for (const place of ['self_attn', 'mixer', 'attention', 'mlp']) {
+      for (const side of 'kvq') {
+        const name = `model.layers.7.${place}.${end(side)}`;
+        const read = readScaleName(name);
+        const expected = places.includes(place) && sides.includes(side) ? [7, side, false, name.endsWith('output_scale')] : undefined;
+        assert.equal(read && [read.layer, read.side, read.reciprocal, read.beforeRope], expected, name);
+      }
+    }
+  }
+  for (const place of ['', 'self_attn.', 'attention.', 'attn.', 'mlp.']) {
+    for (const reciprocal of [false, true]) {
+      const name = `transformer.layers.7.${place}kv_cache_${reciprocal ? 'rcp_' : ''}scaling_factor`;
+      const read = readScaleName(name);
+      assert.equal(read && [read.layer, read.side, read.reciprocal, read.beforeRope], place === 'mlp.' ? undefined : [7, 'kv', reciprocal, false], name);
+    }
+  }
+});
 
 test('a reciprocal twin is inverted, and passes by the scale itself', async () => {
   const path = 'transformer.layers.0.attention.kv_cache_';
