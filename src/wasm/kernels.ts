@@ -3,7 +3,7 @@ import { instantiateSync } from '@assemblyscript/loader';
 import { codecWasm } from '../generated/codec.js';
 import { baseline, relaxed } from '../generated/wasm.js';
 import { bytesOf } from './base64.js';
-import type { SimdBuild } from './features.js';
+import { wasmFeatures, type SimdBuild } from './features.js';
 import type { WasmMemory } from './memory.js';
 import { applyPatch } from './patch.js';
 import type { UnitKernels } from './threads/worker.js';
@@ -26,9 +26,22 @@ export interface Kernels extends UnitKernels, Record<string, unknown> {
 /** The flags of an imported memory that has a largest size and is shared. */
 const SHARED = 3;
 
+/** @throws Error that says what this place lacks: engines have words of their own for that, or none */
+function compile(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Module {
+  try {
+    return new WebAssembly.Module(bytes);
+  } catch (cause) {
+    // Too little memory.
+    if (cause instanceof RangeError) throw cause;
+    // The bytes are known to be right.
+    const why = wasmFeatures().simd ? "a page's Content Security Policy must allow script-src 'wasm-unsafe-eval'" : 'this engine has no SIMD in WebAssembly';
+    throw new Error(`the kernels cannot be compiled: ${why}`, { cause });
+  }
+}
+
 /** The codec's kernels over this memory, which is not shared. */
 export function instantiateCodec({ memory }: WasmMemory): CodecKernels {
-  return instantiateSync<CodecKernels>(new WebAssembly.Module(bytesOf(codecWasm)), { env: { memory } }).exports;
+  return instantiateSync<CodecKernels>(compile(bytesOf(codecWasm)), { env: { memory } }).exports;
 }
 
 const compiled = new Map<string, WebAssembly.Module>();
@@ -40,7 +53,7 @@ export function compileKernels(build: SimdBuild, shared: boolean): WebAssembly.M
   if (known) return known;
   const bytes = build === 'baseline' ? bytesOf(baseline.base64) : applyPatch(bytesOf(baseline.base64), bytesOf(relaxed.patch), relaxed.bytes);
   if (shared) bytes[{ baseline, relaxed }[build].sharedFlag] = SHARED;
-  const module = new WebAssembly.Module(bytes);
+  const module = compile(bytes);
   compiled.set(name, module);
   return module;
 }

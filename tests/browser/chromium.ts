@@ -34,10 +34,10 @@ export interface Chromium {
 }
 
 /** Opens a page, in a profile of its own. */
-export async function openChromium(url: string): Promise<Chromium> {
+export async function openChromium(url: string, more: readonly string[] = []): Promise<Chromium> {
   const folder = await unpackedFolder();
   const profile = mkdtempSync(join(tmpdir(), 'fp8-kv-chromium-'));
-  const child = spawn(join(folder, 'chromium'), [...flags, `--user-data-dir=${profile}`, url], {
+  const child = spawn(join(folder, 'chromium'), [...flags, ...more, `--user-data-dir=${profile}`, url], {
     env: { ...process.env, ...withLibraries(join(folder, 'lib')) },
     stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
   });

@@ -28,8 +28,9 @@ export interface Page {
 /** Codes of keys, without which a page takes no notice of them. */
 const keyCodes = { Enter: 13, Tab: 9, ArrowDown: 40, ArrowRight: 39 };
 
-export async function openPage(): Promise<Page> {
-  const chromium = await openChromium('about:blank');
+/** @param flags for Chromium, beside those that it always has */
+export async function openPage(flags: readonly string[] = []): Promise<Page> {
+  const chromium = await openChromium('about:blank', flags);
   const { input, output } = chromium.pipe;
   const waiting = new Map<number, Waiting>();
   const loads: (() => void)[] = [];

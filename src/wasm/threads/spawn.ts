@@ -24,8 +24,26 @@ export function mayWait(): boolean {
   }
 }
 
+/** What a page may be told to take in place of addresses, so that no text from elsewhere becomes a script. TypeScript does not know it. */
+interface TrustedTypes {
+  createPolicy(name: string, rules: { createScriptURL(url: string): string }): { createScriptURL(url: string): string };
+}
+
 /** One for all workers: it stays as long as the page. */
 let url: string | undefined;
+
+/** The worker's source as an address, which a page that requires trusted types takes from the policy `fp8-kv`. */
+function workerUrl(): string {
+  const source = `${workerSource}onmessage = ({ data }) => serve(data, () => postMessage(0));`;
+  const address = URL.createObjectURL(new Blob([source], { type: 'text/javascript' }));
+  const { trustedTypes } = globalThis as { trustedTypes?: TrustedTypes };
+  try {
+    return trustedTypes?.createPolicy('fp8-kv', { createScriptURL: (same) => same }).createScriptURL(address) ?? address;
+  } catch {
+    // A page that allows other policies only need not require any.
+    return address;
+  }
+}
 
 /**
  * @param onMessage called when the worker posts
@@ -40,7 +58,7 @@ export function spawn(start: WorkerStart, onMessage: () => void, onEnd: (reason:
     worker.unref();
     return { keepAlive: (on) => (on ? worker.ref() : worker.unref()), end: () => void worker.terminate() };
   }
-  url ??= URL.createObjectURL(new Blob([`${workerSource}onmessage = ({ data }) => serve(data, () => postMessage(0));`], { type: 'text/javascript' }));
+  url ??= workerUrl();
   const worker = new Worker(url, { name: `fp8-kv ${start.thread}` });
   worker.addEventListener('message', onMessage);
   worker.addEventListener('messageerror', () => onEnd(new Error('what it is given did not reach it')));
