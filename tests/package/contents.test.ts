@@ -47,6 +47,6 @@ test('it brings two small dependencies, asks for peers that are optional, and ru
 });
 
 test('it has an entry for everybody, and package.json', () => {
-  for (const entry of ['fp8-kv', 'fp8-kv/oracle']) ok(entries.includes(entry), entry);
+  for (const entry of ['fp8-kv', 'fp8-kv/oracle', 'fp8-kv/transformers']) ok(entries.includes(entry), entry);
   is(manifest.exports['./package.json'], './package.json');
 });
