@@ -22,6 +22,12 @@ test('every file it names is linked to', () => {
   equal(named, linked);
 });
 
+test('every test it quotes is in the file before it', () => {
+  const quoted = [...text.matchAll(/\]\(([^)]*)\) “([^”]*)”/g)];
+  ok(quoted.length > 40);
+  for (const [, target, name] of quoted) ok(readFileSync(new URL(target, page), 'utf8').includes(name), `${target} has no test “${name}”`);
+});
+
 test('every promise has a test', () => {
   const promises = text.split('\n## ').filter((section) => section.includes('| promise | shown by |')).flatMap((section) => section.split('\n').filter((line) => line.startsWith('| ')));
   ok(promises.length > 20);
