@@ -52,6 +52,10 @@ test('an action has one commit in all files', () => {
   for (const [, action, commit] of files.map(textOf).join('').matchAll(/uses: ([^@]*)@(\w+)/g)) is(commits.get(action) ?? commit, commits.set(action, commit).get(action));
 });
 
+test('what the tests of pages saw is kept, also where they failed', () => {
+  match(textOf('test.yml'), /- run: \.ci\/run\n(?: +#.*\n)? +- if: \$\{\{ !cancelled\(\) \}\}\n +uses: actions\/upload-artifact@(?:.*\n)+? +path: build\/pictures\/\n/);
+});
+
 test('the oldest Node that the package is for is among those it is tested on', () => {
   match(textOf('test.yml'), new RegExp(`node: \\['${engines.node.replace('>=', '')}', `));
 });

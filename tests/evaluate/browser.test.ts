@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { equal, is, not, ok } from 'uvu/assert';
+import { contrast } from '../browser/contrast.js';
 import { openPage, type Page } from '../browser/devtools.js';
 import { renderReport } from '../../src/evaluate/report/page.js';
 import { suite } from '../suite.js';
@@ -102,41 +103,12 @@ test('without a script all variants are shown', async () => {
   is(await page.evaluate(`document.querySelector('.choose').checkVisibility() || document.querySelector('.readout').checkVisibility()`), false);
 });
 
-/** Texts with too little contrast: to the nearest background, or for the digits in a cell to its fill. */
-const unreadable = `(() => {
-  const luminance = (colour) => {
-    const [r, g, b] = colour.match(/[\\d.]+/g).map((value) => value / 255).map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (element) => {
-    if (element.closest('.digits')) {
-      const { left, top, width, height } = element.getBoundingClientRect();
-      const under = [...element.closest('svg').querySelectorAll('.cells rect')].find((rect) => {
-        const box = rect.getBoundingClientRect();
-        return box.left <= left + width / 2 && left + width / 2 < box.right && box.top <= top + height / 2 && top + height / 2 < box.bottom;
-      });
-      return getComputedStyle(under).fill;
-    }
-    for (let at = element; at; at = at.parentElement) {
-      const { backgroundColor } = getComputedStyle(at);
-      if (!/, 0\\)$/.test(backgroundColor)) return backgroundColor;
-    }
-  };
-  const texts = [...document.body.querySelectorAll('*')].filter((element) => element.checkVisibility() && !['title', 'SCRIPT'].includes(element.tagName) && [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
-  const contrasts = texts.map((element) => {
-    const style = getComputedStyle(element);
-    const [low, high] = [luminance(element instanceof SVGElement ? style.fill : style.color), luminance(behind(element))].sort((a, b) => a - b);
-    return [(high + 0.05) / (low + 0.05), element.outerHTML.slice(0, 100)];
-  });
-  return { texts: texts.length, background: behind(document.body), bad: contrasts.filter(([contrast]) => !(contrast >= 4.5)) };
-})()`;
-
 test('light and dark differ, and both can be read', async () => {
   const backgrounds = [];
   for (const scheme of ['light', 'dark'] as const) {
     // Without a script, to see all variants' digits.
     await open(orator, { scheme, scripts: false });
-    const { texts, background, bad } = await page.evaluate<{ texts: number; background: string; bad: unknown[] }>(unreadable);
+    const { texts, background, bad } = await contrast(page);
     ok(texts > 400, `${texts} texts`);
     equal(bad, []);
     backgrounds.push(background);

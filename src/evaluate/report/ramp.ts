@@ -24,6 +24,11 @@ function luminance(rgb: Rgb): number {
 
 const hex = (rgb: Rgb): string => `#${rgb.map((value) => value.toString(16).padStart(2, '0')).join('')}`;
 
+const levelsOf = (stops: readonly Rgb[]): string[] => Array.from({ length: LEVELS }, (_, level) => hex(blend(stops, level)));
+
+/** The colour of each level, by daylight and at night. */
+export const ramps = { light: levelsOf(light), dark: levelsOf(dark) };
+
 /** Fill of each level, and black or white for the digits on it, whichever has more contrast. */
 function rules(stops: readonly Rgb[]): string {
   return Array.from({ length: LEVELS }, (_, level) => {
