@@ -10,11 +10,18 @@ export function pathOf(place: string | URL): string {
   return typeof place === 'string' ? place : builtin('node:url').fileURLToPath(place);
 }
 
-/** @throws what the file system says where there is nothing at the path */
+/** What could be the name of a repository: others take those for places. */
+const repository = /^[\w.-]+\/[\w.-]+$/;
+
+/** @throws Error naming the path where there is nothing */
 export async function fileSource(path: string): Promise<CheckpointSource> {
   const { readdir, stat } = builtin('node:fs/promises');
   const { basename, join } = builtin('node:path');
-  if (!(await stat(path)).isDirectory()) return { name: path, only: basename(path), read: (_, begin, end) => readPiece(path, begin, end) };
+  const found = await stat(path).catch((error: unknown) => {
+    if (!isMissing(error)) throw error;
+    throw new Error(`${path}: there is nothing at this path${repository.test(path) ? `; a repository of Hugging Face is named by its URL, https://huggingface.co/${path}` : ''}`, { cause: error });
+  });
+  if (!found.isDirectory()) return { name: path, only: basename(path), read: (_, begin, end) => readPiece(path, begin, end) };
   return {
     name: path,
     list: async () => (await readdir(path)).sort(),

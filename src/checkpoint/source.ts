@@ -49,7 +49,7 @@ const isSource = (place: object): place is CheckpointSource => 'read' in place &
 
 const isUrl = (place: object): place is UrlLike => 'href' in place && typeof place.href === 'string';
 
-/** @throws TypeError for what is no place; what the file system says where there is nothing */
+/** @throws TypeError for what is no place; Error for a path where there is nothing */
 export async function openPlace(place: CheckpointPlace, signal?: SignalLike): Promise<CheckpointSource> {
   if (typeof place === 'string') return /^https?:\/\//i.test(place) ? urlSource(new URL(place), signal) : fileSource(pathOf(place));
   if (typeof place !== 'object' || place === null || place instanceof ArrayBuffer) throw notAPlace(place);

@@ -12,7 +12,7 @@ import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
 import { BATCH_DETAILS, countOption, listOption, MODEL_DETAILS, openModel, openNamedBackend, type OpenModel } from './model-run.js';
 import { checkKind, writeWhole } from './output.js';
 import { Progress } from './progress.js';
-import { table } from './table.js';
+import { fittingTable } from './table.js';
 import { readText, tokens } from './text.js';
 import { version } from './version.js';
 import { hearing } from './warnings.js';
@@ -66,7 +66,7 @@ function showAnswer(evaluation: Evaluation): string {
 }
 
 const showTable = (variants: readonly VariantResult[]): string =>
-  table(['cache', 'bytes/token', 'saves', 'perplexity', 'change', 'mean KL', 'p99 KL', 'same top-1'], variants.map((variant) => rowOf(variant, variants[0])));
+  fittingTable(['cache', 'bytes/token', 'saves', 'perplexity', 'change', 'mean KL', 'p99 KL', 'same top-1'], variants.map((variant) => rowOf(variant, variants[0])), ['change', 'p99 KL', 'saves'], process.stdout.columns);
 
 export const evaluate: Command = {
   usage: 'evaluate --model DIR --text FILE [-o REPORT.html]',

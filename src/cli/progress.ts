@@ -18,17 +18,22 @@ export interface ProgressFacts {
   readonly seconds: number;
 }
 
-/** One line. What is left is what it took so far, times what is to be done. */
-export function progressLine({ done, total, seconds }: ProgressFacts, unit: string): string {
-  const filled = Math.floor((WIDTH * done) / total);
+/**
+ * One line. What is left is what it took so far, times what is to be done.
+ * @param columns of the terminal: a line that fills it begins another, which would stay
+ */
+export function progressLine({ done, total, seconds }: ProgressFacts, unit: string, columns = Infinity): string {
   const left = done === 0 ? '' : ` | ${clock((seconds / done) * (total - done))} left`;
-  return `${'█'.repeat(filled)}${'░'.repeat(WIDTH - filled)} ${Math.floor((100 * done) / total)} % | ${done} of ${total} ${unit}${left}`;
+  const words = ` ${Math.floor((100 * done) / total)} % | ${done} of ${total} ${unit}${left}`;
+  const width = Math.max(0, Math.min(WIDTH, columns - 1 - words.length));
+  const filled = Math.floor((width * done) / total);
+  return `${'█'.repeat(filled)}${'░'.repeat(width - filled)}${words}`.slice(0, Math.max(0, columns - 1));
 }
 
 /** The user pressed Ctrl-C. */
 export class Interrupted extends Error {}
 
-type Output = Pick<NodeJS.WriteStream, 'isTTY' | 'write'>;
+type Output = Pick<NodeJS.WriteStream, 'isTTY' | 'write'> & { readonly columns?: number };
 
 /** Draws on a terminal, and nowhere else. */
 export class Progress {
@@ -58,7 +63,7 @@ export class Progress {
     const now = performance.now();
     if (!this.#output.isTTY || now - this.#drawn < PAUSE) return;
     this.#drawn = now;
-    this.#output.write(`\r${progressLine({ done: this.#done, total: this.#total, seconds: (now - this.#start) / 1000 }, this.#unit)}\x1b[K`);
+    this.#output.write(`\r${progressLine({ done: this.#done, total: this.#total, seconds: (now - this.#start) / 1000 }, this.#unit, this.#output.columns)}\x1b[K`);
   }
 
   /**

@@ -93,6 +93,13 @@ test('each form is read in every place and for every side, and nowhere else', ()
   }
 });
 
+test('scales of keys from before RoPE are said to be so, also of one layer alone', async () => {
+  const tensors = { 'model.layers.0.self_attn.attn.kv_scale': f32([1], 0.25), 'model.layers.1.self_attn.k_proj.output_scale': f32([1], 0.25), 'model.layers.1.self_attn.v_scale': f32([1], 0.25) };
+  const { scales, warnings } = await readTold(checkpoint(tensors));
+  assert.is(scales.beforeRope, true);
+  assert.match(warnings.join('\n'), /before rotary position embedding/);
+});
+
 test('a reciprocal twin is inverted, and passes by the scale itself', async () => {
   const path = 'transformer.layers.0.attention.kv_cache_';
   const config = { ...model, num_hidden_layers: 1 };

@@ -120,7 +120,8 @@ test('a folder and a file by their paths', async () => {
     const file = join(folder, 'model-1.safetensors');
     for (const place of [folder, pathToFileURL(folder)]) assert.equal(numbers((await readTold(place)).scales), expected);
     for (const place of [file, pathToFileURL(file)]) assert.equal(numbers((await readTold(place)).scales), expected.slice(0, 1));
-    await assertRefused(join(folder, 'nothing'), /ENOENT.*nothing/);
+    await assertRefused(join(folder, 'nothing'), /nothing: there is nothing at this path$/);
+    await assertRefused('some.org/Model-8B', /^some\.org\/Model-8B: there is nothing at this path; .* by its URL, https:\/\/huggingface\.co\/some\.org\/Model-8B$/);
   } finally {
     await rm(folder, { recursive: true });
   }

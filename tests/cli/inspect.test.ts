@@ -160,7 +160,7 @@ test('over HTTP: a folder and a file, and of the weights nothing', async () => {
 test('what is refused or cannot be read: one line, exit code 1', async () => {
   assertFailed(await run('inspect', 'nvfp4'), 1, /^fp8-kv inspect: "config\.json: quantization_config\.kv_cache_quant_algo" expected a cache of 8 bits \(/);
   assertFailed(await run('inspect', 'zero'), 1, /^fp8-kv inspect: "model\.safetensors: model\.layers\.0\.self_attn\.k_scale" expected a finite scale greater than 0, got number 0$/m);
-  assertFailed(await run('inspect', 'nowhere'), 1, /^fp8-kv inspect: ENOENT/);
+  assertFailed(await run('inspect', 'nowhere'), 1, /^fp8-kv inspect: nowhere: there is nothing at this path$/m);
   assertFailed(await run('inspect', 'cut.safetensors'), 1, /^fp8-kv inspect: cut\.safetensors, byte 0: the header claims/);
   assertFailed(await run('inspect', `${base}/nowhere`), 1, /^fp8-kv inspect: http:\/\/127\.0\.0\.1:\d+\/nowhere\/: there is no checkpoint/);
   assertFailed(await run('inspect', `${base}/nowhere.safetensors`), 1, /there is no such file$/m);
