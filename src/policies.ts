@@ -36,7 +36,7 @@ export interface Policy {
 }
 
 /** Whether the recipe says how codes of this format come about. */
-function computes({ int8, int8Only }: Recipe, format: Format): boolean {
+export function computes({ int8, int8Only }: Recipe, format: Format): boolean {
   return format === 'int8' ? int8 !== undefined : formats[format].quantized && !int8Only;
 }
 

@@ -34,7 +34,8 @@ function formatOf(stated: string | undefined, { dtype }: Tensor): QuantizedForma
   return format;
 }
 
-const shown = (value: number): string => (Object.is(value, -0) ? '-0' : `${value}`);
+/** Nine digits are enough to tell any two f32 apart. */
+const shown = (value: number): string => (Object.is(value, -0) ? '-0' : `${Number(value.toPrecision(9))}`);
 
 function mismatchLine({ tensor, at, input, inputValue, scale, expected, found, expectedValue, foundValue }: CodeMismatch): string {
   const of = input === undefined ? '' : `input ${input} (${shown(inputValue!)})${scale === undefined ? '' : `, scale ${shown(scale)}`}, `;

@@ -26,6 +26,10 @@ export interface CodeDialect extends Dialect {
 const encodes = (encoderOf: (format: Fp8Format) => Encoder) => (right: Making, { format }: Subject): Making[] =>
   format === 'int8' ? [] : [{ ...right, encode: encoderOf(format) }];
 
+/** The same for encoders that keep a NaN's sign. Of those that arise, x86 makes negative ones, others positive. */
+const keepsSign = (encoderOf: (format: Fp8Format) => Encoder): CodeDialect['ways'] => (right, subject) =>
+  encodes(encoderOf)(right, subject).flatMap((way) => (subject.given?.unscaled ? [way] : [way, { ...way, arisingNaN: 0xffc00000 }]));
+
 /** LLVM keeps the upper bits of a NaN's payload, and makes it quiet. */
 const payloadNaN = (format: Fp8Format) => (bits: number): number => (format === 'e4m3fn' ? signedNaN(bits) : ((bits >>> 24) & 0x80) | 0x7e | ((bits >>> 21) & 1));
 
@@ -112,32 +116,32 @@ export const codeDialects: readonly CodeDialect[] = [
   {
     name: 'torch', step: 'cast', summary: 'a cast without a clamp: too large becomes NaN (e4m3fn) or infinity (e5m2), and NaN keeps its sign',
     source: 'PyTorch, c10/util/Float8_e4m3fn.h and Float8_e5m2.h',
-    ways: encodes((format) => float8Encoder(format, 'even', 'none', signedNaN)),
+    ways: keepsSign((format) => float8Encoder(format, 'even', 'none', signedNaN)),
   },
   {
     name: 'torch, clamped', step: 'cast', summary: 'a clamp to the largest finite value, then a cast: NaN keeps its sign',
     source: 'PyTorch, c10/util/Float8_e4m3fn.h and Float8_e5m2.h, behind torch.clamp',
-    ways: encodes((format) => float8Encoder(format, 'even', 'saturate', signedNaN)),
+    ways: keepsSign((format) => float8Encoder(format, 'even', 'saturate', signedNaN)),
   },
   {
     name: 'ml_dtypes', step: 'cast', summary: 'astype without a clip: too large becomes NaN (e4m3fn) or infinity (e5m2), NaN keeps its sign and in e5m2 is 0x7E',
     source: 'ml_dtypes, include/float8.h: ConvertImpl',
-    ways: encodes((format) => float8Encoder(format, 'even', 'none', quietNaN(format))),
+    ways: keepsSign((format) => float8Encoder(format, 'even', 'none', quietNaN(format))),
   },
   {
     name: 'ml_dtypes, clipped', step: 'cast', summary: 'np.clip to the largest finite value, then astype: NaN keeps its sign and in e5m2 is 0x7E',
     source: 'ml_dtypes, include/float8.h: ConvertImpl, behind np.clip',
-    ways: encodes((format) => float8Encoder(format, 'even', 'saturate', quietNaN(format))),
+    ways: keepsSign((format) => float8Encoder(format, 'even', 'saturate', quietNaN(format))),
   },
   {
     name: 'ml_dtypes, saturating', step: 'cast', summary: 'as ml_dtypes, but finite values saturate; infinity does not',
     source: 'ml_dtypes, include/float8.h: ConvertImpl with kSaturate',
-    ways: encodes((format) => float8Encoder(format, 'even', 'saturate finite', quietNaN(format))),
+    ways: keepsSign((format) => float8Encoder(format, 'even', 'saturate finite', quietNaN(format))),
   },
   {
     name: 'LLVM', step: 'cast', summary: 'too large becomes NaN (e4m3fn) or infinity (e5m2), and NaN keeps its sign and in e5m2 a bit of its payload',
     source: 'LLVM, APFloat.cpp: IEEEFloat::convert to Float8E4M3FN and Float8E5M2',
-    ways: encodes((format) => float8Encoder(format, 'even', 'none', payloadNaN(format))),
+    ways: keepsSign((format) => float8Encoder(format, 'even', 'none', payloadNaN(format))),
   },
   {
     name: 'FNUZ', step: 'cast', summary: 'codes of E4M3FNUZ or E5M2FNUZ: the bias is one more, and 0x80 is NaN',

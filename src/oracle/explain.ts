@@ -1,5 +1,7 @@
 /** What differs between what was found and what ought to be, and which dialect it is. */
 import { codeDialects, type CodeDialect, type Dialect } from './dialects.js';
+import { computes } from '../policies.js';
+import { recipes, type Recipe } from '../recipe.js';
 import { make, rightMaking, rowMaker, type Making, type Subject, type Tensors } from './making.js';
 
 /** All dialects that a check knows. */
@@ -9,7 +11,7 @@ export const dialects: readonly Dialect[] = codeDialects.map(({ name, summary, s
 export interface Explanation {
   /**
    * Those that make all that was found, where the data does not tell them apart; empty where none does. Where none alone does,
-   * two at once, of different steps: `reciprocal + torch`.
+   * the recipes that do, as `recipe amax`, or else two dialects at once, of different steps, as `reciprocal + torch`.
    */
   readonly all: readonly Dialect[];
   /** Where none does, the one that makes the most of what differs: half of it or more, and hardly anything that does not differ. */
@@ -96,6 +98,16 @@ function together(a: CodeDialect, b: CodeDialect): CodeDialect {
 const pairs: readonly CodeDialect[] = steps.flatMap((step, i) =>
   codeDialects.filter((a) => a.step === step).flatMap((a) => codeDialects.filter((b) => steps.indexOf(b.step as (typeof steps)[number]) > i).map((b) => together(a, b))));
 
+/** All steps as another recipe has them: what is asked for may be the wrong one. */
+function otherRecipes({ format, given, recipe }: Subject): CodeDialect[] {
+  if (given) return [];
+  const others = Object.values(recipes as { readonly [name: string]: Recipe }).filter((other) => other.name !== recipe.name && computes(other, format));
+  return others.map((other) => ({
+    name: `recipe ${other.name}`, summary: `scales and codes are those of the recipe ${other.name}`, source: 'docs/policies.md', step: 'rows',
+    ways: (_, subject) => [rightMaking({ ...subject, recipe: other })],
+  }));
+}
+
 /** The dialect that comes nearest: it makes at least half of what differs, and changes next to nothing that does not. */
 function nearest(subject: Subject, right: Making, wrong: Differences): Explanation['most'] {
   const count = wrong.codes.length + wrong.scales.length;
@@ -118,6 +130,8 @@ export function explain(subject: Subject, wrong: Differences): Explanation {
     candidates.filter(({ ways }) => ways(right, subject).some((way) => makesAll(subject, way, rows))).map(({ name, summary, source }) => ({ name, summary, source }));
   const single = among(codeDialects);
   if (single.length > 0) return { all: single };
+  const recipe = among(otherRecipes(subject));
+  if (recipe.length > 0) return { all: recipe };
   // One place that differs is no evidence for two faults.
   const double = wrong.codes.length + wrong.scales.length > 1 ? among(pairs) : [];
   return double.length > 0 ? { all: double } : { all: [], most: nearest(subject, right, wrong) };

@@ -58,6 +58,8 @@ export interface Making {
   readonly recipe: Recipe;
   /** What amax is divided by. */
   readonly max: number;
+  /** A NaN that arises, as of infinity by infinity: its sign is the machine's affair. Default 0x7fc00000. */
+  readonly arisingNaN?: number;
   /** amax · (1 / max) in place of amax / max. */
   readonly multipliesAmax?: boolean;
   /** A scale as it ought to be → the one that values are divided by. `at` counts scales. */
@@ -136,12 +138,12 @@ function operandOf(scale: number, { recipe: { quotient } }: Making, factor: () =
   return { divides: false, by: quotient === 'reciprocal' ? Math.fround(1 / scale) : factor() };
 }
 
-/** The bits of x / scale, or x · factor. A NaN among the values keeps its bits; of one that arises nobody knows the sign. */
-function quotientBits(bits: number, { divides, by }: Operand): number {
+/** The bits of x / scale, or x · factor. A NaN among the values keeps its bits. */
+function quotientBits(bits: number, { divides, by }: Operand, { arisingNaN = 0x7fc00000 }: Making): number {
   if ((bits & 0x7fffffff) > 0x7f800000) return bits;
   const x = numberOf(bits);
   const quotient = divides ? x / by : x * by;
-  return Number.isNaN(quotient) ? 0x7fc00000 : bitsOf(quotient);
+  return Number.isNaN(quotient) ? arisingNaN : bitsOf(quotient);
 }
 
 /** Which of the given scales is for value i of rows of `dim`. */
@@ -163,7 +165,7 @@ function computesRow(input: Uint32Array, { dim, groupSize }: Subject, making: Ma
       const { scale, replaced } = computedScale(amax, making);
       const operand = operandOf(making.divisor(scale, group), making, () => (replaced ? 1 : Math.fround(max / amax)));
       const to = at * dim + g * groupSize;
-      for (let i = 0; i < groupSize; i++) codes[to + i] = encode(quotientBits(input[group * groupSize + i], operand));
+      for (let i = 0; i < groupSize; i++) codes[to + i] = encode(quotientBits(input[group * groupSize + i], operand, making));
       scales![at * groups + g] = making.stored(scale, group);
     }
   };
@@ -176,7 +178,7 @@ function givesRow(input: Uint32Array, { dim }: Subject, given: Given, making: Ma
     return operandOf(divisor, making, () => Math.fround(1 / divisor));
   });
   return (row, { codes }, at) => {
-    for (let i = 0; i < dim; i++) codes[at * dim + i] = making.encode(quotientBits(input[row * dim + i], operands[givenAt(given, dim, row * dim + i)]));
+    for (let i = 0; i < dim; i++) codes[at * dim + i] = making.encode(quotientBits(input[row * dim + i], operands[givenAt(given, dim, row * dim + i)], making));
   };
 }
 

@@ -68,6 +68,15 @@ for (const format of ['e4m3fn', 'e5m2'] as const) {
   }
 }
 
+test('another recipe, where floors or zeros show that it is that', async () => {
+  for (const [recipe, asked, format] of [['amax', 'vllm-token-head', 'e4m3fn'], ['compressed-tensors', 'amax', 'e5m2'], ['vllm-token-head', 'amax', 'int8']] as const) {
+    const { tensors } = parseSafetensors(await generateCodes({ format, recipe, granularity: 'token-head', tokens }), 'case');
+    const [codes, scales] = [tensors.get('expected.codes')!.data, float32(tensors.get('expected.scales')!)];
+    const check = checkCodes({ input: float32(tensors.get('input')!), shape: [tokens, heads, dim], format, granularity: 'token-head', codes, scales, recipe: asked });
+    equal(names(check), [`recipe ${recipe}`]);
+  }
+});
+
 test('no dialect that can be made is left out', () => {
   const tried = new Set([...Object.keys(faults), ...casts]);
   const elsewhere = ['saturating', 'divide', 'HND for NHD', 'NHD for HND', 'K scale used for V'];

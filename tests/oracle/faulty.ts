@@ -117,8 +117,8 @@ export function faulty(input: Float32Array, format: Fp8Format, groupSize: number
     const by = divisor(scale);
     const factor = fault.quotient === 'max-over-amax' && !givenAt ? Math.fround(zero ? 1 : max / amax) : Math.fround(1 / by);
     const quotient = Math.fround(fault.quotient ? input[i] * factor : input[i] / by);
-    // Who divides a NaN has it back; of one that arises, nobody knows the sign.
-    const quotientBits = Number.isNaN(input[i]) ? bits[i] : Number.isNaN(quotient) ? 0x7fc00000 : new Uint32Array(Float32Array.of(quotient).buffer)[0];
+    // Who divides a NaN has it back. One that arises is negative on x86.
+    const quotientBits = Number.isNaN(input[i]) ? bits[i] : Number.isNaN(quotient) ? 0xffc00000 : new Uint32Array(Float32Array.of(quotient).buffer)[0];
     codes[i] = codeOf(quotientBits, format, fault);
     scales[group] = stored(scale);
   }
