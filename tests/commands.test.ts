@@ -35,6 +35,7 @@ const tested = (file: string, command: RegExp) => () => ok(command.test(readFile
 /** Lines that are not run as they stand. Whatever is not named here is. */
 const special: { readonly [line: string]: Special } = {
   'npm ci && npm run demo': { why: 'it is for a clone; tests/demo/ runs the demo', instead: hasScripts('demo') },
+  'npx fp8-kv check --input edges/input.npy --codes loose.npy': { why: 'what differs is what it is for', exits: 1 },
   'npx fp8-kv tune -o tuning.json': { why: 'it needs a GPU, and minutes on SwiftShader; tests/webgpu/ tunes small shapes', instead: tested('tests/webgpu/tuning.test.ts', /await tuneWebgpu\(/) },
   'npx fp8-kv doctor --align': { why: 'it needs a GPU; tests/cli/gpu.test.ts runs it on one', instead: tested('tests/cli/gpu.test.ts', /'doctor', '--align'/) },
   'npx fp8-kv evaluate --model orator --text orator/eval.txt -o report.html': { why: 'the whole text takes a minute', add: '--limit 320' },

@@ -30,6 +30,7 @@ const documents: { readonly [file: string]: readonly Example[] } = {
     { name: 'the operations', prints: [/^1 Float32Array\(2\) \[ 0.6931\d*, 1.0986\d* \]\n$/] },
   ],
   'docs/node.md': [{ name: 'on the CPU', prints: [/^2 and 5 tokens, 6528 bytes each\n$/] }],
+  'docs/kernel-authors.md': [{ name: 'the oracle', prints: [/^false 2 non-saturating\ntrue true\n$/] }],
   'docs/cache.md': [
     { name: 'windows', prints: [/^767 32768\n136 152\n$/] },
     { name: 'snapshots', prints: [/^3 tokens\n$/] },
