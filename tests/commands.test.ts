@@ -126,6 +126,7 @@ for (const document of documents) {
       }
     } else if (language === 'console') {
       for (const [, line, output] of text.matchAll(/^\$ ([^\n]*)\n(.*?)(?=^\$ |$(?![^]))/gms)) {
+        typed.add(line);
         test(`${line}, and what it prints`, async () => is(anyBuild((await follow(line, cwd))!), anyBuild(output)), { seconds: 120 });
       }
     }
