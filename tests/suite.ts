@@ -18,6 +18,8 @@ export interface RegisteredSuite {
   tests: number;
   /** Why none of them can run here. */
   readonly skip?: string;
+  /** Whether that is fine also where a GPU is required. */
+  readonly optional: boolean;
   /** What hooks threw; uvu itself drops it. */
   readonly hookErrors: unknown[];
   /** Hands the suite to uvu's queue. */
@@ -47,11 +49,13 @@ export const watcher = { began: async (_test: string, _seconds: number): Promise
 export interface SuiteOptions {
   /** Why its tests cannot run here: there is no adapter, or no Redis. They count as skipped, or as failed where `REQUIRE_GPU=1`. */
   readonly skip?: string;
+  /** Whether they count as skipped there, too: what they need is not in every place where all is tested. Default false. */
+  readonly optional?: boolean;
 }
 
-export function suite(name: string, { skip }: SuiteOptions = {}): Suite {
+export function suite(name: string, { skip, optional = false }: SuiteOptions = {}): Suite {
   const inner = uvuSuite(name);
-  const entry: RegisteredSuite = { name, tests: 0, skip, hookErrors: [], enqueue: () => inner.run() };
+  const entry: RegisteredSuite = { name, tests: 0, skip, optional, hookErrors: [], enqueue: () => inner.run() };
   registered.push(entry);
   const test = (testName: string, body: Body, { seconds = DEFAULT_SECONDS } = {}): void => {
     entry.tests++;

@@ -13,7 +13,7 @@ function gpuLine({ name, driver, software, subgroups, f16, largestBuffer, kernel
 }
 
 function print({ machine, wasm, gpu, codec, gigaValuesPerSecond, choice }: Machine): void {
-  console.log(`machine       ${machine.cpu}, ${machine.cores} cores, ${machine.platform}, Node ${machine.node}`);
+  console.log(`machine       ${machine.cpu}, ${machine.cores} cores, ${machine.platform}, ${machine.runtime}`);
   console.log(`WebAssembly   SIMD ${word(wasm.simd)}, relaxed SIMD ${word(wasm.relaxedSimd)}, shared memory ${word(wasm.sharedMemory)}`);
   console.log(`GPU           ${gpuLine(gpu)}`);
   if (codec) console.log(`codec         e4m3fn ${codec.e4m3fn ? 'exact' : 'WRONG'}, e5m2 ${codec.e5m2 ? 'exact' : 'WRONG'} (all 256 codes there and back)`);

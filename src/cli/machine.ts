@@ -66,8 +66,14 @@ async function examineGpu(): Promise<GpuFacts> {
   }
 }
 
+/** What runs this program. Bun and Deno say which Node they are like, too. */
+function runtime(): string {
+  const { bun, deno } = process.versions;
+  return bun ? `Bun ${bun}` : deno ? `Deno ${deno}` : `Node ${process.version}`;
+}
+
 export interface Machine {
-  readonly machine: { readonly node: string; readonly platform: string; readonly cpu: string; readonly cores: number };
+  readonly machine: { readonly runtime: string; readonly platform: string; readonly cpu: string; readonly cores: number };
   readonly wasm: WasmFeatures;
   readonly gpu: GpuFacts;
   /** What follows is absent where WebAssembly has no SIMD. */
@@ -78,7 +84,7 @@ export interface Machine {
 }
 
 export async function examine(): Promise<Machine> {
-  const machine = { node: process.version, platform: `${process.platform} ${process.arch}`, cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length };
+  const machine = { runtime: runtime(), platform: `${process.platform} ${process.arch}`, cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length };
   const wasm = wasmFeatures();
   const gpu = await examineGpu();
   if (!wasm.simd) return { machine, wasm, gpu };

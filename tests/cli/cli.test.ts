@@ -234,7 +234,7 @@ test('doctor: what the machine offers', async () => {
   const found = JSON.parse(json.out);
   equal(found.codec, { e4m3fn: true, e5m2: true });
   ok(found.ok && found.wasm.simd);
-  is(found.machine.node, process.version);
+  is(found.machine.runtime, `Node ${process.version}`);
   ok(found.gpu.name || found.gpu.problem);
   ok(found.choice.reason);
   ok(found.gigaValuesPerSecond.encode > 0 && found.gigaValuesPerSecond.decode > 0);

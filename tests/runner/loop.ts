@@ -71,9 +71,9 @@ export class Run {
   }
 
   private async suite(suite: RegisteredSuite): Promise<void> {
-    const { name, tests, skip, hookErrors } = suite;
+    const { name, tests, skip, optional, hookErrors } = suite;
     if (tests === 0) return this.fail(1, `suite "${name}" has no test`);
-    if (skip !== undefined) return this.options.requireGpu ? this.fail(tests, `suite "${name}" may not be skipped: ${skip}`) : this.skip(tests, `suite "${name}", ${skip}`);
+    if (skip !== undefined) return this.options.requireGpu && !optional ? this.fail(tests, `suite "${name}" may not be skipped: ${skip}`) : this.skip(tests, `suite "${name}", ${skip}`);
     const start = performance.now();
     suite.enqueue();
     const [errors, ran, skipped, total] = await uvu.UVU_QUEUE[0].shift()!();

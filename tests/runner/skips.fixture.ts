@@ -1,4 +1,4 @@
-/** A suite that has no adapter, beside one that needs none: run by run.test.ts only. */
+/** A suite that has no adapter, one that lacks what need not be there, and one that needs nothing: run by run.test.ts only. */
 import { suite } from '../suite.js';
 
 const without = suite('needs a GPU', { skip: 'there is none' });
@@ -6,5 +6,9 @@ without('is never reached', () => {
   throw new Error('reached');
 });
 without('nor is this', () => {});
+
+suite('needs a rarity', { skip: 'it is rare', optional: true })('is not reached either', () => {
+  throw new Error('reached');
+});
 
 suite('needs nothing')('passes', () => {});
