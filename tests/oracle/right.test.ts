@@ -133,10 +133,10 @@ async function faultyAppend(granularity: 'tensor' | 'token-head', name: string):
   return serializeSafetensors(all, metadata);
 }
 
-for (const [granularity, left] of [['token-head', ['non-saturating']], ['tensor', Object.keys(faults).filter((name) => /scale|amax/.test(name))]] as const) {
+for (const [granularity, hidden] of [['token-head', /^non-saturating$/], ['tensor', /scale|amax/]] as const) {
   test(`appends of kernels with each fault, ${granularity}`, async () => {
     for (const name of Object.keys(faults)) {
-      if (left.includes(name) || name === 'f16-rounded scale + reciprocal') continue;
+      if (hidden.test(name) || name === 'f16-rounded scale + reciprocal') continue;
       const check = await checkCase(await faultyAppend(granularity, name), 'case') as AppendCheck;
       for (const { side, explanation } of check.sides) ok(explanation?.all.some((each) => each.name === name), `${name}, ${side}: ${JSON.stringify(explanation)}`);
     }
