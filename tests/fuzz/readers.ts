@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createHash } from 'node:crypto';
+import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import { decodePage, encodePage } from '../../src/cache/page-value.js';
 import type { Command } from '../../src/cli/command.js';
 import { decode } from '../../src/cli/decode.js';
@@ -10,14 +11,17 @@ import { encode } from '../../src/cli/encode.js';
 import { readAppendCase, runAppendCase } from '../../src/files/append-case.js';
 import { readAttendCase, runAttendCase } from '../../src/files/attend-case.js';
 import { parseNpy, serializeNpy } from '../../src/files/npy.js';
+import { parseNpz } from '../../src/files/npz.js';
 import { parseSafetensors, serializeSafetensors } from '../../src/files/safetensors.js';
 import { layerTensors, type SnapshotHead } from '../../src/files/snapshot-head.js';
 import { readHead } from '../../src/files/snapshot-head-reader.js';
 import { readSnapshot, writeSnapshot, type SnapshotLayerTensors } from '../../src/files/snapshot.js';
 import { byteCount, type SafetensorsDtype, type Tensor } from '../../src/files/tensor.js';
 import { FormatError, KvCache, loadSnapshot, onWarning, pageLayout, readScales, recipes, saveSnapshot, wasmBackend, type PageLayout } from '../../src/index.js';
+import { checkCase, generateAppendCase, generateAttendCase, generateCodes } from '../../src/oracle/index.js';
 import { codeArrays, newTensors } from '../../src/tensors.js';
 import { checkpoint, f32, json, model, tensorFile } from '../checkpoint/fixtures.js';
+import { archive, hello } from '../files/archive.js';
 import type { Sample } from './mutate.js';
 import type { Readers } from './reader.js';
 
@@ -74,6 +78,16 @@ const appendCases = [
 
 /** Cases may ask for pools of any size, which is not what is fuzzed. */
 const isSmall = ({ bytes }: PageLayout, blocks: number): boolean => bytes * blocks <= 2 ** 20;
+
+const small = { tokens: 3, kvHeads: 1, headDim: 8, blockSize: 2, seed: 1 };
+const dumps = [await generateCodes(small), await generateCodes({ ...small, granularity: 'head' }), await generateCodes({ ...small, format: 'int8', granularity: 'group', groupSize: 8 }), await generateAppendCase(small), await generateAttendCase({ ...small, queryHeads: 2 })];
+
+function readsSmall(bytes: Uint8Array): boolean {
+  const kind = parseSafetensors(bytes, 'fuzz').metadata.get('fp8_kv_case');
+  if (kind === 'codes/1') return true;
+  const { layout, blocks } = kind === 'attend/1' ? readAttendCase(bytes, 'fuzz') : readAppendCase(bytes, 'fuzz');
+  return isSmall(layout, blocks);
+}
 
 const amax = { ...recipes.amax };
 const head: SnapshotHead = {
@@ -157,6 +171,15 @@ export const readers: Readers = {
       const { descr, shape, data, dtype } = parseNpy(bytes, 'fuzz');
       return { descr, shape, data, dtype, written: serializeNpy(descr, shape, data) };
     },
+  },
+  npz: {
+    samples: [{ bytes: Uint8Array.from(archive([{}, { name: 'b.npy', method: 8, data: deflateRawSync(hello) }], 2, 'by numpy')) }],
+    read: (bytes) => [...parseNpz(bytes, 'fuzz', (packed, limit) => inflateRawSync(packed, { maxOutputLength: Math.max(1, limit) }))],
+  },
+  'dumps of other kernels': {
+    samples: dumps.map(safetensors),
+    // Cases may ask for pools of any size, which is not what is fuzzed.
+    read: (bytes) => (readsSmall(bytes) ? checkCase(bytes, 'fuzz') : undefined),
   },
   'append cases': {
     samples: appendCases.map(safetensors),
