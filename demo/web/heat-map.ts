@@ -15,10 +15,6 @@ const GAP = 2;
 const LEAST_WIDTH = 3;
 const MOST_WIDTH = 14;
 
-/** KL from which a bar is seen, and that of the tallest. */
-const KL_FROM = 1e-7;
-const KL_TO = 1;
-
 interface Cell {
   readonly position: number;
   readonly layer: number;
@@ -99,9 +95,15 @@ export class HeatMap {
     return document.querySelector<HTMLInputElement>('[name=map-part]:checked')!.value as 'k' | 'v';
   }
 
+  /** Of a position: not whole, so that all of them are as wide as there is room for. */
   get #cellWidth(): number {
     const room = byId('map-scroll').clientWidth - LEFT;
-    return Math.min(MOST_WIDTH, Math.max(LEAST_WIDTH, Math.floor(room / Math.max(1, this.#positions))));
+    return Math.min(MOST_WIDTH, Math.max(LEAST_WIDTH, room / Math.max(1, this.#positions)));
+  }
+
+  /** Where a position begins: cells are whole pixels. */
+  #leftOf(position: number): number {
+    return LEFT + Math.round(position * this.#cellWidth);
   }
 
   get #cellHeight(): number {
@@ -117,8 +119,9 @@ export class HeatMap {
   }
 
   #paint(): void {
-    const [width, height] = [this.#cellWidth, this.#cellHeight];
-    const box = { width: LEFT + Math.max(this.#positions, 1) * width, height: this.#topOf(this.#layers, 0) + BOTTOM };
+    const height = this.#cellHeight;
+    const widthOf = (position: number): number => this.#leftOf(position + 1) - this.#leftOf(position);
+    const box = { width: this.#leftOf(this.#positions), height: this.#topOf(this.#layers, 0) + BOTTOM };
     const canvas = this.#canvas;
     const context = canvas.getContext('2d')!;
     const { devicePixelRatio: ratio } = window;
@@ -132,22 +135,24 @@ export class HeatMap {
     const colours = ramps[dark.matches ? 'dark' : 'light'];
     const scale = scaleOf(this.#range);
 
+    // Not logarithmic: what stands out is what tells the caches apart.
+    const most = Math.max(...this.#kl, Number.MIN_VALUE);
     context.fillStyle = colour('b');
     for (const [position, kl] of this.#kl.entries()) {
-      const tall = (Math.log(Math.max(kl, KL_FROM) / KL_FROM) / Math.log(KL_TO / KL_FROM)) * KL_HEIGHT;
-      context.fillRect(LEFT + position * width, KL_HEIGHT - Math.min(tall, KL_HEIGHT), Math.max(1, width - 1), Math.min(tall, KL_HEIGHT));
+      const tall = (kl / most) * KL_HEIGHT;
+      context.fillRect(this.#leftOf(position), KL_HEIGHT - tall, widthOf(position) - 1, tall);
     }
     context.fillStyle = colour('faint');
-    context.fillRect(LEFT, KL_HEIGHT, this.#positions * width, 1);
+    context.fillRect(LEFT, KL_HEIGHT, box.width - LEFT, 1);
     for (let layer = 0; layer < this.#layers; layer++) {
       context.fillStyle = colour('faint');
-      context.fillRect(LEFT, this.#topOf(layer, 0), this.#positions * width, this.#heads * height);
+      context.fillRect(LEFT, this.#topOf(layer, 0), box.width - LEFT, this.#heads * height);
       for (let head = 0; head < this.#heads; head++) {
         for (let position = 0; position < this.#kl.length; position++) {
           const value = this.#errorAt({ position, layer, head });
           if (value === 0) continue;
           context.fillStyle = Number.isFinite(value) ? colours[scale?.level(value) ?? 0] : colour('quiet');
-          context.fillRect(LEFT + position * width, this.#topOf(layer, head), width, height);
+          context.fillRect(this.#leftOf(position), this.#topOf(layer, head), widthOf(position), height);
         }
       }
     }
@@ -156,7 +161,7 @@ export class HeatMap {
       const { position, layer, head } = this.#cursor;
       context.strokeStyle = colour('ink');
       context.lineWidth = 2;
-      context.strokeRect(LEFT + position * width - 1, this.#topOf(layer, head) - 1, width + 2, height + 2);
+      context.strokeRect(this.#leftOf(position) - 1, this.#topOf(layer, head) - 1, widthOf(position) + 2, height + 2);
     }
     this.#writeLegend(scale, colours);
   }
@@ -167,6 +172,7 @@ export class HeatMap {
     context.textBaseline = 'middle';
     context.textAlign = 'right';
     context.fillText('KL', LEFT - 8, KL_HEIGHT - 8);
+    if (this.#kl.length > 0) context.fillText(divergence(Math.max(...this.#kl)), LEFT - 8, 8);
     const high = this.#heads * this.#cellHeight;
     const every = Math.max(1, Math.ceil(14 / (high + GAP)));
     for (let layer = 0; layer < this.#layers; layer += every) context.fillText(`layer ${layer}`, LEFT - 8, this.#topOf(layer, 0) + Math.min(high, every * high) / 2);
@@ -213,7 +219,7 @@ export class HeatMap {
     if (row < 0 || row >= this.#layers * this.#heads) return;
     this.#moveTo({ position: Math.min(Math.max(position + columns, 0), this.#kl.length - 1), layer: Math.floor(row / this.#heads), head: row % this.#heads });
     const scroll = byId('map-scroll');
-    const x = LEFT + this.#cursor.position * this.#cellWidth;
+    const x = this.#leftOf(this.#cursor.position);
     if (x < scroll.scrollLeft + LEFT || x + this.#cellWidth > scroll.scrollLeft + scroll.clientWidth) scroll.scrollLeft = x - scroll.clientWidth / 2;
   }
 
