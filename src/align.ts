@@ -5,6 +5,7 @@
 import type { AppendCall, AttendCall, AttendResult, Backend, CodeArray, NhdTensors, Pages } from './backend.js';
 import { ATTENTION_BOUND, attentionError, firstBeyond, type AttentionError } from './files/compare.js';
 import type { PageLayout } from './layout.js';
+import { checkBackend, checkObject } from './options.js';
 import { wordsOf } from './tensors.js';
 
 /** A code, or a scale, that is not the same in both caches. */
@@ -155,6 +156,8 @@ function compareResults(expected: AttendResult, actual: AttendResult, headDim: n
 
 /** Runs something on pages of each backend: the reference first. */
 async function onBoth<T>(reference: Backend, other: Backend, { layout, count }: AlignedPages, run: (backend: Backend, pages: Pages) => Promise<T>): Promise<[T, T]> {
+  checkBackend(reference, 'reference');
+  checkBackend(other, 'other');
   const onOne = async (backend: Backend): Promise<T> => {
     const pages = backend.createPages(layout, count);
     try {
@@ -171,10 +174,12 @@ async function onBoth<T>(reference: Backend, other: Backend, { layout, count }: 
  * written to included. NaN counts by its bits.
  * @throws what either backend throws: a call that is refused, or a device that is lost
  */
-export async function alignAppend(reference: Backend, other: Backend, { layout, count, start, ...call }: AlignAppendCall): Promise<AppendAlignment> {
+export async function alignAppend(reference: Backend, other: Backend, call: AlignAppendCall): Promise<AppendAlignment> {
+  checkObject(call, 'call');
+  const { layout, count, start, ...rest } = call;
   const [expected, actual] = await onBoth(reference, other, { layout, count }, async (backend, pages) => {
     if (start) await pages.import(start);
-    await backend.append({ ...call, pages });
+    await backend.append({ ...rest, pages });
     return pages.export();
   });
   return compareCaches(expected, actual, layout);
@@ -186,10 +191,12 @@ export async function alignAppend(reference: Backend, other: Backend, { layout, 
  * @param bound default 1e-4, which each backend keeps against a float64 reference
  * @throws what either backend throws: a call that is refused, or a device that is lost
  */
-export async function alignAttend(reference: Backend, other: Backend, { layout, count, cache, ...call }: AlignAttendCall, bound = ATTENTION_BOUND): Promise<AttendAlignment> {
+export async function alignAttend(reference: Backend, other: Backend, call: AlignAttendCall, bound = ATTENTION_BOUND): Promise<AttendAlignment> {
+  checkObject(call, 'call');
+  const { layout, count, cache, ...rest } = call;
   const [expected, actual] = await onBoth(reference, other, { layout, count }, async (backend, pages) => {
     await pages.import(cache);
-    return backend.attend({ ...call, pages });
+    return backend.attend({ ...rest, pages });
   });
   const queryHeads = expected.lse.length / Math.max(1, call.cuSeqlensQ[call.cuSeqlensQ.length - 1]);
   return compareResults(expected, actual, layout.headDim, queryHeads, bound);

@@ -3,6 +3,7 @@ import { int32 } from './attention.js';
 import type { AttendCall, AttendResult, Backend } from './backend.js';
 import { describe } from './formats.js';
 import { checkInteger } from './layout.js';
+import { checkBackend, checkObject } from './options.js';
 import { mergeStates } from './merge-states.js';
 
 /** Attention of sequences that share a prefix: the prefix once, then what each has of its own. */
@@ -48,8 +49,11 @@ function checkCascade(call: CascadeCall): void {
  * @returns out [totalQ, queryHeads, headDim] and lse [totalQ, queryHeads], as `attend` does
  * @throws TypeError or RangeError naming the argument that does not fit; windows and ALiBi are refused
  */
-export async function attendCascade(backend: Backend, { sharedBlocks, sharedLen, ...call }: CascadeCall): Promise<AttendResult> {
-  checkCascade({ ...call, sharedBlocks, sharedLen });
+export async function attendCascade(backend: Backend, cascade: CascadeCall): Promise<AttendResult> {
+  checkBackend(backend);
+  checkObject(cascade, 'call');
+  checkCascade(cascade);
+  const { sharedBlocks, sharedLen, ...call } = cascade;
   const blockTable = int32(sharedBlocks, 'sharedBlocks');
   checkInteger(sharedLen, 'sharedLen', 0, blockTable.length * call.pages.layout.blockSize);
   const { out: _out, lse: _lse, ...rest } = call;

@@ -51,6 +51,17 @@ export const floatDtypes: { readonly [D in FloatDtype]: { readonly id: number; r
 
 const aliases: { readonly [name: string]: Format } = { fp8: 'e4m3fn', fp8_e4m3: 'e4m3fn', fp8_e5m2: 'e5m2' };
 
+/** @throws TypeError for a name of none of the formats that fit, saying which there are */
+function formatAmong<F extends Format>(name: string, argument: string, fits: (format: Format) => format is F, more: readonly string[] = []): F {
+  const format = Object.hasOwn(aliases, name) ? aliases[name] : (name as Format);
+  if (Object.hasOwn(formats, format) && fits(format)) return format;
+  const known = [...Object.keys(formats).filter((each) => fits(each as Format)), ...Object.keys(aliases).filter((alias) => fits(aliases[alias])), ...more];
+  const hint = name === 'auto' ? ', which only the "dtype" of a KvCache may be, as "modelDtype" says there what it stands for' : '';
+  throw new TypeError(`"${argument}" expected one of ${known.join(', ')}, got ${describe(name)}${hint}`);
+}
+
+const isAny = (_format: Format): _format is Format => true;
+
 /**
  * The format behind a name.
  * @param name one of {@link FormatName}
@@ -58,11 +69,7 @@ const aliases: { readonly [name: string]: Format } = { fp8: 'e4m3fn', fp8_e4m3: 
  * @throws TypeError for any other name
  */
 export function resolveFormat(name: string, argument = 'format'): Format {
-  if (Object.hasOwn(formats, name)) return name as Format;
-  if (Object.hasOwn(aliases, name)) return aliases[name];
-  const known = [...Object.keys(formats), ...Object.keys(aliases)].join(', ');
-  const hint = name === 'auto' ? ', which only the "dtype" of a KvCache may be, as "modelDtype" says there what it stands for' : '';
-  throw new TypeError(`"${argument}" expected one of ${known}, got ${String(name)}${hint}`);
+  return formatAmong(name, argument, isAny);
 }
 
 /** What holds a model's keys and values as they are. There is no format of bf16: f32 has all its values. */
@@ -74,7 +81,7 @@ const modelFormats: { readonly [D in FloatDtype]: Format } = { f32: 'f32', f16: 
  */
 export function resolveCacheDtype(name: CacheDtype, modelDtype: FloatDtype, argument: string): Format {
   if (!Object.hasOwn(modelFormats, modelDtype)) throw new TypeError(`"modelDtype" expected one of ${Object.keys(modelFormats).join(', ')}, got ${describe(modelDtype)}`);
-  return name === 'auto' ? modelFormats[modelDtype] : resolveFormat(name, argument);
+  return name === 'auto' ? modelFormats[modelDtype] : formatAmong(name, argument, isAny, ['auto']);
 }
 
 /** Whether a format has 8 bits, and needs a scale. */
@@ -85,18 +92,10 @@ export const quantizedFormats: readonly QuantizedFormat[] = (Object.keys(formats
 const isFp8 = (format: Format): format is Fp8Format => format === 'e4m3fn' || format === 'e5m2';
 
 /** As {@link resolveFormat}, for calls that encode to or decode from FP8 only. */
-export function resolveFp8Format(name: string, argument = 'format'): Fp8Format {
-  const format = resolveFormat(name, argument);
-  if (!isFp8(format)) throw new TypeError(`"${argument}" expected e4m3fn or e5m2, got ${name}`);
-  return format;
-}
+export const resolveFp8Format = (name: string, argument = 'format'): Fp8Format => formatAmong(name, argument, isFp8);
 
 /** As {@link resolveFormat}, for calls that quantize. */
-export function resolveQuantizedFormat(name: string, argument = 'format'): QuantizedFormat {
-  const format = resolveFormat(name, argument);
-  if (isQuantized(format)) return format;
-  throw new TypeError(`"${argument}" expected e4m3fn, e5m2 or int8, got ${name}`);
-}
+export const resolveQuantizedFormat = (name: string, argument = 'format'): QuantizedFormat => formatAmong(name, argument, isQuantized);
 
 /**
  * The dtype of a typed array of unquantized values.
@@ -110,7 +109,7 @@ export function floatDtypeOf(values: FloatArray, dtype: FloatDtype | undefined, 
   }
   if (values instanceof Uint16Array) {
     if (dtype === 'f16' || dtype === 'bf16') return dtype;
-    throw new TypeError(`"${argument}" is a Uint16Array: its dtype expected f16 or bf16, got ${String(dtype)}`);
+    throw new TypeError(`"${argument}" is a Uint16Array: its dtype expected f16 or bf16, got ${describe(dtype)}`);
   }
   throw new TypeError(`"${argument}" expected a Float32Array, or a Uint16Array of f16 or bf16 bits, got ${describe(values)}`);
 }

@@ -11,6 +11,7 @@ import type { Step } from './cache/step.js';
 import { describe, floatDtypeOf, type FloatArray, type FloatDtype } from './formats.js';
 import { checkInteger, type PageShape } from './layout.js';
 import { widen } from './layouts/half-scales.js';
+import { checkBackend, checkObject } from './options.js';
 import { swapRows } from './swap-rows.js';
 import type { WasmBackend } from './wasm/backend.js';
 
@@ -246,8 +247,9 @@ export class HuggingFaceCache {
    * @throws TypeError or RangeError naming the option that does not fit
    */
   constructor(backend: WasmBackend, options: HuggingFaceCacheOptions) {
+    checkBackend(backend);
     if (!backend.synchronous) throw new TypeError('"backend" expected one that answers at once (wasmBackend()), got one that gives promises');
-    if (typeof options !== 'object' || options === null) throw new TypeError(`"options" expected an object, got ${describe(options)}`);
+    checkObject(options, 'options');
     const { store = true, ...rest } = options;
     if (typeof store !== 'boolean') throw new TypeError(`"store" expected true or false, got ${describe(store)}`);
     this.#states = store ? stored(backend, rest) : fakeQuantized(backend, rest);

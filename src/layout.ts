@@ -18,6 +18,7 @@
  * [blockSize, kvHeads, headDim] as append takes them. Attention reads HND faster.
  */
 import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
+import { checkObject, checkOptions, type OptionNames } from './options.js';
 import { checkPolicy, isGiven } from './policies.js';
 
 
@@ -72,6 +73,8 @@ export interface PageShape {
   readonly order?: PageOrder;
 }
 
+const sideNames: OptionNames<SideOptions> = { dtype: true, granularity: true, groupSize: true };
+
 /** Keys or values inside a page: all in bytes, from the page's first. */
 export interface SideLayout {
   /** How an element is stored. */
@@ -125,8 +128,15 @@ export function checkInteger(value: number, argument: string, min: number, max =
   return value;
 }
 
-/** @throws RangeError for lists of different lengths, or a page that is not there */
+/** @throws TypeError unless it is a list of pages */
+function checkPageList(pages: ArrayLike<number>, argument: string): void {
+  if (!Array.isArray(pages) && !ArrayBuffer.isView(pages)) throw new TypeError(`"${argument}" expected an array of pages, got ${describe(pages)}`);
+}
+
+/** @throws TypeError or RangeError for what is no list, lists of different lengths, or a page that is not there */
 export function checkPageCopies(from: ArrayLike<number>, to: ArrayLike<number>, count: number): void {
+  checkPageList(from, 'from');
+  checkPageList(to, 'to');
   if (from.length !== to.length) throw new RangeError(`"to" expected ${from.length} pages, as "from", got ${to.length}`);
   for (let i = 0; i < from.length; i++) {
     checkInteger(from[i], `from[${i}]`, 0, count - 1);
@@ -154,6 +164,7 @@ function checkGroupSize(groupSize: number | undefined, granularity: Granularity,
 }
 
 function resolveSide(options: SideOptions | undefined, side: 'k' | 'v', headDim: number): Pick<SideLayout, 'format' | 'granularity' | 'groupSize'> {
+  if (options !== undefined) checkOptions(options, side, sideNames, `${side}.`);
   const format = resolveFormat(options?.dtype ?? 'e4m3fn', `${side}.dtype`);
   const granularity = options?.granularity ?? (formats[format].quantized ? 'token-head' : 'tensor');
   checkPolicy({ format, granularity }, side);
@@ -172,6 +183,10 @@ function checkOrder(order: PageOrder = 'HND'): PageOrder {
  * @throws TypeError or RangeError naming the field that does not fit
  */
 export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): PageLayout {
+  checkObject(shape, 'shape');
+  for (const name of Object.keys(sideNames)) {
+    if (name in shape) throw new TypeError(`"${name}" expected to be stated for each side, as in { k: { ${name} }, v: { ${name} } }`);
+  }
   const kvHeads = checkInteger(shape.kvHeads, 'kvHeads', 1, 65536);
   const headDim = checkHeadDim(shape.headDim);
   const blockSize = checkInteger(shape.blockSize, 'blockSize', 1, MAX_BLOCK_SIZE);
@@ -202,6 +217,12 @@ export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): Page
   // Kernels address a page in 31 bits.
   if (end > 0x7fffffff) throw new RangeError(`"blockSize" expected pages of at most 2 GiB, got ${end} bytes for ${blockSize} tokens`);
   return { kvHeads, headDim, blockSize, order, k: { ...k, ...kCodes, ...kScales }, v: { ...v, ...vCodes, ...vScales }, bytes: end };
+}
+
+/** @throws TypeError for what `pageLayout` has not made: without strides, there is no place for anything */
+export function checkPageLayout(layout: PageLayout): void {
+  checkObject(layout, 'layout', 'what pageLayout() gives');
+  if (!Number.isSafeInteger(layout.bytes) || !layout.k || !layout.v) throw new TypeError(`"layout" expected what pageLayout() gives, got ${describe(layout)} without offsets`);
 }
 
 /** The same page with its keys dim-major, where it can have them so, or token-major. */

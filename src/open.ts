@@ -3,10 +3,11 @@ import type { Backend } from './backend.js';
 import { inOneLine } from './errors.js';
 import { describe } from './formats.js';
 import { checkInteger } from './layout.js';
+import { checkOptions, type OptionNames } from './options.js';
 import { threadsAvailable, wasmBackend } from './wasm/open.js';
 import { adapterName, isSoftware } from './webgpu/adapter.js';
 import type { WebgpuBackend } from './webgpu/backend.js';
-import { backendOwning, findAdapter, requestDevice, type RequestWebgpuOptions } from './webgpu/open.js';
+import { backendOwning, checkAdapterOptions, findAdapter, requestDevice, type RequestWebgpuOptions } from './webgpu/open.js';
 
 /** Which backend was taken, and why. */
 export interface BackendChoice {
@@ -33,6 +34,8 @@ export interface OpenOptions extends Pick<RequestWebgpuOptions, 'gpu' | 'powerPr
   /** Told which backend it is, and why. */
   readonly onChoice?: (choice: BackendChoice) => void;
 }
+
+const optionNames: OptionNames<OpenOptions> = { threads: true, prefer: true, gpuTimeLimit: true, onChoice: true, gpu: true, powerPreference: true };
 
 /** The time that the GPU has, all its steps together. */
 class Deadline {
@@ -65,8 +68,8 @@ class Deadline {
 }
 
 /** A backend on the GPU that gives known answers, with the reason to take it; or the reason not to. */
-async function openGpu(options: OpenOptions): Promise<{ readonly backend?: WebgpuBackend; readonly reason: string }> {
-  const deadline = new Deadline(checkInteger(options.gpuTimeLimit ?? 10_000, 'gpuTimeLimit', 1));
+async function openGpu(options: OpenOptions, gpuTimeLimit: number): Promise<{ readonly backend?: WebgpuBackend; readonly reason: string }> {
+  const deadline = new Deadline(gpuTimeLimit);
   let device: GPUDevice | undefined;
   let name = 'the GPU';
   try {
@@ -93,10 +96,14 @@ async function openGpu(options: OpenOptions): Promise<{ readonly backend?: Webgp
  * @throws TypeError or RangeError for an option that does not fit
  */
 export async function openBackend(options: OpenOptions = {}): Promise<Backend> {
-  const { prefer, onChoice } = options;
+  checkOptions(options, 'options', optionNames);
+  const { prefer, onChoice, gpuTimeLimit = 10_000 } = options;
   const threads = threadsAvailable(options.threads);
   if (prefer !== undefined && prefer !== 'webgpu' && prefer !== 'wasm') throw new TypeError(`"prefer" expected webgpu or wasm, got ${describe(prefer)}`);
-  const { backend, reason } = prefer === 'wasm' ? { reason: 'it was asked for' } : await openGpu(options);
+  if (onChoice !== undefined && typeof onChoice !== 'function') throw new TypeError(`"onChoice" expected a function, got ${describe(onChoice)}`);
+  checkInteger(gpuTimeLimit, 'gpuTimeLimit', 1);
+  if (prefer !== 'wasm') checkAdapterOptions(options);
+  const { backend, reason } = prefer === 'wasm' ? { reason: 'it was asked for' } : await openGpu(options, gpuTimeLimit);
   onChoice?.({ backend: backend ? 'webgpu' : 'wasm', reason });
   return backend ?? wasmBackend({ threads });
 }

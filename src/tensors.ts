@@ -5,6 +5,7 @@
 import type { CacheTensors, CodeArray, NhdTensors, ScaleStrides, SideTensor, TensorLayout, TensorStrides } from './backend.js';
 import { describe, formats, type Format } from './formats.js';
 import { checkInteger, type PageLayout, type SideLayout } from './layout.js';
+import { checkObject } from './options.js';
 import { groupsOf, rowMajorLayout } from './layouts/row-major.js';
 import { isGiven } from './policies.js';
 
@@ -70,6 +71,8 @@ function checkPart({ argument, array, field, strides, row }: Part, { blockSize, 
 function checkSide(page: PageLayout, name: 'k' | 'v', tensors: CacheTensors, { tokens, [name]: side }: TensorLayout): void {
   const [array, scales] = name === 'k' ? [tensors.keyCache, tensors.keyScale] : [tensors.valueCache, tensors.valueScale];
   const argument = name === 'k' ? 'key' : 'value';
+  checkObject(side, `layout.${name}`, '{ codes }');
+  checkObject(side.codes, `layout.${name}.codes`, 'offset and strides');
   checkPart({ argument: `${argument}Cache`, array, field: `layout.${name}.codes`, strides: side.codes, row: page.headDim }, page, tokens);
   if (!scales) return;
   const field = `layout.${name}.scales`;
@@ -87,13 +90,15 @@ export interface CheckedTensors {
 
 /** @throws TypeError or RangeError naming the tensor, or the part of its layout, that does not fit */
 export function checkTensors(page: PageLayout, tensors: CacheTensors, firstPage: number, count: number): CheckedTensors {
+  checkObject(tensors, 'tensors', '{ keyCache, valueCache }');
   const { keyCache, valueCache, keyScale, valueScale } = tensors;
   checkCodes(keyCache, page.k.format, 'keyCache');
   checkCodes(valueCache, page.v.format, 'valueCache');
   checkScales(keyScale, page.k, 'keyScale');
   checkScales(valueScale, page.v, 'valueScale');
   const layout = tensors.layout ?? checkNhd(page, tensors);
-  if (tensors.layout) {
+  if (tensors.layout !== undefined) {
+    checkObject(layout, 'layout', '{ tokens, k, v }');
     checkInteger(layout.tokens, 'layout.tokens', 0, count * page.blockSize);
     checkSide(page, 'k', tensors, layout);
     checkSide(page, 'v', tensors, layout);

@@ -2,6 +2,7 @@
 import type { Alignment } from '../align.js';
 import type { Backend } from '../backend.js';
 import { inOneLine } from '../errors.js';
+import { checkBackend } from '../options.js';
 import { appendCases, attendCases, usualCases, type Case } from './cases.js';
 
 /** One case of the battery, and how the backends compare on it. */
@@ -42,6 +43,8 @@ async function runCase({ run }: Case, reference: Backend, other: Backend, bound:
  * @param reference what is right, as `wasmBackend()` is
  */
 export async function alignBattery(reference: Backend, other: Backend, { bound, report }: BatteryOptions = {}): Promise<BatteryResult> {
+  checkBackend(reference, 'reference');
+  checkBackend(other, 'other');
   const cases: AlignedCase[] = [];
   for (const each of [...appendCases(), ...attendCases()]) {
     const result = { name: each.name, alignment: await runCase(each, reference, other, bound) };

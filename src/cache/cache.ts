@@ -1,6 +1,7 @@
 import type { Backend, Pages } from '../backend.js';
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
+import { checkBackend, checkOptions } from '../options.js';
 import type { WarmOptions, WebgpuBackend } from '../webgpu/backend.js';
 import { BlockPool } from './blocks.js';
 import { checkOrigin, originOf, readCheckpoint, writeCheckpoint, type Checkpoint, type Origin, type RestoreReport } from './checkpoint.js';
@@ -48,6 +49,7 @@ export class KvCache {
    * @throws TypeError or RangeError naming the option that does not fit
    */
   constructor(backend: Backend, options: KvCacheOptions) {
+    checkBackend(backend);
     const resolved = resolveCache(options);
     this.#options = resolved;
     this.blockSize = resolved.blockSize;
@@ -129,6 +131,7 @@ export class KvCache {
    * @param options.maxSeqlenQ new tokens of a sequence in one step, at most. Default: any number
    */
   async warm(options: Pick<WarmOptions, 'maxSeqlenQ'> = {}): Promise<void> {
+    checkOptions(options, 'options', { maxSeqlenQ: true });
     const { backend, layers } = this.#inside;
     if (backend.kind !== 'webgpu') return;
     const gpu = backend as WebgpuBackend;
@@ -150,8 +153,12 @@ export class KvCache {
     return attachTo(this.#observers, observer, this.#options.layers);
   }
 
-  /** A sequence without tokens. */
+  /**
+   * A sequence without tokens.
+   * @throws TypeError once the cache is disposed of
+   */
   createSequence(): Sequence {
+    this.#assertInUse();
     return new Sequence(this);
   }
 
@@ -165,6 +172,7 @@ export class KvCache {
    * @throws OutOfPagesError, TypeError or RangeError; nothing is reserved or written then
    */
   begin(entries: readonly StepEntry[]): Step {
+    this.#assertInUse();
     const checked = checkEntries(entries, this);
     checkLengths(checked, this.#options);
     const { groups, layers } = this.#inside;
@@ -310,6 +318,7 @@ export class KvCache {
    */
   async restore(backend: Backend, checkpoint?: Checkpoint): Promise<RestoreReport> {
     this.#assertAtRest('restore');
+    checkBackend(backend);
     if (checkpoint !== undefined) checkOrigin(checkpoint, this.#origin);
     const pages = createPages(backend, this.#plans);
     try {

@@ -4,7 +4,9 @@ import { checkAttentionOptions } from '../attention.js';
 import type { AttentionOptions, PerSide } from '../backend.js';
 import { describe, formats, resolveCacheDtype, type CacheDtype, type FloatDtype } from '../formats.js';
 import { checkInteger, pageLayout, type Granularity, type PageLayout } from '../layout.js';
+import { checkObject, checkOptions, type OptionNames } from '../options.js';
 import { resolvePreset, type PresetName } from '../presets.js';
+import type { LayerScales } from '../kv-scales.js';
 import type { Recipe, RecipeName, ScalePrecision } from '../recipe.js';
 import type { GivenScale } from '../scale.js';
 import { checkPrefix, type PrefixOptions } from './prefix.js';
@@ -76,6 +78,20 @@ export interface KvCacheOptions extends LayerConfig, RoomOptions {
   readonly residualDtype?: 'f32' | 'f16';
 }
 
+const layerNames: OptionNames<LayerConfig> = {
+  queryHeads: true, kvHeads: true, headDim: true, dtype: true, modelDtype: true, granularity: true, groupSize: true, recipe: true, scalePrecision: true, scale: true,
+  slidingWindow: true, sinkTokens: true, causal: true, windowLeft: true, windowRight: true, softcap: true, sinks: true, alibiSlopes: true, softmaxScale: true,
+};
+
+const cacheNames: OptionNames<KvCacheOptions> = {
+  ...layerNames,
+  layers: true, skipLayers: true, preset: true, residual: true, residualRule: true, residualDtype: true, prefix: true,
+  layout: true, blockSize: true, capacity: true, sequences: true, context: true, chunk: true,
+};
+
+/** What `readScales` says of a layer may stand in a list: scales of queries are for others. */
+const listedNames: OptionNames<LayerConfig & LayerScales> = { ...layerNames, qScale: true };
+
 /** A checked layer. */
 export interface Layer {
   readonly layout: PageLayout;
@@ -102,6 +118,12 @@ interface Ring {
 function stated<T>(value: T | undefined, argument: string): T {
   if (value === undefined) throw new TypeError(`"${argument}" expected a value, got undefined`);
   return value;
+}
+
+/** @param needed the option that cannot do without */
+function chunkOf({ chunk }: Room, needed: keyof KvCacheOptions): number {
+  if (chunk === undefined) throw new TypeError(`"chunk" expected the most new tokens of a step, which "${needed}" has to know, got undefined`);
+  return chunk;
 }
 
 /** `own` over `base`: what is undefined is not stated. */
@@ -153,7 +175,7 @@ function resolveRing(config: LayerConfig, room: Room): Ring | undefined {
   checkRingShows(config);
   checkInteger(sinkTokens, 'sinkTokens', 0, room.context - 1);
   if (sinkTokens > 0 && room.contiguous) throw new TypeError('"sinkTokens" expected to be absent with layout contiguous, where a ring is one page: use layout paged');
-  return { window, sinkTokens, capacity: ringCapacity(window, sinkTokens, room, stated(room.chunk, 'chunk')) };
+  return { window, sinkTokens, capacity: ringCapacity(window, sinkTokens, room, chunkOf(room, 'slidingWindow')) };
 }
 
 /** @throws TypeError where a side that is not quantized would be rounded */
@@ -225,9 +247,12 @@ function resolveLayers(options: KvCacheOptions, { granularity, recipe, dtype }: 
   const skipped = resolveSkipped(skipLayers, layers.length);
   // Not by `map`, which passes by what an array lacks.
   return Array.from(layers as readonly LayerConfig[], (own, index) => {
-    if (typeof own !== 'object' || own === null) throw new TypeError(`"layers[${index}]" expected an object, got ${describe(own)}`);
+    checkObject(own, `layers[${index}]`);
     const resolve = skipped.has(index) ? resolveSkippedLayer : resolveLayer;
-    return inLayer(index, () => resolve(override(config, own), own, place));
+    return inLayer(index, () => {
+      checkOptions(own, `layers[${index}]`, listedNames);
+      return resolve(override(config, own), own, place);
+    });
   });
 }
 
@@ -265,12 +290,12 @@ const RESIDUAL_BLOCK = 16;
  * @throws TypeError or RangeError naming the option that does not fit
  */
 export function resolveCache(options: KvCacheOptions): ResolvedCache {
-  if (typeof options !== 'object' || options === null) throw new TypeError(`"options" expected an object, got ${describe(options)}`);
+  checkOptions(options, 'options', cacheNames);
   const preset: Partial<ReturnType<typeof resolvePreset>> = options.preset === undefined ? {} : resolvePreset(options.preset);
   const layout = options.layout ?? preset.layout;
   const room = resolveRoom({ ...options, layout, blockSize: options.blockSize ?? (layout === 'contiguous' ? undefined : preset.blockSize) });
   const residual = resolveResidual(options, room.contiguous ? RESIDUAL_BLOCK : room.blockSize);
-  if (residual?.rule === 'huggingface') stated(room.chunk, 'chunk');
+  if (residual?.rule === 'huggingface') chunkOf(room, 'residualRule');
   try {
     const layers = resolveLayers(options, preset, { ...room, residual });
     const limited = options.context !== undefined || layers.some(({ ring }) => ring);

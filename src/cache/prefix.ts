@@ -2,6 +2,7 @@
 import type { NhdTensors, Pages } from '../backend.js';
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
+import { checkOptions, type OptionNames } from '../options.js';
 import { warn } from '../warn.js';
 import type { BlockPool } from './blocks.js';
 import type { Layer, ResolvedCache } from './config.js';
@@ -22,6 +23,8 @@ export interface PrefixOptions {
   /** Milliseconds that the store has for one page. Default 2,000. */
   readonly storeTimeout?: number;
 }
+
+const prefixNames: OptionNames<PrefixOptions> = { model: true, store: true, storeTimeout: true };
 
 /** Pages, since the cache was made. */
 export interface PrefixCounters {
@@ -63,6 +66,7 @@ function layerOrigin({ layout: { kvHeads, headDim, k, v }, queryHeads, recipe, k
 /** @throws TypeError or RangeError naming the option that does not fit */
 export function checkPrefix(prefix: PrefixOptions, { contiguous, layers, residual }: Pick<ResolvedCache, 'contiguous' | 'layers' | 'residual'>): void {
   if (typeof prefix !== 'object' || prefix === null) throw new TypeError(`"prefix" expected { model }, got ${describe(prefix)}`);
+  checkOptions(prefix, 'prefix', prefixNames, 'prefix.');
   const { model, store, storeTimeout = 2000 } = prefix;
   if (typeof model !== 'string' || model === '') throw new TypeError(`"prefix.model" expected a name, got ${describe(model)}`);
   for (const method of ['get', 'put', 'has'] as const) {

@@ -1,7 +1,8 @@
 import { attendParts } from '../attend-parts.js';
 import type { AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages, RequantizeCall } from '../backend.js';
-import type { FloatArray, FloatDtype } from '../formats.js';
+import { floatDtypeOf, type FloatArray, type FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
+import { checkObject } from '../options.js';
 import type { WebgpuBackend } from '../webgpu/backend.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
 import { checkRingShows } from './config.js';
@@ -56,7 +57,8 @@ export class Step {
   readonly #reservations: readonly Reservation[];
   readonly #tables: StepTables;
   readonly #flush: Flush | undefined;
-  readonly #appended: boolean[];
+  /** Of each layer, the calls that were taken. */
+  readonly #appended: number[];
   #written = false;
   #announced = false;
   #open = true;
@@ -67,7 +69,7 @@ export class Step {
     this.#reservations = reservations;
     this.#tables = cache.tableStore.take(reservations);
     this.#flush = flushOf(cache.groups, reservations);
-    this.#appended = cache.layers.map(() => false);
+    this.#appended = cache.layers.map(() => 0);
   }
 
   /** New tokens of all sequences: the rows of key, value and q, in the order of `begin`. */
@@ -115,14 +117,17 @@ export class Step {
   append(layer: number, key: FloatArray, value: FloatArray, options: StepAppendOptions = {}): AppendStatus | Promise<AppendStatus> {
     this.#assertOpen();
     const stores = this.#layer(layer);
+    checkObject(options, 'options');
     this.#announceTables();
     const status = this.#append(stores, key, value, options.dtype);
-    this.#appended[layer] = this.#written = true;
+    this.#appended[layer]++;
+    this.#written = true;
     const { observers } = this.#cache;
     if (observers.length > 0) showAppend(observers, layer, key, value, options);
     if (!(status instanceof Promise)) return status;
+    // A call that is refused takes nothing back of those before it.
     return status.catch((error: unknown) => {
-      this.#appended[layer] = false;
+      this.#appended[layer]--;
       throw error;
     });
   }
@@ -182,9 +187,11 @@ export class Step {
    * compiles what is needed.
    * @throws TypeError on a backend other than WebGPU, or where something is attached to the cache; as `backend.recordAppend`
    */
-  recordAppend(encoder: GPUCommandEncoder, layer: number, key: GpuTensor, value: GpuTensor, { dtype }: StepAppendOptions = {}): void {
+  recordAppend(encoder: GPUCommandEncoder, layer: number, key: GpuTensor, value: GpuTensor, options: StepAppendOptions = {}): void {
     this.#assertOpen();
     const stores = this.#layer(layer);
+    checkObject(options, 'options');
+    const { dtype } = options;
     this.#assertUnobserved('recordAppend', 'append');
     const { codes, residual } = stores;
     const { pages, recipe, kScale, vScale } = codes;
@@ -195,7 +202,8 @@ export class Step {
     if (residual) recorder.recordAppend(encoder, { pages: residual.pages, key, value, dtype, slotMapping: groups[residual.group].slotMapping });
     const flush = this.#flushOf(stores);
     if (flush) recorder.recordRequantize(encoder, flush);
-    this.#appended[layer] = this.#written = true;
+    this.#appended[layer]++;
+    this.#written = true;
   }
 
   /**
@@ -205,6 +213,7 @@ export class Step {
   recordAttend(encoder: GPUCommandEncoder, layer: number, q: GpuTensor, options: StepRecordOptions): void {
     this.#assertOpen();
     const stores = this.#layer(layer);
+    checkObject(options, 'options', '{ out }');
     this.#assertUnobserved('recordAttend', 'attend');
     if (!this.#appended[layer]) throw new Error(`"recordAttend" expected layer ${layer} to have been appended to in this step`);
     this.#checkOptions(stores, options);
@@ -249,8 +258,10 @@ export class Step {
     this.#assertOpen();
     const stores = this.#layer(layer);
     const { attention, queryHeads, headDim } = stores;
+    checkObject(options, 'options');
     if (!this.#appended[layer]) throw new Error(`"attend" expected layer ${layer} to have been appended to in this step`);
     this.#checkOptions(stores, options);
+    floatDtypeOf(q, options.dtype, 'q');
     const expected = this.tokens * queryHeads * headDim;
     if (q.length !== expected) throw new RangeError(`"q" expected ${this.tokens} tokens × ${queryHeads} heads × ${headDim} = ${expected} elements, got ${q.length}`);
     const { cuSeqlensQ } = this.#tables;
@@ -287,8 +298,8 @@ export class Step {
    */
   commit(): void {
     this.#assertOpen();
-    if (this.tokens > 0 && this.#appended.includes(false)) {
-      const missing = this.#appended.flatMap((done, layer) => (done ? [] : [layer]));
+    if (this.tokens > 0 && this.#appended.includes(0)) {
+      const missing = this.#appended.flatMap((calls, layer) => (calls > 0 ? [] : [layer]));
       throw new Error(`"commit" expected every layer to have been appended to, missing ${missing.join(', ')}`);
     }
     this.#end();

@@ -3,6 +3,7 @@ import { inLayer } from '../cache/config.js';
 import { describe, resolveQuantizedFormat, type FormatName, type QuantizedFormat } from '../formats.js';
 import type { GivenGranularity } from '../kv-scales.js';
 import { checkInteger, pageLayout } from '../layout.js';
+import { checkObject, checkOptions, type OptionNames } from '../options.js';
 import { checkPolicy, granularities, isGiven } from '../policies.js';
 import { resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import type { LayerShape } from '../cache/observer.js';
@@ -43,6 +44,11 @@ export interface CalibrationOptions extends CalibrationLayer {
   /** Exponent of the errors that `mse` sums: greater than 0, at most 8. Default 2.4. */
   readonly norm?: number;
 }
+
+const optionNames: OptionNames<CalibrationOptions> = {
+  layers: true, kvHeads: true, headDim: true, queryHeads: true, queries: true, dtype: true, granularity: true, observer: true, recipe: true,
+  averagingConstant: true, maxshrink: true, patience: true, grid: true, norm: true,
+};
 
 export interface ResolvedCalibration {
   readonly shapes: readonly LayerShape[];
@@ -103,14 +109,14 @@ function resolveShapes(options: CalibrationOptions): LayerShape[] {
   }
   if (layers.length === 0) throw new RangeError('"layers" expected at least one layer, got none');
   return Array.from(layers as readonly CalibrationLayer[], (own, index) => {
-    if (typeof own !== 'object' || own === null) throw new TypeError(`"layers[${index}]" expected an object, got ${describe(own)}`);
+    checkObject(own, `layers[${index}]`);
     return inLayer(index, () => resolveShape({ kvHeads: own.kvHeads ?? kvHeads, headDim: own.headDim ?? headDim, queryHeads: own.queryHeads ?? queryHeads }, queries));
   });
 }
 
 /** @throws TypeError or RangeError naming the option that does not fit */
 export function resolveCalibration(options: CalibrationOptions): ResolvedCalibration {
-  if (typeof options !== 'object' || options === null) throw new TypeError(`"options" expected an object, got ${describe(options)}`);
+  checkOptions(options, 'options', optionNames);
   const { dtype = 'e4m3fn', granularity = 'tensor' } = options;
   const format = resolveQuantizedFormat(dtype, 'dtype');
   if (typeof granularity !== 'string' || !Object.hasOwn(granularities, granularity) || !isGiven(granularity)) throw new TypeError(`"granularity" expected tensor, head or channel, got ${describe(granularity)}`);

@@ -1,6 +1,7 @@
 /** Contiguous caches: a sequence's tokens one after the other, as many as it has. */
 import type { SideTensor, TensorLayout, TensorStrides } from '../backend.js';
 import { checkInteger, type PageLayout } from '../layout.js';
+import { checkOptions, type OptionNames } from '../options.js';
 import { groupsOf } from './row-major.js';
 
 /** The room that Mila's tensors have, and what is in it. */
@@ -10,6 +11,8 @@ export interface MilaLayoutOptions {
   /** Tokens that are there. Default maxSeqLen. */
   readonly tokens?: number;
 }
+
+const milaNames: OptionNames<MilaLayoutOptions> = { maxSeqLen: true, tokens: true };
 
 /** Strides of rows of `width` elements, dims or scales, of which the next token's and the next head's are so many further on. */
 const rows = ({ blockSize }: PageLayout, token: number, head: number, width: number): TensorStrides => ({
@@ -35,7 +38,9 @@ function contiguousLayout(page: PageLayout, tokens: number, token: number, head:
  *
  * @throws RangeError naming the option that does not fit
  */
-export function milaLayout(page: PageLayout, { maxSeqLen, tokens = maxSeqLen }: MilaLayoutOptions): TensorLayout {
+export function milaLayout(page: PageLayout, options: MilaLayoutOptions): TensorLayout {
+  checkOptions(options, 'options', milaNames);
+  const { maxSeqLen, tokens = maxSeqLen } = options;
   checkInteger(maxSeqLen, 'maxSeqLen', 0);
   return contiguousLayout(page, checkInteger(tokens, 'tokens', 0, maxSeqLen), 1, maxSeqLen);
 }
@@ -45,6 +50,8 @@ export interface FerrumLayoutOptions {
   /** `len` of a contiguous cache, or blocks · block_size of a pool of blocks. */
   readonly tokens: number;
 }
+
+const ferrumNames: OptionNames<FerrumLayoutOptions> = { tokens: true };
 
 /**
  * How ferrum's `KvCacheQuant` lies: codes [tokens, kvHeads, headDim], scales [tokens, kvHeads]. A pool of blocks is the
@@ -58,6 +65,7 @@ export interface FerrumLayoutOptions {
  *
  * @throws RangeError naming the option that does not fit
  */
-export function ferrumLayout(page: PageLayout, { tokens }: FerrumLayoutOptions): TensorLayout {
-  return contiguousLayout(page, checkInteger(tokens, 'tokens', 0), page.kvHeads, 1);
+export function ferrumLayout(page: PageLayout, options: FerrumLayoutOptions): TensorLayout {
+  checkOptions(options, 'options', ferrumNames);
+  return contiguousLayout(page, checkInteger(options.tokens, 'tokens', 0), page.kvHeads, 1);
 }

@@ -6,6 +6,7 @@ import { int32 } from '../attention.js';
 import type { TensorLayout } from '../backend.js';
 import { describe } from '../formats.js';
 import { checkInteger, type PageLayout } from '../layout.js';
+import { checkObject, checkOptions, type OptionNames } from '../options.js';
 import { rowMajorLayout, type Axis } from './row-major.js';
 
 /** Which of FlashInfer's tensors it is. */
@@ -17,6 +18,8 @@ export interface FlashinferLayoutOptions {
   /** Whether the cache is a tuple of two tensors, and not one. Default false. */
   readonly tuple?: boolean;
 }
+
+const optionNames: OptionNames<FlashinferLayoutOptions> = { pages: true, kvLayout: true, tuple: true };
 
 const orders: { readonly [order: string]: readonly Axis[] } = { NHD: ['token', 'head'], HND: ['head', 'token'] };
 
@@ -31,7 +34,9 @@ const orders: { readonly [order: string]: readonly Axis[] } = { NHD: ['token', '
  *
  * @throws TypeError or RangeError naming the option that does not fit
  */
-export function flashinferLayout(page: PageLayout, { pages, kvLayout = 'NHD', tuple = false }: FlashinferLayoutOptions): TensorLayout {
+export function flashinferLayout(page: PageLayout, options: FlashinferLayoutOptions): TensorLayout {
+  checkOptions(options, 'options', optionNames);
+  const { pages, kvLayout = 'NHD', tuple = false } = options;
   if (!Object.hasOwn(orders, kvLayout)) throw new TypeError(`"kvLayout" expected NHD or HND, got ${describe(kvLayout)}`);
   checkInteger(pages, 'pages', 0);
   return rowMajorLayout(page, { axes: [...(tuple ? (['block'] as const) : (['block', 'side'] as const)), ...orders[kvLayout]], blocks: pages });
@@ -60,7 +65,9 @@ export interface FlashinferTables {
  * @throws TypeError or RangeError naming the table that does not fit; also for a key in a block that has no page: FlashInfer knows
  * no blocks that were given back
  */
-export function toFlashinferTables({ blockTable, seqUsedK }: BlockTables, blockSize: number): FlashinferTables {
+export function toFlashinferTables(tables: BlockTables, blockSize: number): FlashinferTables {
+  checkObject(tables, 'tables');
+  const { blockTable, seqUsedK } = tables;
   const sequences = int32(seqUsedK, 'seqUsedK').length;
   checkInteger(blockSize, 'blockSize', 1);
   const maxBlocks = sequences === 0 ? 0 : int32(blockTable, 'blockTable').length / sequences;
@@ -82,7 +89,9 @@ export function toFlashinferTables({ blockTable, seqUsedK }: BlockTables, blockS
  * Our tables of FlashInfer's.
  * @throws TypeError or RangeError naming the table that does not fit
  */
-export function fromFlashinferTables({ kvIndptr, kvIndices, kvLastPageLen }: FlashinferTables, pageSize: number): BlockTables {
+export function fromFlashinferTables(tables: FlashinferTables, pageSize: number): BlockTables {
+  checkObject(tables, 'tables');
+  const { kvIndptr, kvIndices, kvLastPageLen } = tables;
   const sequences = int32(kvLastPageLen, 'kvLastPageLen').length;
   checkInteger(pageSize, 'pageSize', 1);
   if (int32(kvIndptr, 'kvIndptr').length !== sequences + 1) throw new RangeError(`"kvIndptr" expected ${sequences + 1} entries, got ${kvIndptr.length}`);

@@ -21,6 +21,7 @@
 import type { TensorLayout } from '../backend.js';
 import { describe } from '../formats.js';
 import type { PageLayout } from '../layout.js';
+import { checkOptions, type OptionNames } from '../options.js';
 import { rowMajorLayout, type Axis, type LayerOf } from './row-major.js';
 
 /** Which of vLLM's tensors it is. */
@@ -39,6 +40,8 @@ export interface VllmLayoutOptions {
    */
   readonly inlineScales?: boolean;
 }
+
+const optionNames: OptionNames<VllmLayoutOptions> = { blocks: true, shape: true, order: true, layer: true, inlineScales: true };
 
 type Orders = { readonly NHD: readonly Axis[]; readonly HND: readonly Axis[] };
 
@@ -66,7 +69,9 @@ const allLayers: { readonly [shape: string]: Orders } = {
  * @param page the layout of the pages: as many tokens in a block, heads and dims as vLLM's
  * @throws TypeError or RangeError naming the option that does not fit
  */
-export function vllmLayout(page: PageLayout, { blocks, shape = 'separate', order = 'NHD', layer, inlineScales }: VllmLayoutOptions): TensorLayout {
+export function vllmLayout(page: PageLayout, options: VllmLayoutOptions): TensorLayout {
+  checkOptions(options, 'options', optionNames);
+  const { blocks, shape = 'separate', order = 'NHD', layer, inlineScales } = options;
   const shapes = layer ? allLayers : oneLayer;
   if (!Object.hasOwn(shapes, shape)) throw new TypeError(`"shape" expected one of ${Object.keys(shapes).join(', ')}${layer ? ' for a tensor of all layers' : ''}, got ${describe(shape)}`);
   const axes = shapes[shape][order];

@@ -1,6 +1,7 @@
 import { planAppend, planRequantize } from '../append.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages, RequantizeCall } from '../backend.js';
 import type { PageLayout } from '../layout.js';
+import { checkObject } from '../options.js';
 import { Appender } from './append.js';
 import { AttendMemory } from './attend.js';
 import type { SimdBuild } from './features.js';
@@ -33,6 +34,7 @@ export class WasmBackend implements Backend {
   }
 
   append(call: AppendCall): AppendStatus {
+    checkObject(call, 'call');
     const pages = this.#own(call.pages);
     const plan = planAppend(call, pages.marks);
     this.#appender.prepare(pages, call.key, call.value, plan)();
@@ -40,6 +42,7 @@ export class WasmBackend implements Backend {
   }
 
   requantize(call: RequantizeCall): AppendStatus {
+    checkObject(call, 'call');
     const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
     const plan = planRequantize(call, pages.marks);
     this.#appender.prepareRequantize(pages, from, plan)();
@@ -53,6 +56,7 @@ export class WasmBackend implements Backend {
   }
 
   attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): AttendResult<D> {
+    checkObject(call, 'call');
     const open = this.#attention.open(call, this.#own(call.pages));
     for (const part of open.parts) this.#attention.attendPart(open, part);
     return this.#attention.close(open);

@@ -1,6 +1,7 @@
 /** The codec as plain functions: values ↔ codes, and rows → codes and scales. Synchronous, exact, no backend needed. */
 import { bytesOf, countNaN, describe, floatDtypeOf, floatDtypes, formats, resolveFp8Format, resolveQuantizedFormat, type FloatArray, type FloatDtype, type FormatName } from '../formats.js';
 import { paramWriter, quantizeParams, ROWS_AT_ONCE } from '../layout.js';
+import { checkObject } from '../options.js';
 import { checkPolicy } from '../policies.js';
 import { quotients, resolveRecipe, type Recipe, type RecipeName } from '../recipe.js';
 import { checkScale } from '../scale.js';
@@ -49,6 +50,9 @@ export interface EncodeOptions {
  * @throws TypeError or RangeError when an argument does not fit
  */
 export function encode(x: FloatArray, format: FormatName, options: EncodeOptions = {}): Uint8Array {
+  checkObject(options, 'options');
+  const { saturate = true } = options;
+  if (typeof saturate !== 'boolean') throw new TypeError(`"saturate" expected true or false, got ${describe(saturate)}`);
   const { id } = formats[resolveFp8Format(format)];
   const dtype = floatDtypes[floatDtypeOf(x, options.from, 'x')];
   const out = checkOut(options.out, Uint8Array, x.length, 'out');
@@ -60,7 +64,7 @@ export function encode(x: FloatArray, format: FormatName, options: EncodeOptions
   for (let start = 0; start < x.length; start += CHUNK) {
     const n = Math.min(CHUNK, x.length - start);
     u8.set(input.subarray(start * dtype.bytes, (start + n) * dtype.bytes), at);
-    kernels.encode(at, dtype.id, (n + 15) & ~15, codes, id, options.saturate === false ? 0 : 1);
+    kernels.encode(at, dtype.id, (n + 15) & ~15, codes, id, saturate ? 1 : 0);
     out.set(u8.subarray(codes, codes + n), start);
   }
   return out;
@@ -80,6 +84,7 @@ export interface DecodeOptions {
  * @throws TypeError or RangeError when an argument does not fit
  */
 export function decode(codes: Uint8Array, format: FormatName, options: DecodeOptions = {}): Float32Array {
+  checkObject(options, 'options');
   const { id } = formats[resolveFp8Format(format)];
   if (!(codes instanceof Uint8Array)) throw new TypeError(`"codes" expected a Uint8Array, got ${describe(codes)}`);
   const out = checkOut(options.out, Float32Array, codes.length, 'out');
@@ -136,6 +141,7 @@ export interface Quantized<C extends Codes = Uint8Array> {
 export function quantize(x: FloatArray, options: QuantizeOptions<Int8Array> & { readonly format: 'int8' }): Quantized<Int8Array>;
 export function quantize(x: FloatArray, options: QuantizeOptions): Quantized;
 export function quantize(x: FloatArray, options: QuantizeOptions<Uint8Array> | QuantizeOptions<Int8Array>): Quantized<Codes> {
+  checkObject(options, 'options', '{ rowLength }');
   const format = resolveQuantizedFormat(options.format ?? 'e4m3fn');
   const from = floatDtypeOf(x, options.from, 'x');
   const dtype = floatDtypes[from];

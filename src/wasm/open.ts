@@ -1,5 +1,6 @@
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
+import { checkOptions, type OptionNames } from '../options.js';
 import { reader, recorderAskedFor } from '../recorder.js';
 import { WasmBackend } from './backend.js';
 import { wasmFeatures, type SimdBuild } from './features.js';
@@ -24,6 +25,8 @@ export interface WasmBackendOptions {
    */
   readonly threads?: number;
 }
+
+const optionNames: OptionNames<WasmBackendOptions> = { simd: true, threads: true };
 
 /** The options of a backend that computes on the calling thread alone. */
 export interface SynchronousOptions extends WasmBackendOptions {
@@ -54,6 +57,7 @@ const checkThreads = (threads: number): number => checkInteger(threads, 'threads
 export function wasmBackend(options?: SynchronousOptions): WasmBackend;
 export function wasmBackend(options: WasmBackendOptions): WasmBackend | ThreadedBackend;
 export function wasmBackend(options: WasmBackendOptions = {}): WasmBackend | ThreadedBackend {
+  checkOptions(options, 'options', optionNames);
   const { relaxedSimd } = wasmFeatures();
   const { simd = relaxedSimd ? 'relaxed' : 'baseline', threads = 1 } = options;
   if (simd !== 'baseline' && simd !== 'relaxed') throw new TypeError(`"simd" expected baseline or relaxed, got ${describe(simd)}`);

@@ -1,6 +1,6 @@
 import { SlotMarks } from '../append.js';
 import type { CacheTensors, NhdTensors, Pages } from '../backend.js';
-import { checkInteger, checkPageCopies, type PageLayout } from '../layout.js';
+import { checkInteger, checkPageCopies, checkPageLayout, type PageLayout } from '../layout.js';
 import { checkTargets, checkTensors, newTensors, packPages, unpackPages } from '../tensors.js';
 import type { WasmMemory } from './memory.js';
 
@@ -33,6 +33,7 @@ export class WasmPages implements Pages {
     readonly count: number,
   ) {
     if (memory.closed) throw new TypeError('"backend" expected to be in use, got one that was disposed of');
+    checkPageLayout(layout);
     checkInteger(count, 'count', 1, Math.floor((2 ** 31 - 1) / layout.blockSize));
     this.byteLength = layout.bytes * count;
     const address = memory.allocateZeroed(this.byteLength, 'pages');

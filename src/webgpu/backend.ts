@@ -3,7 +3,8 @@ import { checkPartDtypes } from '../attend-parts.js';
 import { newResult, planAttention } from '../attention.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutArray, OutDtype, Pages, RequantizeCall } from '../backend.js';
 import type { FloatArray } from '../formats.js';
-import { checkInteger, type PageLayout } from '../layout.js';
+import { checkInteger, checkPageLayout, type PageLayout } from '../layout.js';
+import { checkObject, checkOptions, type OptionNames } from '../options.js';
 import { Queue } from '../queue.js';
 import { appendKernels, planGpuRequantize, recordQuantize, recordRequantize } from './append.js';
 import { attendKernels, measureTables, recordAttention, writeLengths, type GpuAttendCall } from './attend.js';
@@ -14,7 +15,7 @@ import { Loss } from './loss.js';
 import type { Region } from './memory.js';
 import { planMergeStates, recordMerge, type RecordMergeStatesCall } from './merge-states.js';
 import { WebgpuPages } from './pages.js';
-import { planRecordedAppend, planRecordedAttend, type RecordAppendCall, type RecordAttendCall } from './record.js';
+import { checkEncoder, planRecordedAppend, planRecordedAttend, type RecordAppendCall, type RecordAttendCall } from './record.js';
 import { checkDtype, isGpuTensor, regionOf, tensorBytes, type GpuTensor } from './tensor.js';
 import type { Variant } from './variant.js';
 
@@ -35,6 +36,8 @@ export interface WarmOptions {
   /** Whether states will be merged. Default false. */
   readonly mergeStates?: boolean;
 }
+
+const warmNames: OptionNames<WarmOptions> = { queryHeads: true, maxSeqlenQ: true, mergeStates: true };
 
 /** What kernels found wrong in tables that lay in GPU buffers since the last look. Each such entry was left out. */
 export interface WebgpuStatus {
@@ -156,6 +159,7 @@ export class WebgpuBackend implements Backend {
    */
   async append(call: WebgpuAppendCall): Promise<AppendStatus> {
     this.#assertUsable();
+    checkObject(call, 'call');
     const pages = this.#own(call.pages);
     const { layout, region, groups } = pages;
     const plan = planAppend(call, pages.marks, (input) => (isGpuTensor(input) ? { dtype: checkDtype(call.dtype) } : undefined));
@@ -186,6 +190,7 @@ export class WebgpuBackend implements Backend {
   /** As {@link append}: resolves once WebGPU has accepted it. */
   async requantize(call: RequantizeCall): Promise<AppendStatus> {
     this.#assertUsable();
+    checkObject(call, 'call');
     const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
     const plan = ownPlan(planRequantize(call, pages.marks));
     if (plan.status.written === 0) return plan.status;
@@ -198,6 +203,7 @@ export class WebgpuBackend implements Backend {
 
   async attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): Promise<AttendResult<D>> {
     this.#assertUsable();
+    checkObject(call, 'call');
     const pages = this.#own(call.pages);
     const { layout } = pages;
     // Kernels find the rows themselves.
@@ -238,6 +244,8 @@ export class WebgpuBackend implements Backend {
    */
   recordAppend(encoder: GPUCommandEncoder, call: RecordAppendCall): void {
     this.#assertUsable();
+    checkEncoder(encoder);
+    checkObject(call, 'call');
     const planned = planRecordedAppend(this.#gpu, this.#own(call.pages), call);
     this.#assertReady(appendKernels(planned.layout));
     recordQuantize(this.#gpu, encoder, planned);
@@ -249,6 +257,8 @@ export class WebgpuBackend implements Backend {
    */
   recordRequantize(encoder: GPUCommandEncoder, call: RequantizeCall): void {
     this.#assertUsable();
+    checkEncoder(encoder);
+    checkObject(call, 'call');
     const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
     const plan = planRequantize(call, pages.marks);
     this.#assertReady(appendKernels(pages.layout));
@@ -262,6 +272,8 @@ export class WebgpuBackend implements Backend {
    */
   recordAttend(encoder: GPUCommandEncoder, call: RecordAttendCall): void {
     this.#assertUsable();
+    checkEncoder(encoder);
+    checkObject(call, 'call');
     const planned = planRecordedAttend(this.#gpu, this.#own(call.pages), call);
     this.#assertReady(attendKernels(planned, this.#gpu));
     recordAttention(this.#gpu, encoder, planned);
@@ -273,6 +285,8 @@ export class WebgpuBackend implements Backend {
    */
   recordMergeStates(encoder: GPUCommandEncoder, call: RecordMergeStatesCall): void {
     this.#assertUsable();
+    checkEncoder(encoder);
+    checkObject(call, 'call');
     const planned = planMergeStates(this.#gpu, call);
     this.#assertReady([mergeStatesKernel]);
     recordMerge(this.#gpu, encoder, planned);
@@ -284,6 +298,7 @@ export class WebgpuBackend implements Backend {
    */
   recordAttendParts(encoder: GPUCommandEncoder, parts: readonly RecordAttendCall[]): void {
     this.#assertUsable();
+    checkEncoder(encoder);
     checkPartDtypes(parts);
     const planned = parts.map((part) => planRecordedAttend(this.#gpu, this.#own(part.pages), part));
     this.#assertReady([...planned.flatMap((part) => attendKernels(part, this.#gpu)), ...(parts.length > 1 ? [mergeStatesKernel] : [])]);
@@ -297,9 +312,14 @@ export class WebgpuBackend implements Backend {
   }
 
   /** Compiles the kernels that calls on pages of this layout need, so that none is compiled in a decode loop. */
-  async warm(layout: PageLayout, { queryHeads = layout.kvHeads, maxSeqlenQ = Infinity, mergeStates = false }: WarmOptions = {}): Promise<void> {
+  async warm(layout: PageLayout, options: WarmOptions = {}): Promise<void> {
     this.#assertUsable();
+    checkPageLayout(layout);
+    checkOptions(options, 'options', warmNames);
+    const { queryHeads = layout.kvHeads, maxSeqlenQ = Infinity, mergeStates = false } = options;
+    checkInteger(queryHeads, 'queryHeads', 1);
     checkInteger(queryHeads / layout.kvHeads, 'queryHeads / kvHeads', 1);
+    if (maxSeqlenQ !== Infinity) checkInteger(maxSeqlenQ, 'maxSeqlenQ', 0);
     await this.#compile([
       ...appendKernels(layout),
       ...attendKernels({ layout, queryHeads, decodes: true, prefills: maxSeqlenQ > DECODE_TOKENS, unchecked: true }, this.#gpu),

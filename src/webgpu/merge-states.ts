@@ -3,7 +3,7 @@ import { checkInteger } from '../layout.js';
 import type { Gpu } from './gpu.js';
 import { MERGE_STATES_WORKGROUP, mergeStatesKernel } from './kernels.js';
 import type { Region } from './memory.js';
-import { checkNotRead } from './record.js';
+import { checkApart, checkNotRead } from './record.js';
 import { regionOf, type GpuTensor } from './tensor.js';
 
 /** Attention over two parts of the keys, to be joined in GPU buffers. */
@@ -47,6 +47,7 @@ export function planMergeStates(gpu: Gpu, call: RecordMergeStatesCall): GpuMerge
   const lse = call.lse ? regionOf(call.lse, bytes('lse'), 'lse', gpu.limits) : gpu.reserve('lse', bytes('lse'), 'lse');
   checkNotRead(out, read, 'out');
   checkNotRead(lse, read, 'lse');
+  checkApart(lse, out);
   return { rows, quads, read, out, lse };
 }
 

@@ -1,6 +1,8 @@
 import { resolveCache, type KvCacheOptions } from '../cache/config.js';
 import { UnsupportedDeviceError, type Unmet } from '../errors.js';
+import { describe } from '../formats.js';
 import { arrangeKeys } from '../layout.js';
+import { checkOptions, type OptionNames } from '../options.js';
 import { WebgpuBackend } from './backend.js';
 import { recorded } from './recorded.js';
 import { Loss } from './loss.js';
@@ -43,6 +45,26 @@ export interface WebgpuBackendOptions extends FeatureOptions {
   readonly device: GPUDevice;
 }
 
+const featureNames: OptionNames<FeatureOptions> = { optionalFeatures: true, requiredFeatures: true, tuning: true };
+const backendNames: OptionNames<WebgpuBackendOptions> = { ...featureNames, device: true };
+const requestNames: OptionNames<RequestWebgpuOptions> = { ...featureNames, gpu: true, powerPreference: true };
+const features: { readonly [Name in OptionalFeature]: true } = { subgroups: true, 'shader-f16': true, 'chromium-experimental-subgroup-matrix': true };
+const powerPreferences: readonly unknown[] = ['low-power', 'high-performance', undefined];
+
+function checkFeatures(names: readonly OptionalFeature[] | undefined, argument: string): void {
+  if (names === undefined) return;
+  if (!Array.isArray(names)) throw new TypeError(`"${argument}" expected an array of ${Object.keys(features).join(', ')}, got ${describe(names)}`);
+  for (const [i, name] of (names as readonly OptionalFeature[]).entries()) {
+    if (!Object.hasOwn(features, name)) throw new TypeError(`"${argument}[${i}]" expected one of ${Object.keys(features).join(', ')}, got ${describe(name)}`);
+  }
+}
+
+/** @internal @throws TypeError naming the option that does not fit */
+export function checkAdapterOptions({ gpu, powerPreference }: Pick<RequestWebgpuOptions, 'gpu' | 'powerPreference'>): void {
+  if (gpu !== undefined && typeof gpu?.requestAdapter !== 'function') throw new TypeError(`"gpu" expected a GPU, as navigator.gpu is, got ${describe(gpu)}`);
+  if (!powerPreferences.includes(powerPreference)) throw new TypeError(`"powerPreference" expected low-power or high-performance, got ${describe(powerPreference)}`);
+}
+
 const defaultFeatures: readonly OptionalFeature[] = ['subgroups'];
 
 /** What kernels need of any device: WebGPU's own defaults or less. */
@@ -83,6 +105,8 @@ async function matrixOf(device: GPUDevice, wanted: ReadonlySet<OptionalFeature>)
 const unknownAdapter = { vendor: '', architecture: '' };
 
 async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures = defaultFeatures, requiredFeatures = [], tuning }: FeatureOptions): Promise<WebgpuBackend> {
+  checkFeatures(optionalFeatures, 'optionalFeatures');
+  checkFeatures(requiredFeatures, 'requiredFeatures');
   assertSupported(device, requiredFeatures);
   const tuned = tuningFor(device.adapterInfo ?? unknownAdapter, tuning);
   const wanted = new Set([...optionalFeatures, ...requiredFeatures]);
@@ -102,10 +126,15 @@ async function makeBackend(device: GPUDevice, owned: boolean, { optionalFeatures
 
 /**
  * A backend on a device that the caller has made and goes on using. {@link requiredLimits} says what to ask of it.
- * @throws UnsupportedDeviceError with every limit and feature that it lacks; DeviceLostError where it is lost
+ * @throws TypeError for an option that does not fit; UnsupportedDeviceError with every limit and feature that the device lacks;
+ * DeviceLostError where it is lost
  */
-export async function webgpuBackend({ device, ...features }: WebgpuBackendOptions): Promise<WebgpuBackend> {
-  return makeBackend(device, false, features);
+export async function webgpuBackend(options: WebgpuBackendOptions): Promise<WebgpuBackend> {
+  checkOptions(options, 'options', backendNames);
+  const { device, ...rest } = options;
+  // What an adapter has not: one is easily handed over in a device's place.
+  if (typeof device?.queue?.submit !== 'function') throw new TypeError(`"device" expected a GPUDevice, got ${describe(device)}`);
+  return makeBackend(device, false, rest);
 }
 
 /** Kept for good: a GPU object of Node's package that is collected takes its devices with it. */
@@ -157,9 +186,13 @@ export async function backendOwning(device: GPUDevice, options: FeatureOptions):
 
 /**
  * A backend on a GPU device of its own; `dispose()` gives it back.
- * @throws Error where there is no GPU; UnsupportedDeviceError with every limit and feature that it lacks
+ * @throws TypeError for an option that does not fit; Error where there is no GPU; UnsupportedDeviceError with every limit and feature that it lacks
  */
 export async function requestWebgpuBackend(options: RequestWebgpuOptions = {}): Promise<WebgpuBackend> {
+  checkOptions(options, 'options', requestNames);
+  checkAdapterOptions(options);
+  checkFeatures(options.optionalFeatures, 'optionalFeatures');
+  checkFeatures(options.requiredFeatures, 'requiredFeatures');
   const adapter = await findAdapter(options);
   if (typeof adapter === 'string') throw new Error(adapter);
   return backendOwning(await requestDevice(adapter, options), options);

@@ -1,6 +1,6 @@
 import { SlotMarks } from '../append.js';
 import type { CacheTensors, NhdTensors, Pages } from '../backend.js';
-import { arrangeKeys, checkInteger, checkPageCopies, type PageLayout } from '../layout.js';
+import { arrangeKeys, checkInteger, checkPageCopies, checkPageLayout, type PageLayout } from '../layout.js';
 import { checkTargets, checkTensors, newTensors, packPages, unpackPages, type CheckedTensors } from '../tensors.js';
 import { BindGroups } from './bindings.js';
 import { usage } from './constants.js';
@@ -30,6 +30,7 @@ export class WebgpuPages implements Pages {
     onDispose: () => void,
   ) {
     this.#onDispose = onDispose;
+    checkPageLayout(layout);
     this.layout = arrangeKeys(layout, 'token-major');
     checkInteger(count, 'count', 1, Math.floor((2 ** 31 - 1) / layout.blockSize));
     this.byteLength = this.layout.bytes * count;

@@ -105,12 +105,23 @@ function stated(value: number | undefined, argument: string): number {
   return checkInteger(value, argument, 0, 0x7fffffff);
 }
 
+/** @internal @throws TypeError for what records no passes; whether one is finished, or another device's, only WebGPU knows */
+export function checkEncoder(encoder: GPUCommandEncoder): void {
+  if (typeof encoder?.beginComputePass !== 'function') throw new TypeError(`"encoder" expected a GPUCommandEncoder, got ${describe(encoder)}`);
+}
+
+/** @throws RangeError where a number is stated that the tables from the host say otherwise */
+function checkSaid(stated: number | undefined, said: number, argument: string, table: string): void {
+  if (stated !== undefined && stated !== said) throw new RangeError(`"${argument}" expected ${said}, as "${table}" says, got ${describe(stated)}`);
+}
+
 /** @internal @throws TypeError or RangeError naming the argument that does not fit */
 export function planRecordedAppend(gpu: Gpu, pages: WebgpuPages, call: RecordAppendCall): GpuAppendCall {
   const { layout, count, groups } = pages;
   const dtype = checkDtype(call.dtype);
   const onHost = !isGpuTensor(call.slotMapping);
   const slotMapping = onHost ? int32(call.slotMapping as Int32Array, 'slotMapping') : undefined;
+  if (slotMapping) checkSaid(call.tokens, slotMapping.length, 'tokens', 'slotMapping');
   const tokens = slotMapping?.length ?? stated(call.tokens, 'tokens');
   const bytes = tensorBytes(tokens * layout.kvHeads, layout.headDim, dtype);
   const key = regionOf(call.key, bytes, 'key', gpu.limits);
@@ -130,6 +141,9 @@ type CallWith<T> = RecordAttendCall & { readonly [name in keyof RecordedTables]:
 
 function tablesFromHost(gpu: Gpu, pages: WebgpuPages, call: CallWith<Int32Array>): Tables {
   const { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK, contextLens } = checkTables(pages, call, call.windowLeft ?? -1);
+  checkSaid(call.totalQ, totalQ, 'totalQ', 'cuSeqlensQ');
+  checkSaid(call.sequences, sequences, 'sequences', 'cuSeqlensQ');
+  if (call.blockTable) checkSaid(call.maxBlocks, maxBlocks, 'maxBlocks', 'blockTable');
   const { maxSeqlenQ, maxSeqlenK, decodes, prefills } = measureTables(cuSeqlensQ, seqUsedK);
   return {
     blockTable: gpu.arena.write(blockTable), cuSeqlensQ: gpu.arena.write(cuSeqlensQ), ...writeLengths(gpu, seqUsedK, contextLens),
@@ -172,16 +186,24 @@ function tablesFromGpu(gpu: Gpu, { layout }: WebgpuPages, call: CallWith<GpuTens
 /** Where the tables lie: all in GPU buffers, or none. */
 function tablesOf(gpu: Gpu, pages: WebgpuPages, call: RecordAttendCall): Tables {
   const given = tableNames.filter((name) => call[name] !== undefined);
-  const onGpu = given.filter((name) => isGpuTensor(call[name]));
-  if (onGpu.length === 0) return tablesFromHost(gpu, pages, call as CallWith<Int32Array>);
-  if (onGpu.length === given.length) return tablesFromGpu(gpu, pages, call as CallWith<GpuTensor>);
-  throw new TypeError(`"${onGpu[0]}" expected to lie where the other tables do: all in GPU buffers, or none; got ${describe(call[onGpu[0]])}`);
+  const onHost = given.find((name) => !isGpuTensor(call[name]));
+  if (onHost === undefined && given.length > 0) return tablesFromGpu(gpu, pages, call as CallWith<GpuTensor>);
+  const onGpu = given.find((name) => isGpuTensor(call[name]));
+  if (onGpu === undefined) return tablesFromHost(gpu, pages, call as CallWith<Int32Array>);
+  throw new TypeError(`"${onHost}" expected a GPUBuffer, or { buffer, offset }, as "${onGpu}" is: all tables lie in GPU buffers, or none; got ${describe(call[onHost!])}`);
 }
 
 /** @internal @throws RangeError where a result lies in a buffer that is read */
 export function checkNotRead(result: Region, read: readonly (Region | undefined)[], argument: string): void {
   for (const region of read) {
     if (region?.buffer === result.buffer) throw new RangeError(`"${argument}" expected a buffer that is not read: WebGPU lets a kernel write no part of one that it reads`);
+  }
+}
+
+/** @internal @throws RangeError where two results would be written over each other */
+export function checkApart(lse: Region, out: Region): void {
+  if (lse.buffer === out.buffer && lse.offset < out.offset + out.size && out.offset < lse.offset + lse.size) {
+    throw new RangeError('"lse" expected a place of its own, got one that overlaps that of "out"');
   }
 }
 
@@ -209,6 +231,7 @@ export function planRecordedAttend(gpu: Gpu, pages: WebgpuPages, call: RecordAtt
   const read = [region, q, blockTable, cuSeqlensQ, seqUsedK, sinks];
   checkNotRead(out, read, 'out');
   checkNotRead(lse, read, 'lse');
+  checkApart(lse, out);
   // Each field by its name: spreads made 16 KB of garbage in every call.
   return {
     layout, pageCount: count, pages: region, groups, dtype, q, out, lse, sinks: sinks ?? sinksOnHost, alibiSlopes, queryHeads, kScale, vScale, outDtype,

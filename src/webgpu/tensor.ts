@@ -33,7 +33,7 @@ export function regionOf(tensor: GpuTensor, bytes: number, argument: string, { m
   if (!Number.isSafeInteger(offset) || offset < 0 || offset % minStorageBufferOffsetAlignment !== 0) {
     throw new RangeError(`"${argument}" expected an offset that is a multiple of ${minStorageBufferOffsetAlignment}, got ${describe(offset)}`);
   }
-  if (size < bytes || offset + bytes > buffer.size) throw new RangeError(`"${argument}" expected ${bytes} bytes, got ${Math.min(size, Math.max(0, buffer.size - offset))}`);
+  if (size < bytes || offset + bytes > buffer.size) throw new RangeError(`"${argument}" expected at least ${bytes} bytes, got ${Math.min(size, Math.max(0, buffer.size - offset))}`);
   if (bytes > maxStorageBufferBindingSize) {
     throw new RangeError(`"${argument}" expected at most ${maxStorageBufferBindingSize} bytes, which is what this device can bind, got ${bytes}: take fewer tokens at a time`);
   }

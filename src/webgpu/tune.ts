@@ -1,9 +1,11 @@
 /** Which tuning suits an adapter: the few candidates are timed against each other, on work as models have it. */
+import { describe } from '../formats.js';
 import { pageLayout } from '../layout.js';
+import { checkOptions, type OptionNames } from '../options.js';
 import { isSoftware } from './adapter.js';
 import { WebgpuBackend } from './backend.js';
 import { usage } from './constants.js';
-import { findAdapter, requestDevice, type RequestWebgpuOptions } from './open.js';
+import { checkAdapterOptions, findAdapter, requestDevice, type RequestWebgpuOptions } from './open.js';
 import type { WebgpuPages } from './pages.js';
 import { subgroupSize, unpacksF16 } from './probe.js';
 import { GpuTimer, type TimedWork } from './timing.js';
@@ -21,6 +23,8 @@ export interface TuneOptions extends Pick<RequestWebgpuOptions, 'gpu' | 'powerPr
   /** Called with each candidate's time. */
   readonly onCandidate?: (candidate: TunedCandidate) => void;
 }
+
+const optionNames: OptionNames<TuneOptions> = { gpu: true, powerPreference: true, queryHeads: true, kvHeads: true, headDim: true, onCandidate: true };
 
 /** A way to share out the work, and how long it took. */
 export interface TunedCandidate {
@@ -123,7 +127,11 @@ async function race(prepared: readonly Prepared[]): Promise<number[]> {
  * @returns what `requestWebgpuBackend({ tuning })` takes, there and wherever the same adapter is
  * @throws Error where there is no GPU; UnsupportedDeviceError; RangeError where heads or dimensions do not fit
  */
-export async function tuneWebgpu({ queryHeads = 32, kvHeads = 8, headDim = 128, onCandidate, ...options }: TuneOptions = {}): Promise<Tuning> {
+export async function tuneWebgpu(options: TuneOptions = {}): Promise<Tuning> {
+  checkOptions(options, 'options', optionNames);
+  checkAdapterOptions(options);
+  const { queryHeads = 32, kvHeads = 8, headDim = 128, onCandidate } = options;
+  if (onCandidate !== undefined && typeof onCandidate !== 'function') throw new TypeError(`"onCandidate" expected a function, got ${describe(onCandidate)}`);
   pageLayout({ kvHeads, headDim, blockSize: BLOCK });
   const adapter = await findAdapter(options);
   if (typeof adapter === 'string') throw new Error(adapter);

@@ -1,6 +1,6 @@
 import { equal, is, ok, throws } from 'uvu/assert';
-import { KvCache, loadSnapshot, OutOfPagesError, saveSnapshot, wasmBackend } from '../../src/index.js';
-import type { Backend, KvCacheOptions, Sequence, StepEntry, WasmPages } from '../../src/index.js';
+import { alignBattery, attendCascade, Calibration, HuggingFaceCache, KvCache, loadSnapshot, OutOfPagesError, pageLayout, requiredLimits, saveSnapshot, vllmLayout, wasmBackend } from '../../src/index.js';
+import type { Backend, CalibrationOptions, KvCacheOptions, Sequence, StepEntry, WasmPages } from '../../src/index.js';
 import { random } from '../random.js';
 import { suite } from '../suite.js';
 import { appendToAll, cacheOf as cacheOn, extend, fp8 as shape, randomTokens } from './tokens.js';
@@ -228,7 +228,9 @@ for (const what of ['cache', 'backend'] as const) {
     refused(() => step.append(1, key, value), TypeError, gone);
     refused(() => step.attendSync(0, new Float32Array(32)), TypeError, gone);
     const { freePages } = cache;
-    refused(() => cache.begin([{ sequence: twin, tokens: 1 }]), TypeError, gone);
+    const disposed = what === 'cache' ? /"cache" expected to be in use, got one that was disposed of/ : gone;
+    refused(() => cache.begin([{ sequence: twin, tokens: 1 }]), TypeError, disposed);
+    if (what === 'cache') refused(() => cache.createSequence(), TypeError, disposed);
     is(cache.freePages, freePages);
     step.abort();
     for (const each of [sequence, twin, other]) each.free();
@@ -305,6 +307,66 @@ test('options that do not fit are refused by name', () => {
   ];
   for (const [change, kind, message] of cases) refused(() => new KvCache(backend, { ...good, ...change }), kind, message);
   new KvCache(backend, good).dispose();
+});
+
+test('an option of a name that there is not is refused, with the one that may be meant', () => {
+  const cases: [object, RegExp][] = [
+    [{ granularty: 'group' }, /^"granularty" expected the name of an option, got an unknown one: is "granularity" meant\?$/],
+    [{ block_size: 32 }, /^"block_size" .* is "blockSize" meant\?$/],
+    [{ sliding_window: 8 }, /^"sliding_window" .* is "slidingWindow" meant\?$/],
+    [{ quantization: 'int8' }, /^"quantization" .* unknown one: there are queryHeads, .*, chunk$/],
+    [{ layers: [{}, { Dtype: 'int8' }] }, /^layers\[1\]: "Dtype" .* is "dtype" meant\?$/],
+    [{ layers: [{}, { capacity: 8 }] }, /^layers\[1\]: "capacity" expected the name of an option/],
+    [{ prefix: { model: 'm', sotre: {} } }, /^"prefix\.sotre" .* is "store" meant\?$/],
+  ];
+  for (const [change, message] of cases) refused(() => new KvCache(backend, { ...good, ...change }), TypeError, message);
+  refused(() => wasmBackend({ thread: 2 } as object), TypeError, /^"thread" .* is "threads" meant\?$/);
+  refused(() => new Calibration({ layers: 1, kvHeads: 1, headDim: 8, granularty: 'head' } as CalibrationOptions), TypeError, /^"granularty" .* is "granularity" meant\?$/);
+  refused(() => requiredLimits({ ...good, blocksize: 8 } as KvCacheOptions), TypeError, /^"blocksize" .* is "blockSize" meant\?$/);
+  new KvCache(backend, { ...good, block_size: undefined } as KvCacheOptions).dispose();
+  // What readScales says of a layer may stand there.
+  new KvCache(backend, { ...good, layers: [{ dtype: 'fp8', granularity: 'tensor', qScale: Float32Array.of(1) } as object] }).dispose();
+});
+
+test('what is no backend, and what are no options, is said so', async () => {
+  const pending = Promise.resolve(backend);
+  refused(() => new KvCache(pending as never, good), TypeError, /^"backend" expected a backend, as .* give, got Promise: await it$/);
+  refused(() => new KvCache(good as never, good), TypeError, /^"backend" expected a backend, .*, got Object$/);
+  refused(() => new HuggingFaceCache(undefined as never, good), TypeError, /^"backend" expected a backend, .*, got undefined$/);
+  refused(() => wasmBackend(4 as never), TypeError, /^"options" expected an object, got number 4$/);
+  const cache = cacheOf(4);
+  await rejected(cache.restore(undefined as never), /^"backend" expected a backend/);
+  await rejected(cache.warm({ maxTokens: 1 } as object), /^"maxTokens" expected the name of an option/);
+  const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
+  const { key, value } = tokens(1);
+  refused(() => step.append(0, key, value, 'f16' as never), TypeError, /^"options" expected an object, got "f16"$/);
+  step.append(0, key, value);
+  refused(() => step.attendSync(0, undefined as never), TypeError, /^"q" expected a Float32Array, or a Uint16Array of f16 or bf16 bits, got undefined$/);
+  refused(() => step.attendSync(0, new Float32Array(32), null as never), TypeError, /^"options" expected an object, got null$/);
+  is(step.attendSync(0, new Float32Array(32)).out.length, 32);
+  step.abort();
+  cache.dispose();
+  await rejected(alignBattery(backend, undefined as never), /^"other" expected a backend/);
+  await rejected(attendCascade(backend, undefined as never), /^"call" expected an object, got undefined/);
+});
+
+test('level 1: what is no call, no layout and no list is said so, and nothing is written', () => {
+  const layout = pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2 });
+  refused(() => pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2, dtype: 'int8' } as never), TypeError, /^"dtype" expected to be stated for each side/);
+  refused(() => pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2, k: 'int8' as never }), TypeError, /^"k" expected an object, got "int8"/);
+  refused(() => pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2, v: { format: 'int8' } as never }), TypeError, /^"v\.format" expected the name of an option/);
+  refused(() => pageLayout(undefined as never), TypeError, /^"shape" expected an object/);
+  refused(() => backend.createPages({ kvHeads: 1, headDim: 8, blockSize: 2 } as never, 1), TypeError, /^"layout" expected what pageLayout\(\) gives, got Object without offsets/);
+  refused(() => vllmLayout(layout, { blocks: 1, shpe: 'interleaved' } as never), TypeError, /^"shpe" .* is "shape" meant\?$/);
+  const pages = backend.createPages(layout, 2);
+  const before = pages.export();
+  for (const call of ['append', 'attend', 'requantize'] as const) refused(() => backend[call](undefined as never), TypeError, /^"call" expected an object, got undefined/);
+  refused(() => pages.copyPages(1 as never, 0 as never), TypeError, /^"from" expected an array of pages, got number 1/);
+  refused(() => pages.copyPages([1], undefined as never), TypeError, /^"to" expected an array of pages, got undefined/);
+  refused(() => pages.import(undefined as never), TypeError, /^"tensors" expected \{ keyCache, valueCache \}, got undefined/);
+  refused(() => pages.import({ ...before, layout: { tokens: 1 } as never }), TypeError, /^"layout\.k" expected \{ codes \}, got undefined/);
+  equal(pages.export(), before);
+  pages.dispose();
 });
 
 test('snapshots are of caches only', async () => {

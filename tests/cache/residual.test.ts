@@ -235,7 +235,7 @@ test('options that do not fit are refused', () => {
   refused({ residual: 0 }, /"residual" expected an integer from 1 to 1048576, got number 0/);
   refused({ residual: 1.5 }, /"residual" expected an integer/);
   refused({ residual: 4, residualRule: 'kivi' as never }, /"residualRule" expected page or huggingface, got "kivi"/);
-  refused({ residual: 4, residualRule: 'huggingface' }, /"chunk" expected a value, got undefined/);
+  refused({ residual: 4, residualRule: 'huggingface' }, /"chunk" expected the most new tokens of a step, which "residualRule" has to know, got undefined/);
   refused({ residual: 4, residualDtype: 'bf16' as never }, /"residualDtype" expected f32 or f16, got "bf16"/);
   refused({ residualRule: 'page' }, /"residualRule" expected to be absent without "residual", got "page"/);
   refused({ residualDtype: 'f16' }, /"residualDtype" expected to be absent without "residual", got "f16"/);

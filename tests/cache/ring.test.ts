@@ -46,7 +46,7 @@ test('takes as many bytes as those tokens do', () => {
 
 test('refuses what is no window, and what would hide what it shows', () => {
   for (const slidingWindow of [0, -1, 1.5, NaN]) throws(() => cacheOf({ slidingWindow }), /"slidingWindow" expected an integer from 1/);
-  throws(() => cacheOf({ chunk: undefined }), /"chunk" expected a value/);
+  throws(() => cacheOf({ chunk: undefined }), /"chunk" expected the most new tokens of a step, which "slidingWindow" has to know, got undefined/);
   throws(() => cacheOf({ chunk: 0 }), /"chunk" expected an integer from 1/);
   throws(() => cacheOf({ windowLeft: 7 }), /"windowLeft" expected to be absent with "slidingWindow"/);
   throws(() => cacheOf({ causal: false }), /"causal" expected to be absent with "slidingWindow"/);

@@ -163,7 +163,7 @@ test('its own metadata stand above config.json, and are checked', async () => {
   assert.is(scales.dtype, 'e5m2');
   assert.is(scales.granularity, 'head');
   await assertRefused(written('e4m3', 'head', [2, 1, 1], [1, 1]), /__metadata__\.dtype" expected one of/, TypeError);
-  await assertRefused(written('f16', 'head', [2, 1, 1], [1, 1]), /__metadata__\.dtype" expected e4m3fn, e5m2 or int8, got f16/, TypeError);
+  await assertRefused(written('f16', 'head', [2, 1, 1], [1, 1]), /__metadata__\.dtype" expected one of e4m3fn, e5m2, int8, .*, got "f16"/, TypeError);
   await assertRefused(written('e4m3fn', 'token', [2, 1, 1], [1, 1]), /__metadata__\.granularity" expected tensor, head, channel, got "token"/, RangeError);
   await assertRefused(written('e4m3fn', 'tensor', [2, 1, 1], [1, 1]), /expected a scale per tensor, as "the file: __metadata__" says, got one per head/, RangeError);
   await assertRefused(tensorFile({}, { fp8_kv_scales: '2' }), /fp8_kv_scales" expected "1", got "2"/, RangeError);

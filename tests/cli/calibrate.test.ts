@@ -37,7 +37,8 @@ const simd = await buildOfCommand();
 async function expectedScales(options: Partial<CalibrationOptions>, batch?: number) {
   const runner = new LlamaRunner(readWeights(orator), WINDOW);
   const { bos, encode } = await readTokenizer(orator);
-  const calibration = new Calibration({ ...runner.config, ...options });
+  const { layers, queryHeads, kvHeads, headDim } = runner.config;
+  const calibration = new Calibration({ layers, queryHeads, kvHeads, headDim, ...options });
   using backend = wasmBackend({ simd });
   await calibrateModel([calibration], encode(readFileSync(text, 'utf8')).slice(1, LIMIT + 1), { backend, runner, bos, window: WINDOW, batch });
   return calibration.scales();
@@ -164,7 +165,7 @@ const wrong: readonly (readonly [readonly string[], RegExp])[] = [
   [[...source, '-o', 'fresh.safetensors', '--index', 'fresh.json'], /--index expected a model that has model\.safetensors\.index\.json/],
   [[...source, '-o', 'fresh.safetensors', '--observer', 'max'], /--observer expected one of memoryless-minmax, static-minmax, minmax, mse, got max/],
   [[...source, '-o', 'fresh.safetensors', '--granularity', 'token-head'], /--granularity expected one of tensor, head, channel, got token-head/],
-  [[...source, '-o', 'fresh.safetensors', '--dtype', 'f16'], /"--dtype" expected e4m3fn, e5m2 or int8, got f16/],
+  [[...source, '-o', 'fresh.safetensors', '--dtype', 'f16'], /"--dtype" expected one of e4m3fn, e5m2, int8, .*, got "f16"/],
   [[...source, '-o', 'fresh.safetensors', '--limit', '0'], /--limit expected a number of at least 1, got 0/],
   [[...source, '-o', 'fresh.safetensors', '--window', '512'], /--window expected at most 256, the model's context, got 512/],
   [[...source, '-o', 'fresh.safetensors', '--dtype', 'e5m2', '--config', 'fresh.json'], /"dtype" expected e4m3fn or int8, got e5m2/],

@@ -111,7 +111,7 @@ const usage: readonly (readonly [Command, readonly string[], RegExp])[] = [
   [encodeCommand, ['x.npy'], /expected -o FILE/],
   [encodeCommand, ['x.npy', '-o', `${fresh}.safetensors`], /fresh\.safetensors: expected a \.npy file, as the input/],
   [encodeCommand, ['x.bin', '-o', `${fresh}.bin`], /x\.bin: expected a \.npy or \.safetensors file/],
-  [encodeCommand, ['x.npy', '-o', `${fresh}.npy`, '--format', 'f16'], /"--format" expected e4m3fn or e5m2, got f16/],
+  [encodeCommand, ['x.npy', '-o', `${fresh}.npy`, '--format', 'f16'], /"--format" expected one of e4m3fn, e5m2, fp8, .*, got "f16"/],
   [encodeCommand, ['x.npy', '-o', `${fresh}.npy`, '--saturate'], /Unknown option '--saturate'/],
   [encodeCommand, ['x.npy', '-o', '--json'], /argument is ambiguous/],
   [encodeCommand, ['x.safetensors', '-o', `${fresh}.safetensors`, '--from', 'bf16'], /--from is for \.npy files/],

@@ -109,9 +109,12 @@ test('any length, given out, shared memory and views at odd offsets', () => {
 });
 
 test('bad arguments are refused by name', () => {
+  throws(() => encode(Float32Array.of(1e9), 'e4m3fn', { saturate: 'no' as never }), /"saturate" expected true or false, got "no"/);
+  throws(() => encode(Float32Array.of(1), 'e4m3fn', 'f16' as never), /"options" expected an object, got "f16"/);
+  throws(() => decode(Uint8Array.of(1), 'e4m3fn', null as never), /"options" expected an object, got null/);
   const x = Float32Array.of(1);
-  throws(() => encode(x, 'e4m3fnuz' as 'e4m3fn'), /"format" expected one of e4m3fn.* got e4m3fnuz/);
-  throws(() => encode(x, 'f16' as 'e5m2'), /"format" expected e4m3fn or e5m2, got f16/);
+  throws(() => encode(x, 'e4m3fnuz' as 'e4m3fn'), /"format" expected one of e4m3fn.* got "e4m3fnuz"/);
+  throws(() => encode(x, 'f16' as 'e5m2'), /"format" expected one of e4m3fn, e5m2, fp8, .*, got "f16"/);
   throws(() => encode([1] as unknown as Float32Array, 'e4m3fn'), /"x" expected a Float32Array.*got Array/);
   throws(() => encode(Uint16Array.of(1), 'e4m3fn'), /expected f16 or bf16, got undefined/);
   throws(() => encode(x, 'e4m3fn', { from: 'bf16' }), /expected a Uint16Array of bf16 bits/);

@@ -171,6 +171,7 @@ test('int8 codes may take the place of the values: NaN are counted all the same'
 });
 
 test('bad arguments are refused by name', () => {
+  throws(() => quantize(new Float32Array(8), undefined as never), /"options" expected \{ rowLength \}, got undefined/);
   const x = new Float32Array(16);
   throws(() => quantize(x, { rowLength: 5 }), /"rowLength" expected a multiple of 8 that divides 16, got number 5/);
   throws(() => quantize(x, { rowLength: 24 }), /"rowLength"/);

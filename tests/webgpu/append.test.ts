@@ -138,7 +138,7 @@ test('keys and values may lie in GPU buffers, at an offset', async () => {
     ok(error && message.test(error.message), String(error));
   };
   await refused({ key: { buffer, offset: 16 } }, /"key" expected an offset that is a multiple of 256, got number 16/);
-  await refused({ value: { buffer, offset: 768 } }, /"value" expected 10240 bytes, got 9984/);
+  await refused({ value: { buffer, offset: 768 } }, /"value" expected at least 10240 bytes, got 9984/);
   await refused({ dtype: 'f64' as 'f32' }, /"dtype" expected f32, f16 or bf16/);
   buffer.destroy();
   pages.dispose();

@@ -106,6 +106,26 @@ test('recording is for WebGPU, and warming for whoever has something to compile'
   throws(() => step.recordAppend(undefined as never, 0, undefined as never, undefined as never), /a step expected a WebGPU backend to record with, got one of kind wasm/);
 });
 
+test('a call of a step that is refused takes nothing back of those before it', async () => {
+  const cache = new KvCache(backend, options);
+  await cache.warm();
+  const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
+  const x = new Float32Array(kvFloats).fill(1);
+  for (let layer = 0; layer < 2; layer++) {
+    await step.append(layer, x, x);
+    const refused = await Promise.resolve(step.append(layer, x.subarray(1), x)).then(() => '', (error: Error) => error.message);
+    ok(refused.startsWith('"key" expected 1 tokens'), refused);
+  }
+  const encoder = backend.device.createCommandEncoder();
+  const tensor = (floats: number) => backend.device.createBuffer({ size: 4 * floats, usage: 0x80 });
+  throws(() => step.recordAttend(encoder, 0, tensor(qFloats), undefined as never), /"options" expected \{ out \}, got undefined/);
+  throws(() => step.recordAppend(encoder, 0, tensor(kvFloats), tensor(kvFloats), 'f16' as never), /"options" expected an object, got "f16"/);
+  throws(() => step.recordAppend({} as never, 0, tensor(kvFloats), tensor(kvFloats)), /"encoder" expected a GPUCommandEncoder, got Object/);
+  await step.attend(0, new Float32Array(qFloats));
+  step.commit();
+  cache.dispose();
+});
+
 test('what WebGPU refuses is an error, and not what lay there before', async () => {
   const own = await openVariant([]);
   const cache = new KvCache(own, { ...options, layers: 1 });

@@ -1,6 +1,6 @@
 /** What `openBackend` takes, from adapters and devices of all kinds. */
 import { equal, is, match, ok } from 'uvu/assert';
-import { openBackend, pageLayout, type BackendChoice, type OpenOptions } from '../../src/index.js';
+import { openBackend, pageLayout, requestWebgpuBackend, tuneWebgpu, webgpuBackend, type BackendChoice, type OpenOptions } from '../../src/index.js';
 import { adapterName, gpu, noAdapter } from '../gpu/adapter.js';
 import { suite } from '../suite.js';
 
@@ -85,6 +85,22 @@ test('bad options are refused', async () => {
   const refused = (options: object): Promise<string> => openBackend(options).then(() => 'taken', (error: Error) => error.message);
   match(await refused({ prefer: 'cuda' }), /^"prefer" expected webgpu or wasm, got "cuda"/);
   match(await refused({ gpuTimeLimit: 0 }), /^"gpuTimeLimit" expected an integer of at least 1, got number 0/);
+  match(await refused('wasm' as never), /^"options" expected an object, got "wasm"/);
+  match(await refused({ backend: 'wasm' }), /^"backend" expected the name of an option, got an unknown one: there are threads, .*/);
+  match(await refused({ prefer: 'wasm', onChoice: 1 }), /^"onChoice" expected a function, got number 1/);
+  match(await refused({ gpu: {} }), /^"gpu" expected a GPU, as navigator\.gpu is, got Object/);
+  match(await refused({ powerPreference: 'high' }), /^"powerPreference" expected low-power or high-performance, got "high"/);
+});
+
+test('what is no device, and no feature, is said so', async () => {
+  const refused = (promise: Promise<unknown>): Promise<string> => promise.then(() => 'taken', (error: Error) => error.message);
+  match(await refused(webgpuBackend(undefined as never)), /^"options" expected an object, got undefined/);
+  match(await refused(webgpuBackend({} as never)), /^"device" expected a GPUDevice, got undefined/);
+  match(await refused(webgpuBackend({ device: { limits: {}, features: new Set() } as never })), /^"device" expected a GPUDevice, got Object/);
+  match(await refused(requestWebgpuBackend({ tunning: [] } as never)), /^"tunning" .* is "tuning" meant\?/);
+  match(await refused(requestWebgpuBackend({ optionalFeatures: ['f16'] as never })), /^"optionalFeatures\[0\]" expected one of subgroups, shader-f16, .*, got "f16"/);
+  match(await refused(requestWebgpuBackend({ requiredFeatures: 'subgroups' as never })), /^"requiredFeatures" expected an array of subgroups, .*, got "subgroups"/);
+  match(await refused(tuneWebgpu({ gpu: 3 as never })), /^"gpu" expected a GPU/);
 });
 
 const onGpu = suite(`openBackend on ${adapterName}`, { skip: noAdapter });

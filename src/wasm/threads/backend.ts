@@ -1,6 +1,7 @@
 import { ownPlan, planAppend, planRequantize } from '../../append.js';
 import type { AppendCall, AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages, RequantizeCall } from '../../backend.js';
 import type { PageLayout } from '../../layout.js';
+import { checkObject } from '../../options.js';
 import { Appender } from '../append.js';
 import { AttendMemory, PARAMS_STRIDE, type OpenCall } from '../attend.js';
 import type { SimdBuild } from '../features.js';
@@ -56,6 +57,7 @@ export class ThreadedBackend implements Backend {
   }
 
   append(call: AppendCall): AppendStatus {
+    checkObject(call, 'call');
     const pages = this.#own(call.pages);
     const plan = planAppend(call, pages.marks);
     const { busy } = this.#queue;
@@ -66,6 +68,7 @@ export class ThreadedBackend implements Backend {
   }
 
   requantize(call: RequantizeCall): AppendStatus {
+    checkObject(call, 'call');
     const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
     const plan = planRequantize(call, pages.marks);
     this.#queue.later(this.#appender.prepareRequantize(this.#bytes(pages), this.#bytes(from), this.#queue.busy ? ownPlan(plan) : plan));
@@ -96,6 +99,7 @@ export class ThreadedBackend implements Backend {
    * @throws WorkerLostError when a worker ended on the way: `out` and `lse` may be there in part, pages are as they were
    */
   async attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): Promise<AttendResult<D>> {
+    checkObject(call, 'call');
     const pages = this.#bytes(this.#own(call.pages));
     return this.#queue.run(() => this.#attend(call, pages));
   }
