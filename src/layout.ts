@@ -18,7 +18,7 @@
  * [blockSize, kvHeads, headDim] as append takes them. Attention reads HND faster.
  */
 import { describe, formats, resolveFormat, type Format, type FormatName } from './formats.js';
-import { checkObject, checkOptions, type OptionNames } from './options.js';
+import { checkObject } from './options.js';
 import { checkPolicy, isGiven } from './policies.js';
 
 
@@ -73,7 +73,8 @@ export interface PageShape {
   readonly order?: PageOrder;
 }
 
-const sideNames: OptionNames<SideOptions> = { dtype: true, granularity: true, groupSize: true };
+/** What is stated for each side. */
+const sideNames: readonly (keyof SideOptions)[] = ['dtype', 'granularity', 'groupSize'];
 
 /** Keys or values inside a page: all in bytes, from the page's first. */
 export interface SideLayout {
@@ -164,7 +165,10 @@ function checkGroupSize(groupSize: number | undefined, granularity: Granularity,
 }
 
 function resolveSide(options: SideOptions | undefined, side: 'k' | 'v', headDim: number): Pick<SideLayout, 'format' | 'granularity' | 'groupSize'> {
-  if (options !== undefined) checkOptions(options, side, sideNames, `${side}.`);
+  if (options !== undefined) {
+    checkObject(options, side);
+    if (options.dtype === undefined && 'format' in options) throw new TypeError(`"${side}.dtype" expected a format, got undefined: "${side}.format" is not looked at`);
+  }
   const format = resolveFormat(options?.dtype ?? 'e4m3fn', `${side}.dtype`);
   const granularity = options?.granularity ?? (formats[format].quantized ? 'token-head' : 'tensor');
   checkPolicy({ format, granularity }, side);
@@ -184,7 +188,7 @@ function checkOrder(order: PageOrder = 'HND'): PageOrder {
  */
 export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): PageLayout {
   checkObject(shape, 'shape');
-  for (const name of Object.keys(sideNames)) {
+  for (const name of sideNames) {
     if (name in shape) throw new TypeError(`"${name}" expected to be stated for each side, as in { k: { ${name} }, v: { ${name} } }`);
   }
   const kvHeads = checkInteger(shape.kvHeads, 'kvHeads', 1, 65536);

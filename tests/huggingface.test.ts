@@ -312,7 +312,7 @@ test('what does not fit is refused before anything is written, and the pass goes
   is(cache.getSeqLength(), 20);
   cache.reset();
   cache.dispose();
-  refused(good, good, 0, /"pages" expected to be in use, got pages that were disposed of/);
+  refused(good, good, 0, /"cache" expected to be in use, got one that was disposed of/);
   is(cache.getSeqLength(), 0);
 });
 
@@ -327,7 +327,7 @@ test('options that do not fit are refused', () => {
   refused({ ...small, slidingWindow: 8 }, /"slidingWindow" expected to be absent, as layers are given back all of their tokens, got one in layer 0/);
   refused({ ...small, residualRule: 'page' }, /"residualRule" expected to be absent without "residual"/);
   refused({ ...small, residual: 0 }, /"residual" expected an integer from 1/);
-  refused(small, /"backend" expected one that answers at once \(wasmBackend\(\)\), got one that gives promises/, { ...backend, synchronous: false });
+  refused(small, /"backend" expected one that answers at once \(wasmBackend\(\)\), got one that gives promises/, Object.create(backend, { synchronous: { value: false } }));
 });
 
 test('presets are taken, contiguous ones too', () => {

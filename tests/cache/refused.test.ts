@@ -354,7 +354,7 @@ test('level 1: what is no call, no layout and no list is said so, and nothing is
   const layout = pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2 });
   refused(() => pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2, dtype: 'int8' } as never), TypeError, /^"dtype" expected to be stated for each side/);
   refused(() => pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2, k: 'int8' as never }), TypeError, /^"k" expected an object, got "int8"/);
-  refused(() => pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2, v: { format: 'int8' } as never }), TypeError, /^"v\.format" expected the name of an option/);
+  refused(() => pageLayout({ kvHeads: 1, headDim: 8, blockSize: 2, v: { format: 'int8' } as never }), TypeError, /^"v\.dtype" expected a format, got undefined: "v\.format" is not looked at/);
   refused(() => pageLayout(undefined as never), TypeError, /^"shape" expected an object/);
   refused(() => backend.createPages({ kvHeads: 1, headDim: 8, blockSize: 2 } as never, 1), TypeError, /^"layout" expected what pageLayout\(\) gives, got Object without offsets/);
   refused(() => vllmLayout(layout, { blocks: 1, shpe: 'interleaved' } as never), TypeError, /^"shpe" .* is "shape" meant\?$/);

@@ -445,7 +445,7 @@ test('what does not fit is refused by name before anything is recorded', async (
   throws(() => backend.recordAttend(encoder, undefined as never), /"call" expected an object, got undefined/);
   throws(() => backend.recordAttend(encoder, { ...call, lse: out }), /"lse" expected a place of its own, got one that overlaps that of "out"/);
   throws(() => backend.recordAttend(encoder, { ...call, blockTable: [0, 1] as never }), /"blockTable" expected an Int32Array, got Array/);
-  throws(() => backend.recordAttend(encoder, { ...call, ...gpuTables, blockTable: [0, 1] as never }), /"blockTable" expected a GPUBuffer, .*, got Array/);
+  throws(() => backend.recordAttend(encoder, { ...call, ...gpuTables, blockTable: [0, 1] as never }), /"blockTable" expected a GPUBuffer, .*; got Array/);
   for (const [name, said] of [['totalQ', 1], ['sequences', 1], ['maxBlocks', 2]] as const) {
     throws(() => backend.recordAttend(encoder, { ...call, [name]: 3 }), new RegExp(`"${name}" expected ${said}, as ".*" says, got number 3`));
   }
