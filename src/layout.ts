@@ -429,6 +429,39 @@ export const gpuAppendParams = {
   vLeast: 'u32',
 } as const satisfies ParamRecord;
 
+/** Arguments of wgsl/gather.wgsl. */
+export const gpuGatherParams = {
+  /** Tokens. */
+  count: 'u32',
+  kvHeads: 'u32',
+  /** Of the tensor. */
+  positions: 'u32',
+  /** Of 16 bytes, in a row. */
+  units: 'u32',
+} as const satisfies ParamRecord;
+
+/** Arguments of wgsl/dequantize.wgsl, for one side. Places and strides in a page are in 4-byte words. */
+export const gpuDequantizeParams = {
+  /** batch · kvHeads · positions */
+  rows: 'u32',
+  positions: 'u32',
+  kvHeads: 'u32',
+  headDim: 'u32',
+  blockSize: 'u32',
+  pageWords: 'u32',
+  codes: 'u32',
+  headStride: 'u32',
+  tokenStride: 'u32',
+  groupSize: 'u32',
+  /** 0: no scales in the page, given ones are used. */
+  scales: 'u32',
+  scaleHeadStride: 'u32',
+  scaleGroupStride: 'u32',
+  /** From one head's or dim's given scale to the next one's: 0 where one holds for all. */
+  givenHeadStride: 'u32',
+  givenDimStride: 'u32',
+} as const satisfies ParamRecord;
+
 /**
  * Arguments of the GPU's attention kernels: wgsl/attend. What a page looks like is among them, so that a kernel serves
  * every layout with its head dimension and formats. Places and strides are in units of 16 bytes.

@@ -2,7 +2,7 @@
 import { equal, is, ok } from 'uvu/assert';
 import { readdirSync, readFileSync } from 'node:fs';
 import { pageLayout, type Format, type PageLayout, type SideOptions } from '../src/index.js';
-import { appendKernel, checkKernel, decodeKernel, encodeKernel, matrixProbe, mergeKernel, mergeStatesKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
+import { appendKernel, checkKernel, decodeKernel, dequantizeKernel, encodeKernel, gatherKernel, matrixProbe, mergeKernel, mergeStatesKernel, prefillKernel, type Kernel } from '../src/webgpu/kernels.js';
 import { tuningChoices } from '../src/webgpu/tuning.js';
 import { PREFILL_WORKGROUP, variantOf } from '../src/webgpu/variant.js';
 import { tuningOf } from './gpu/tunings.js';
@@ -119,6 +119,8 @@ test('append, merge, check and encode', async () => {
   await assertCompiles(checkKernel);
   await assertCompiles(mergeStatesKernel);
   for (const format of ['e4m3fn', 'e5m2'] as const) await assertCompiles(encodeKernel(format));
+  await assertCompiles(gatherKernel);
+  for (const format of allFormats) for (const to of ['f32', 'f16'] as const) await assertCompiles(dequantizeKernel(format, to));
 });
 
 test('no variable of a function goes without a value: in a loop it would keep the last round\'s on some devices', () => {

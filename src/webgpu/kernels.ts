@@ -1,7 +1,7 @@
 /** The GPU's kernels: what each is made of, what it binds, and the constants that it is compiled with. */
 import { floatDtypes, formats, isQuantized, type Format, type Fp8Format, type QuantizedFormat } from '../formats.js';
 import { wgsl } from '../generated/wgsl.js';
-import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, MAX_CONTEXT, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
+import { GPU_CUT_KEYS, gpuAppendParams, gpuAttendParams, gpuDequantizeParams, gpuGatherParams, MAX_CONTEXT, type PageLayout, type ParamRecord, type SideLayout } from '../layout.js';
 import { quotients, scalePrecisions } from '../recipe.js';
 import { MOST_PREFILL_ROWS, PREFILL_WORKGROUP, productsOf, type MatrixShape, type Products, type Variant } from './variant.js';
 
@@ -29,6 +29,7 @@ const MERGE_WORKGROUP = 128;
 const CHECK_WORKGROUP = 64;
 const APPEND_WORKGROUP = 64;
 export const ENCODE_WORKGROUP = 64;
+export const MOVE_WORKGROUP = 64;
 export const MERGE_STATES_WORKGROUP = 64;
 
 /** Bits of the status word. */
@@ -271,6 +272,44 @@ export function encodeKernel(format: Fp8Format): Kernel {
     entryPoint: 'encode',
     bindings: ['params', 'write'],
     source: () => join(declare({ WORKGROUP: ENCODE_WORKGROUP, UNPACKS_F16: false }), wgsl[`formats/${format}`], `fn encodeCode(bits: u32) -> u32 {\n  return encode${suffixes[format]}(bits);\n}\n`, wgsl.encode),
+  };
+}
+
+/** The kernel that takes tokens out of tensors whose heads come first. */
+export const gatherKernel: Kernel = {
+  key: 'gather',
+  entryPoint: 'gather',
+  bindings: ['params', 'table', 'read', 'write'],
+  source: () => join(declare({ WORKGROUP: MOVE_WORKGROUP }), declareParams('GatherParams', gpuGatherParams), wgsl.gather),
+};
+
+/** The kernel that writes keys, or values, from pages into such a tensor. */
+export function dequantizeKernel(format: Format, to: 'f32' | 'f16'): Kernel {
+  // What is no 8-bit floating-point format has no use for their constants.
+  const fp8 = format === 'e5m2' ? format : 'e4m3fn';
+  const name = suffixes[fp8].toUpperCase();
+  return {
+    key: `dequantize ${format} to ${to}`,
+    entryPoint: 'dequantize',
+    bindings: ['params', 'table', 'read', 'table', 'write'],
+    source: () =>
+      join(
+        declare({
+          WORKGROUP: MOVE_WORKGROUP,
+          FORMAT: formats[format].id,
+          FORMAT_E5M2: formats.e5m2.id,
+          FORMAT_INT8: formats.int8.id,
+          FORMAT_F16: formats.f16.id,
+          FORMAT_F32: formats.f32.id,
+          TO_F16: to === 'f16',
+          UNPACKS_F16: false,
+        }),
+        declareParams('DequantizeParams', gpuDequantizeParams),
+        wgsl['formats/half'],
+        wgsl[`formats/${fp8}`],
+        `const MANTISSA_BITS: u32 = ${name}_MANTISSA_BITS;\nconst FIRST_EXPONENT: u32 = ${name}_FIRST_EXPONENT;\nconst LARGEST: u32 = ${name}_LARGEST;`,
+        wgsl.dequantize,
+      ),
   };
 }
 
