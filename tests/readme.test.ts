@@ -74,7 +74,7 @@ function run(code: string, name: string, env: NodeJS.ProcessEnv): string {
 /** Its examples need other packages: they run in tests/adapters. */
 const ofAdapters = 'docs/adapters.md';
 
-for (const document of ['README.md', ...readdirSync(join(root, 'docs')).map((file) => `docs/${file}`)].filter((file) => file !== ofAdapters)) {
+for (const document of ['README.md', ...readdirSync(join(root, 'docs')).filter((file) => file.endsWith('.md')).map((file) => `docs/${file}`)].filter((file) => file !== ofAdapters)) {
   const expected = documents[document] ?? [];
   const examples = [...readFileSync(join(root, document), 'utf8').matchAll(/^```js\n(.*?)^```$/gms)].map(([, code]) => code);
   const test = suite(document);
