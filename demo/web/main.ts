@@ -74,7 +74,7 @@ function showProgress({ task, done, total }: Progress): void {
 function showModel(loaded: Loaded): void {
   model = loaded;
   const { layers, kvHeads, headDim, context } = loaded.config;
-  byId('model').replaceChildren(element('b', {}, loaded.name), `: ${count(layers)} layers, ${count(kvHeads)} KV heads of ${count(headDim)}, context ${count(context)}; ${bytes(loaded.bytes)} read in ${count(loaded.milliseconds / 1000)} s`);
+  byId('model').replaceChildren(element('b', {}, loaded.name), `: ${count(layers)} layers, ${count(kvHeads)} KV heads of ${count(headDim)}, context ${count(context)}; ${bytes(loaded.bytes)}, ready after ${(loaded.milliseconds / 1000).toFixed(2)} s`);
 }
 
 const endings: { readonly [job in 'loading' | 'running']: () => string } = {

@@ -159,8 +159,8 @@ export async function openPage(flags: readonly string[] = []): Promise<Page> {
       await send('DOM.setFileInputFiles', { files: [path], nodeId });
     },
     async picture(file, selector = 'html') {
-      await evaluate('scrollTo(0, 0)');
-      const clip = await boxOf(selector);
+      const { x, y, width, height, left, top } = await evaluate(`({ ...document.querySelector(${JSON.stringify(selector)}).getBoundingClientRect().toJSON(), left: scrollX, top: scrollY })`);
+      const clip = { x: x + left, y: y + top, width, height };
       const { data } = await send('Page.captureScreenshot', { format: 'png', captureBeyondViewport: true, clip: { ...clip, scale: 1 } });
       writeFileSync(file, Buffer.from(data, 'base64'));
     },

@@ -87,7 +87,7 @@ check('a loading shows how far it is, and can be cancelled, and begun again', as
   site.release();
   await page.click('#load-orator');
   await page.until(loaded);
-  match(await textOf('model'), /^orator: 4 layers, 2 KV heads of 64, context 256; 5\.\d MB read in /);
+  match(await textOf('model'), /^orator: 4 layers, 2 KV heads of 64, context 256; 5\.\d MB, ready after \d+\.\d\d s$/);
 });
 
 check('both texts, where they part, KL, memory and the errors are what Node computes', async () => {
