@@ -32,6 +32,7 @@ const unnamed = [
   'src/huggingface.ts:Updated',
   'src/kv-scales.ts:givenGranularities',
   'src/layout.ts:KeyOrder',
+  'src/ort/tensors.ts:OrtFloat',
   'src/transformers/index.ts:Dynamic',
   'src/wasm/codec.ts:Codes',
   'src/webgpu/variant.ts:MatrixShape',

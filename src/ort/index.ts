@@ -48,6 +48,7 @@ export function sharedDeviceDescriptor(adapter: GPUAdapter): GPUDeviceDescriptor
 export interface AppendPresentCall extends Omit<AppendCall, 'key' | 'value' | 'dtype'> {
   /** [batch, kvHeads, positions, headDim] of float32 or float16, in a GPU buffer of the backend's device. */
   readonly key: OrtTensor;
+  /** The same. */
   readonly value: OrtTensor;
   /**
    * [batch, n], where n is at most `positions`: the slots of each row's last n positions; negative = skip. With n = 1 a decode
@@ -113,11 +114,13 @@ export async function appendPresent(backend: WebgpuBackend, call: AppendPresentC
   );
 }
 
+/** What is taken out of pages, as a session takes it in. */
 export interface ReadPastCall<T> {
   /** onnxruntime's, whose `fromGpuBuffer` makes the results. */
   readonly Tensor: OrtTensorClass<T>;
+  /** Where keys and values are: pages of the backend. */
   readonly pages: Pages;
-  /** [batch, positions]: the slot of each position; negative = nothing, which reads as 0. The same slot may stand in several places. */
+  /** `[batch, positions]`: the slot of each position; negative = nothing, which reads as 0. The same slot may stand in several places. */
   readonly slotMapping: Int32Array;
   /** Default 1. */
   readonly batch?: number;
@@ -125,6 +128,7 @@ export interface ReadPastCall<T> {
   readonly type?: OrtFloat;
   /** Given scales, of granularities tensor, head and channel: as those of the appends. Default 1. */
   readonly kScale?: GivenScale;
+  /** The same for values. */
   readonly vScale?: GivenScale;
 }
 

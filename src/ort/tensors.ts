@@ -7,7 +7,9 @@ import { usage } from '../webgpu/constants.js';
 export interface OrtTensor {
   /** float32 or float16. */
   readonly type: string;
+  /** Of keys and values: [batch, kvHeads, positions, headDim]. */
   readonly dims: readonly number[];
+  /** Where its data lie: here `gpu-buffer`. */
   readonly location: string;
   /** May be larger than `dims` say. */
   readonly gpuBuffer: unknown;
@@ -17,6 +19,7 @@ export type OrtFloat = 'float32' | 'float16';
 
 /** `Tensor` of onnxruntime, as far as it makes tensors of buffers. */
 export interface OrtTensorClass<T> {
+  /** A tensor of what lies in a buffer, which is still the caller's. */
   fromGpuBuffer(buffer: any, options: { readonly dataType: OrtFloat; readonly dims: readonly number[]; readonly dispose: () => void }): T;
 }
 
