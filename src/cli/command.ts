@@ -1,6 +1,6 @@
 /** What every command has, and the small things they share. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { extname } from 'node:path';
+import { extname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { resolveFp8Format, type Fp8Format } from '../formats.js';
 
@@ -37,10 +37,11 @@ export function parse<const O extends Record<string, Option>>(args: string[], op
   }
 }
 
-/** @throws UsageError unless there is exactly one file name and an output */
+/** @throws UsageError unless there is exactly one file name and an output, which is another */
 export function oneFile(positionals: readonly string[], output: string | undefined): { input: string; output: string } {
   if (positionals.length !== 1) throw new UsageError(`expected one input file, got ${positionals.length}`);
   if (output === undefined) throw new UsageError('expected -o FILE, where to write');
+  if (resolve(output) === resolve(positionals[0])) throw new UsageError(`-o expected another file than the input, got ${output}`);
   return { input: positionals[0], output };
 }
 

@@ -13,6 +13,7 @@ import { inspect } from './inspect.js';
 import { Interrupted } from './progress.js';
 import { tune } from './tune.js';
 import { UsageError, type Command } from './command.js';
+import { version } from './version.js';
 
 const commands: { readonly [name: string]: Command } = { encode, decode, append, attend, evaluate, calibrate, check, gen, inspect, doctor, tune };
 
@@ -22,7 +23,7 @@ ${Object.values(commands)
   .map(({ usage, summary }) => `  ${usage.split('\n')[0]}\n      ${summary}`)
   .join('\n')}
 
-fp8-kv COMMAND --help says more. Exit code 0: all is well; 1: a difference or an error; 2: wrong usage.`;
+fp8-kv COMMAND --help says more, fp8-kv --version which release this is. Exit code 0: all is well; 1: a difference or an error; 2: wrong usage.`;
 
 /** As shells say of a program that SIGINT ended. */
 const INTERRUPTED = 130;
@@ -31,6 +32,10 @@ async function main([name, ...args]: readonly string[]): Promise<number> {
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     console.log(overview);
     return name === undefined ? 2 : 0;
+  }
+  if (name === '--version') {
+    console.log(version);
+    return 0;
   }
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (command === undefined) {

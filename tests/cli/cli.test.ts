@@ -109,6 +109,8 @@ const usage: readonly (readonly [Command, readonly string[], RegExp])[] = [
   [encodeCommand, [], /expected one input file, got 0/],
   [encodeCommand, ['x.npy', 'codes.npy', '-o', `${fresh}.npy`], /expected one input file, got 2/],
   [encodeCommand, ['x.npy'], /expected -o FILE/],
+  [encodeCommand, ['x.npy', '-o', './x.npy'], /-o expected another file than the input, got \.\/x\.npy/],
+  [decodeCommand, ['x.npy', '-o', 'x.npy'], /-o expected another file than the input/],
   [encodeCommand, ['x.npy', '-o', `${fresh}.safetensors`], /fresh\.safetensors: expected a \.npy file, as the input/],
   [encodeCommand, ['x.bin', '-o', `${fresh}.bin`], /x\.bin: expected a \.npy or \.safetensors file/],
   [encodeCommand, ['x.npy', '-o', `${fresh}.npy`, '--format', 'f16'], /"--format" expected one of e4m3fn, e5m2, fp8, .*, got "f16"/],
@@ -156,6 +158,7 @@ test('help says what there is', async () => {
   const overview = await run('--help');
   assertDone(overview);
   is(none.out, overview.out);
+  match((await run('--version')).out, /^\d+\.\d+\.\d+\n$/);
   for (const name of ['encode', 'decode', 'append', 'attend', 'doctor']) match(overview.out, new RegExp(`^  ${name}`, 'm'));
   const one = await run('attend', 'x', '--help');
   assertDone(one);
