@@ -153,6 +153,8 @@ function cacheTensors(layout: PageLayout, count: number, { keyCache, valueCache,
 class Recorder {
   #files = 0;
   #bytes = 0;
+  /** Of the file that was named last. */
+  #number = 0;
   readonly #warned = new Set<string>();
 
   constructor(readonly folder: string) {}
@@ -199,7 +201,16 @@ class Recorder {
     const { mkdirSync, writeFileSync } = globalThis.process.getBuiltinModule('node:fs');
     const { join } = globalThis.process.getBuiltinModule('node:path');
     mkdirSync(this.folder, { recursive: true });
-    writeFileSync(join(this.folder, `${globalThis.process.pid}-${String(number).padStart(6, '0')}-${kind}.safetensors`), bytes, { flag: 'wx' });
+    for (;;) {
+      const name = `${globalThis.process.pid}-${String(++this.#number).padStart(6, '0')}-${kind}.safetensors`;
+      try {
+        writeFileSync(join(this.folder, name), bytes, { flag: 'wx' });
+        break;
+      } catch (error) {
+        // Of another thread, or of a process that had the same number: in containers, most have.
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      }
+    }
     this.#files = number;
     this.#bytes += bytes.length;
   }

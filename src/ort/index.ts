@@ -4,12 +4,12 @@
  * the host: what is called here is recorded and submitted to the device's one queue, and so are the runs of a session; each sees
  * what was submitted before it.
  */
-import { ownPlan, planAppend } from '../append.js';
+import { checkAppendScale, ownPlan, planAppend } from '../append.js';
 import { int32 } from '../attention.js';
 import type { AppendCall, AppendStatus, Pages } from '../backend.js';
 import { describe } from '../formats.js';
 import { checkInteger } from '../layout.js';
-import { checkGivenScale, type GivenScale, type GivenScales } from '../scale.js';
+import type { GivenScale, GivenScales } from '../scale.js';
 import { appendKernels, recordQuantize } from '../webgpu/append.js';
 import type { WebgpuBackend } from '../webgpu/backend.js';
 import { dequantizeKernel, gatherKernel } from '../webgpu/kernels.js';
@@ -153,9 +153,9 @@ export async function readPast<T>(backend: WebgpuBackend, call: ReadPastCall<T>)
   slots.forEach((slot, i) => {
     if (slot >= most) throw new RangeError(`"slotMapping[${i}]" expected a slot below ${most}, got ${slot}`);
   });
-  // Copies: what waits for its kernels must not see what the caller does meanwhile.
+  // As appends check them, whose scales they are. Copies: what waits for its kernels must not see what the caller does meanwhile.
   const scaleOf = (scale: GivenScale | undefined, side: 'k' | 'v'): GivenScales => {
-    const given = checkGivenScale(scale, layout[side], layout, `${side}Scale`);
+    const given = checkAppendScale(scale, layout[side], layout, `${side}Scale`);
     return { ...given, values: given.values.slice() };
   };
   const scales = { k: scaleOf(call.kScale, 'k'), v: scaleOf(call.vScale, 'v') };

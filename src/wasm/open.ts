@@ -74,11 +74,11 @@ function recorded(backend: WasmBackend): WasmBackend {
   if (recorder === undefined) return backend;
   const { append, attend } = backend;
   backend.append = (call) => {
-    if (call.pages instanceof WasmPages) recorder.append(call, 'wasm')?.write(reader(call.pages));
+    if (call?.pages instanceof WasmPages) recorder.append(call, 'wasm')?.write(reader(call.pages));
     return append.call(backend, call);
   };
   backend.attend = ((call) => {
-    if (call.pages instanceof WasmPages) recorder.attend(call, 'wasm')?.write(reader(call.pages));
+    if (call?.pages instanceof WasmPages) recorder.attend(call, 'wasm')?.write(reader(call.pages));
     return attend.call(backend, call);
   }) as typeof attend;
   return backend;
@@ -91,12 +91,12 @@ function recordedThreads(backend: ThreadedBackend): ThreadedBackend {
   const { append, attend } = backend;
   const name = `wasm, ${backend.threads} threads`;
   backend.append = (call) => {
-    const recording = call.pages instanceof ThreadedPages && recorder.append(call, name);
+    const recording = call?.pages instanceof ThreadedPages && recorder.append(call, name);
     if (recording) backend.inTurn((call.pages as ThreadedPages).pages, (pages) => recording.write(reader(pages)));
     return append.call(backend, call);
   };
   backend.attend = ((call) => {
-    const recording = call.pages instanceof ThreadedPages && recorder.attend(call, name);
+    const recording = call?.pages instanceof ThreadedPages && recorder.attend(call, name);
     if (recording) backend.inTurn((call.pages as ThreadedPages).pages, (pages) => recording.write(reader(pages)));
     return attend.call(backend, call);
   }) as typeof attend;

@@ -80,7 +80,7 @@ export function recorded(backend: WebgpuBackend): WebgpuBackend {
     });
   };
   backend.append = (call) => {
-    const { pages } = call;
+    const pages = call?.pages;
     if (isOwn(pages)) {
       const host = recorder.attempt(() => onHost(call, backend.device.limits));
       if (host) inTurn(recorder.append(host.call, 'webgpu'), pages, host.inputs);
@@ -88,7 +88,7 @@ export function recorded(backend: WebgpuBackend): WebgpuBackend {
     return append.call(backend, call);
   };
   backend.attend = ((call) => {
-    if (isOwn(call.pages)) inTurn(recorder.attend(call, 'webgpu'), call.pages, []);
+    if (isOwn(call?.pages)) inTurn(recorder.attend(call, 'webgpu'), call.pages, []);
     return attend.call(backend, call);
   }) as typeof attend;
   return backend;

@@ -135,6 +135,27 @@ test('a process that ends in the middle of a call leaves that call', () => {
   equal([...call.seqUsedK, ...call.blockTable!], [2, 0]);
 });
 
+test('files that another process of the same number has left stay, and the next names are taken', async () => {
+  const folder = join(root, 'again');
+  mkdirSync(folder);
+  const left = ['000001-append', '000002-append'].map((name) => `${process.pid}-${name}.safetensors`);
+  for (const name of left) writeFileSync(join(folder, name), 'left');
+  await fixture(recording(folder, wasmBackend), random(1), { kvHeads: 1, headDim: 8, blockSize: 4, kvLens: [3, 3] });
+  const files = recordedIn(folder);
+  equal(files.map(({ name }) => name), [...left, ...['000003-append', '000004-append'].map((name) => `${process.pid}-${name}.safetensors`)]);
+  equal(files.map(({ bytes }) => String.fromCharCode(...bytes.subarray(0, 4)) === 'left'), [true, true, false, false]);
+});
+
+test('what is no call is refused as without a recorder', async () => {
+  for (const open of [() => wasmBackend(), () => wasmBackend({ threads: 2 })]) {
+    const backend = recording(join(root, 'none'), open) as { append(call?: unknown): unknown; attend(call?: unknown): unknown; dispose(): void };
+    for (const name of ['append', 'attend'] as const) {
+      match(String(await (async () => backend[name]())().catch((error: unknown) => error)), /^TypeError: "call" expected an object, got undefined$/);
+    }
+    backend.dispose();
+  }
+});
+
 test('where nothing is asked for, a backend is as it was', () => {
   equal(Object.keys(wasmBackend()).sort(), ['kind', 'simd', 'synchronous', 'threads']);
 });

@@ -126,6 +126,14 @@ test('a call is on file before it runs, and a device that is gone keeps no call 
   backend.dispose();
 });
 
+test('what is no call is refused as without a recorder', async () => {
+  const backend = (await recording(join(root, 'none'))) as unknown as { append(call?: unknown): Promise<unknown>; attend(call?: unknown): Promise<unknown>; dispose(): void };
+  for (const name of ['append', 'attend'] as const) {
+    match(String(await (async () => backend[name]())().catch((error: unknown) => error)), /^TypeError: "call" expected an object, got undefined$/);
+  }
+  backend.dispose();
+});
+
 test('where nothing is asked for, a backend is as it was', async () => {
   const backend = await requestWebgpuBackend({ gpu });
   equal([Object.hasOwn(backend, 'append'), Object.hasOwn(backend, 'attend')], [false, false]);
