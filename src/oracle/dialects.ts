@@ -93,12 +93,15 @@ const isHalf = ({ recipe }: Making): boolean => recipe.scalePrecision === 'f16';
 const ordered = (layout: Subject['layout']): CodeDialect['ways'] => (right, subject) => {
   if (subject.layout !== layout) return [];
   const { input, found } = subject.swaps;
-  return [...(found ? [{ ...right, order: 'written' } as const] : []), ...(input ? [{ ...right, order: 'read' } as const] : [])];
+  const apart = looksAtScales(subject) ? (['codes written', 'scales written'] as const) : [];
+  const orders = [...(found ? (['written', ...apart] as const) : []), ...(input ? (['read'] as const) : [])];
+  return orders.map((order) => ({ ...right, order }));
 };
 
 function otherSide(right: Making, { others, otherRows }: Subject): Making[] {
   if (others && right.given) return [{ ...right, given: others }];
-  return otherRows && !right.given ? [{ ...right, measured: otherRows }] : [];
+  if (!otherRows || right.given) return [];
+  return [{ divisor: otherRows, stored: otherRows }, { divisor: otherRows }, { stored: otherRows }].map((measured) => ({ ...right, measured }));
 }
 
 /** @internal all that `check` knows of. The first ones change codes only, whatever the scale. */

@@ -62,15 +62,15 @@ export interface Making {
   readonly arisingNaN?: number;
   /** amax · (1 / max) in place of amax / max. */
   readonly multipliesAmax?: boolean;
-  /** A scale as it ought to be → the one that values are divided by. `at` counts scales. */
+  /** A scale as it ought to be → the one that values are divided by. `at` is its place among those that were found, or among the given ones. */
   readonly divisor: (scale: number, at: number) => number;
   /** The same → the one that is stored. */
   readonly stored: (scale: number, at: number) => number;
-  /** Whether rows are taken from where the other layout has them, or put there. */
-  readonly order: 'kept' | 'read' | 'written';
+  /** Whether rows are taken from where the other layout has them, or put there, with their scales or one without the other. */
+  readonly order: 'kept' | 'read' | 'written' | 'codes written' | 'scales written';
   readonly given?: Given;
-  /** Rows of which the scales are. */
-  readonly measured?: Uint32Array;
+  /** Rows of which the scales are that values are divided by, and those of which they are that are stored. */
+  readonly measured?: { readonly divisor?: Uint32Array; readonly stored?: Uint32Array };
 }
 
 const same = (scale: number): number => scale;
@@ -155,18 +155,23 @@ export function givenAt({ granularity, heads, headStride }: Given, dim: number, 
 /** Puts one row's codes, and where they are computed its scales, into tensors, as their row `at`. */
 export type MakeRow = (row: number, into: Tensors, at: number) => void;
 
-function computesRow(input: Uint32Array, { dim, groupSize }: Subject, making: Making): MakeRow {
-  const { encode, recipe, max } = making;
+function computesRow(input: Uint32Array, { dim, groupSize, place }: Subject, making: Making): MakeRow {
+  const { encode, recipe, max, measured } = making;
   const groups = dim / groupSize;
   return (row, { codes, scales }, at) => {
     for (let g = 0; g < groups; g++) {
-      const group = row * groups + g;
-      const amax = Math.max(amaxOf(making.measured ?? input, group * groupSize, groupSize), Math.fround(recipe.amaxFloor));
-      const { scale, replaced } = computedScale(amax, making);
-      const operand = operandOf(making.divisor(scale, group), making, () => (replaced ? 1 : Math.fround(max / amax)));
+      const first = row * dim + g * groupSize;
+      const foundAt = (place ? place[row] : row) * groups + g;
+      const scaleOf = (rows: Uint32Array) => {
+        const amax = Math.max(amaxOf(rows, first, groupSize), Math.fround(recipe.amaxFloor));
+        return { amax, ...computedScale(amax, making) };
+      };
+      const { amax, scale, replaced } = scaleOf(measured?.divisor ?? input);
+      const operand = operandOf(making.divisor(scale, foundAt), making, () => (replaced ? 1 : Math.fround(max / amax)));
       const to = at * dim + g * groupSize;
-      for (let i = 0; i < groupSize; i++) codes[to + i] = encode(quotientBits(input[group * groupSize + i], operand, making));
-      scales![at * groups + g] = making.stored(scale, group);
+      for (let i = 0; i < groupSize; i++) codes[to + i] = encode(quotientBits(input[first + i], operand, making));
+      const stored = measured?.divisor === measured?.stored ? scale : scaleOf(measured?.stored ?? input).scale;
+      scales![at * groups + g] = making.stored(stored, foundAt);
     }
   };
 }
@@ -204,7 +209,12 @@ export function make(subject: Subject, making: Making): Tensors {
     const at = place ? place[row] : row;
     if (at >= 0) makeRow(row, into, at);
   }
-  const written = making.order === 'written' ? swaps.found : undefined;
-  if (!written) return into;
-  return { codes: swapRows(into.codes, written, dim), scales: into.scales && swapRows(into.scales, written, groups) };
+  const { found } = swaps;
+  const { order } = making;
+  const { codes, scales } = into;
+  if (!found) return into;
+  return {
+    codes: order === 'written' || order === 'codes written' ? swapRows(codes, found, dim) : codes,
+    scales: scales && (order === 'written' || order === 'scales written') ? swapRows(scales, found, groups) : scales,
+  };
 }
