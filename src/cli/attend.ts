@@ -3,8 +3,8 @@ import { ATTENTION_BOUND, attentionError, type AttentionError } from '../files/c
 import type { Command } from './command.js';
 import { REPLAY_DETAILS, replayCases, type Outcome } from './replay.js';
 
-function judge({ out, lse }: AttentionError): string | undefined {
-  if (out > ATTENTION_BOUND) return `out is off by ${out.toExponential(2)} of its row, the bound is ${ATTENTION_BOUND}`;
+function judge({ out, lse }: AttentionError, outBound: number): string | undefined {
+  if (out > outBound) return `out is off by ${out.toExponential(2)} of its row, the bound is ${outBound}`;
   if (lse > ATTENTION_BOUND) return `lse is off by ${lse.toExponential(2)}, the bound is ${ATTENTION_BOUND}`;
   return undefined;
 }
@@ -21,6 +21,6 @@ export const attend: Command = {
       const { expected, qShape } = attendCase;
       if (!expected.out && !expected.lse) return { result, figures: { rows: qShape[0] * qShape[1] } };
       const error = attentionError(actual, expected, qShape[2]);
-      return { result, difference: judge(error), figures: { out: Number(error.out.toPrecision(3)), lse: Number(error.lse.toPrecision(3)) } };
+      return { result, difference: judge(error, expected.outBound), figures: { out: Number(error.out.toPrecision(3)), lse: Number(error.lse.toPrecision(3)) } };
     }),
 };

@@ -61,8 +61,8 @@ function lines({ equal, codes, scales, differing, first, explanation }: CodeChec
 /** Keys, then values, each as codes are. */
 const appendLines = ({ sides }: AppendCheck): string[] => sides.flatMap((side) => lines(side).map((line, i) => (i === 0 ? `${side.side}: ${line}` : line)));
 
-function attendLines({ equal, error, rows, differing, first, explanation }: AttendCheck): string[] {
-  const figures = `off by out ${error.out.toExponential(1)}, lse ${error.lse.toExponential(1)}`;
+function attendLines({ equal, error, bound, rows, differing, first, explanation }: AttendCheck): string[] {
+  const figures = `off by out ${error.out.toExponential(1)}, lse ${error.lse.toExponential(1)} (bounds ${bound.out}, ${bound.lse})`;
   if (equal) return [`equal: ${rows} rows, ${figures}`];
   const { all, most } = explanation!;
   return [`${differing} of ${rows} rows differ, first row ${first![0]}, head ${first![1]}: ${figures}`, ...explanationLines({ all, most: most && { ...most, contradicted: 0 } }, differing)];
@@ -123,6 +123,7 @@ function checkDump(values: Values, positionals: readonly string[]): Promise<Chec
   const [stray] = Object.keys(values).filter((name) => name !== 'json');
   if (positionals.length > 1 || stray !== undefined) throw new UsageError(`expected one case, or --input and --codes, got ${positionals[1] ?? `--${stray}`} beside ${positionals[0]}`);
   const [path] = positionals;
+  if (/\.np[yz]$/.test(path)) throw new UsageError(`expected a case (.safetensors, or a folder), got ${path}: arrays are named by --input and --codes`);
   return checkCase(isFolder(path) ? readCaseFolder(path) : readBytes(path), path);
 }
 

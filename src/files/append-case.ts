@@ -5,7 +5,7 @@ import { pageLayout, type PageLayout } from '../layout.js';
 import { isGiven } from '../policies.js';
 import type { RecipeName } from '../recipe.js';
 import type { GivenScale } from '../scale.js';
-import { CaseReader, scaleShape, type CaseSide } from './case.js';
+import { CaseReader, holdsFormat, scaleShape, scaleValues, type CaseSide } from './case.js';
 import { parseSafetensors, serializeSafetensors } from './safetensors.js';
 import { int32, type Tensor } from './tensor.js';
 
@@ -25,15 +25,17 @@ export type CacheTensors = ReadonlyMap<string, Tensor>;
 /** What the file says one side's tensors must be afterwards; a dtype or shape that they cannot have is refused. */
 function expectedSide(reader: CaseReader, side: 'k' | 'v', { dtype, granularity, groupSize }: CaseSide, shape: readonly number[]): [string, Tensor][] {
   const results = [
-    { name: `${side}_cache`, dtype: formats[dtype].safetensors, shape },
-    { name: `${side}_scale`, dtype: 'F32', shape: scaleShape(granularity, groupSize, shape) },
-  ];
+    { name: `${side}_cache`, dtype: formats[dtype].safetensors, fits: (tensor: Tensor) => holdsFormat(tensor, dtype), shape },
+    // Scales of f16 are compared as the numbers they are.
+    { name: `${side}_scale`, dtype: 'F32', fits: (tensor: Tensor) => tensor.dtype === 'F32' || tensor.dtype === 'F16', shape: scaleShape(granularity, groupSize, shape) },
+  ] as const;
   return results.flatMap((result): [string, Tensor][] => {
     const tensor = reader.content.tensors.get(`expected.${result.name}`);
     if (tensor === undefined) return [];
-    if (tensor.dtype !== result.dtype) reader.fail(`tensor "expected.${result.name}" expected ${result.dtype}, got ${tensor.dtype}`);
+    if (!result.fits(tensor)) reader.fail(`tensor "expected.${result.name}" expected ${result.dtype}, got ${tensor.dtype}`);
     reader.expectShape(`expected.${result.name}`, tensor.shape, result.shape);
-    return [[result.name, tensor]];
+    const data = result.name.endsWith('_scale') ? bytesOf(scaleValues(tensor, result.name)) : tensor.data;
+    return [[result.name, { ...tensor, dtype: result.dtype, data }]];
   });
 }
 

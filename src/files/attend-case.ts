@@ -2,7 +2,9 @@
 import type { AttendCall, AttendResult, Backend, NhdTensors } from '../backend.js';
 import { bytesOf } from '../formats.js';
 import { pageLayout, type PageLayout } from '../layout.js';
+import { widen } from '../layouts/half-scales.js';
 import { CaseReader } from './case.js';
+import { ATTENTION_BOUND, ATTENTION_BOUND_16 } from './compare.js';
 import { parseSafetensors, serializeSafetensors } from './safetensors.js';
 import { float32, int32, type Tensor } from './tensor.js';
 
@@ -13,7 +15,17 @@ export interface AttendCase {
   readonly call: Omit<AttendCall, 'pages'>;
   /** [total_q, q_heads, dim] */
   readonly qShape: readonly number[];
-  readonly expected: { readonly out: Float32Array | undefined; readonly lse: Float32Array | undefined };
+  /** The answer, and how far out may be off it: of 16 bits more than of 32. */
+  readonly expected: { readonly out: Float32Array | undefined; readonly lse: Float32Array | undefined; readonly outBound: number };
+}
+
+/** `expected.out` in f32, and what it is held to: kernels whose output is f16 or bf16 compute with those, too. */
+function expectedOut(reader: CaseReader, shape: readonly number[]): Pick<AttendCase['expected'], 'out' | 'outBound'> {
+  if (!reader.has('expected.out')) return { out: undefined, outBound: ATTENTION_BOUND };
+  const tensor = reader.tensor('expected.out', shape.length);
+  reader.expectShape('expected.out', tensor.shape, shape);
+  const { values, dtype } = reader.floats('expected.out', tensor);
+  return { out: widen(values, dtype), outBound: dtype === 'f32' ? ATTENTION_BOUND : ATTENTION_BOUND_16 };
 }
 
 /** @throws FormatError when the file is not such a case; TypeError or RangeError for a shape that no page can have */
@@ -64,7 +76,7 @@ export function readAttendCase(bytes: Uint8Array, file: string): AttendCase {
       vScale: v.given,
     },
     qShape: q.shape,
-    expected: { out: optional('expected.out', q.shape), lse: optional('expected.lse', [rows, queryHeads]) },
+    expected: { ...expectedOut(reader, q.shape), lse: optional('expected.lse', [rows, queryHeads]) },
   };
 }
 

@@ -4,6 +4,7 @@ import { FormatError } from '../errors.js';
 import { formats, resolveFormat, type FloatArray, type FloatDtype, type Format } from '../formats.js';
 import type { Granularity, SideOptions } from '../layout.js';
 import { granularities, isGiven } from '../policies.js';
+import { widenHalves } from '../layouts/half-scales.js';
 import type { GivenScale } from '../scale.js';
 import type { SafetensorsFile } from './safetensors.js';
 import { float32, quote, showShape, uint16, uint8, valueDtypes, type Tensor } from './tensor.js';
@@ -24,6 +25,19 @@ export function scaleShape(granularity: Granularity, groupSize: number | undefin
   if (granularity === 'channel') return [heads, dim];
   const rows = [blocks, block, heads];
   return granularity === 'group' ? [...rows, dim / groupSize!] : rows;
+}
+
+/** Whether a tensor may be a cache of a format: FP8 also as plain bytes. */
+export function holdsFormat({ dtype }: Tensor, format: Format): boolean {
+  const { safetensors } = formats[format];
+  return dtype === safetensors || (dtype === 'U8' && (safetensors === 'F8_E4M3' || safetensors === 'F8_E5M2'));
+}
+
+/** Scales of f32, or of f16 as the numbers they are. */
+export function scaleValues(tensor: Tensor, argument: string): Float32Array {
+  if (tensor.dtype === 'F16') return widenHalves(uint16(tensor));
+  if (tensor.dtype !== 'F32') throw new TypeError(`"${argument}" expected F32 or F16, got ${tensor.dtype}`);
+  return float32(tensor);
 }
 
 const HEADER = 8;
@@ -108,8 +122,9 @@ export class CaseReader {
     return { values: dtype === 'f32' ? this.typed<FloatArray>(name, tensor, float32) : this.typed<FloatArray>(name, tensor, uint16), dtype };
   }
 
-  /** The cache format that a tensor's dtype stands for. */
-  cacheFormat(name: string, tensor: Tensor): Format {
+  /** The cache format that a tensor's dtype stands for; of U8, which vLLM's FP8 caches are, the one that is stated. */
+  cacheFormat(name: string, tensor: Tensor, stated: Format | undefined): Format {
+    if (stated !== undefined && holdsFormat(tensor, stated)) return stated;
     for (const format of Object.keys(formats) as Format[]) if (formats[format].safetensors === tensor.dtype) return format;
     const known = Object.values(formats).map(({ safetensors }) => safetensors);
     return this.fail(`tensor "${name}" expected a cache of ${known.join(', ')}, got ${tensor.dtype}`);
@@ -156,8 +171,8 @@ export class CaseReader {
 
   /** Format, granularity and scales of one side, from its tensors; what the metadata states must agree. */
   side(side: 'k' | 'v', cache: Tensor): CaseSide {
-    const dtype = this.cacheFormat(`${side}_cache`, cache);
     const stated = this.statedFormat(side);
+    const dtype = this.cacheFormat(`${side}_cache`, cache, stated);
     if (stated !== undefined && stated !== dtype) this.fail(`metadata states ${stated} for ${side}, tensor "${side}_cache" is ${cache.dtype}`);
     return { dtype, ...this.scales(side, cache.shape, dtype) };
   }
@@ -184,12 +199,14 @@ export class CaseReader {
     // f16 and f32 carry no scales, whatever granularity is stated for the whole cache.
     if (!formats[dtype].quantized && !this.has(name)) return { granularity: 'tensor', given: undefined, computed: undefined };
     const stated = this.statedGranularity(side);
-    const tensor = this.content.tensors.get(name);
+    const found = this.content.tensors.get(name);
+    // torch's scalars have no dimension.
+    const tensor = found?.shape.length === 0 ? { ...found, shape: [1] } : found;
     if (tensor === undefined) {
       if (stated !== undefined && stated !== 'tensor') this.fail(`tensor "${name}" expected scales of granularity ${stated}, got none`);
       return { granularity: 'tensor', given: undefined, computed: undefined };
     }
-    const values = this.typed(name, tensor, float32);
+    const values = this.typed(name, tensor, scaleValues);
     const granularity = this.#granularityOf(name, tensor, stated);
     if (stated !== undefined && stated !== granularity) {
       this.fail(`metadata states granularity ${stated} for ${side}, tensor "${name}" has shape ${showShape(tensor.shape)}`);

@@ -5,6 +5,9 @@ import type { Tensor } from './tensor.js';
 /** The bound that attention in f32 keeps against a float64 reference on the same codes. */
 export const ATTENTION_BOUND = 1e-4;
 
+/** What `out` of a kernel is held to that computes in 16 bits on purpose. */
+export const ATTENTION_BOUND_16 = 5e-3;
+
 /** How far a result of attention is off another, relative to it. */
 export interface AttentionError {
   /** Largest |out − expected| of a row ÷ max(largest |expected| of the row, 1e-6); ∞ where a NaN or infinity is not the same. */

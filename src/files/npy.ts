@@ -13,7 +13,7 @@ import type { SafetensorsDtype, Tensor } from './tensor.js';
  * `<f1`; `<V2` is bfloat16 (ml_dtypes 0.6.0, numpy 2.4.6).
  */
 const dtypes = {
-  '<f4': 'F32', '<f2': 'F16', '|u1': 'U8', '|i1': 'I8', '<u2': 'U16', '<i4': 'I32', '|V1': 'U8', '<V1': 'U8', '<f1': 'F8_E5M2', '<V2': 'BF16',
+  '<f4': 'F32', '<f2': 'F16', '|u1': 'U8', '|i1': 'I8', '<u2': 'U16', '<i4': 'I32', '<i8': 'I64', '|V1': 'U8', '<V1': 'U8', '<f1': 'F8_E5M2', '<V2': 'BF16',
 } as const satisfies { readonly [descr: string]: SafetensorsDtype };
 
 /** numpy's name of an element type. */

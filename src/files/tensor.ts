@@ -33,9 +33,13 @@ export function float32(tensor: Tensor, argument = 'tensor'): Float32Array {
   return new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4);
 }
 
-/** As {@link float32}, for I32. */
+/**
+ * As {@link float32}, for I32, and for I64, which torch and numpy have for integers: always a copy then.
+ * @throws RangeError for a number of more than 32 bits
+ */
 export function int32(tensor: Tensor, argument = 'tensor'): Int32Array {
-  expectDtype(tensor, ['I32'], argument);
+  expectDtype(tensor, ['I32', 'I64'], argument);
+  if (tensor.dtype === 'I64') return narrowed(tensor.data, argument);
   const data = aligned(tensor.data, 4);
   return new Int32Array(data.buffer, data.byteOffset, data.byteLength / 4);
 }
@@ -81,6 +85,14 @@ export function showShape(shape: readonly number[]): string {
 /** A string from a file for messages: quoted, escaped, cut short. */
 export function quote(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+}
+
+function narrowed(data: Uint8Array, argument: string): Int32Array {
+  const bytes = aligned(data, 8);
+  return Int32Array.from(new BigInt64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8), (wide, i) => {
+    if (BigInt.asIntN(32, wide) !== wide) throw new RangeError(`"${argument}[${i}]" expected a number of 32 bits, got ${wide}`);
+    return Number(wide);
+  });
 }
 
 function expectDtype({ dtype }: Tensor, expected: readonly SafetensorsDtype[], argument: string): void {

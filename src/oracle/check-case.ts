@@ -1,5 +1,7 @@
 /** A dump of one call of another kernel. */
+import { FormatError } from '../errors.js';
 import { parseSafetensors } from '../files/safetensors.js';
+import { quote } from '../files/tensor.js';
 import { checkAppendCase, type AppendCheck } from './check-append.js';
 import { checkAttendCase, type AttendCheck } from './check-attend.js';
 import type { CodesCheck } from './check-codes.js';
@@ -13,5 +15,7 @@ import { checkCodesCase } from './codes-case.js';
 export async function checkCase(bytes: Uint8Array, file: string): Promise<CodesCheck | AppendCheck | AttendCheck> {
   const kind = parseSafetensors(bytes, file).metadata.get('fp8_kv_case');
   if (kind === 'codes/1') return checkCodesCase(bytes, file);
-  return kind === 'attend/1' ? checkAttendCase(bytes, file) : checkAppendCase(bytes, file);
+  if (kind === 'append/1') return checkAppendCase(bytes, file);
+  if (kind === 'attend/1') return checkAttendCase(bytes, file);
+  throw new FormatError(file, 8, `metadata "fp8_kv_case" expected codes/1, append/1 or attend/1, got ${kind === undefined ? 'none' : quote(kind)}`);
 }

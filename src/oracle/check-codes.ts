@@ -89,7 +89,10 @@ export function checkScalesShape(actual: readonly number[], { shape, granularity
   if (squeezed(actual) !== squeezed(expected)) throw new RangeError(`"${argument}" expected shape ${showShape(expected)}, got ${showShape(actual)}`);
 }
 
-function checkShape({ shape, input, codes }: CheckCodesCall): void {
+function checkShape({ shape, input, codes, scales }: CheckCodesCall): void {
+  if (!(codes instanceof Uint8Array || codes instanceof Int8Array)) throw new TypeError(`"codes" expected a Uint8Array, or an Int8Array, got ${describe(codes)}`);
+  if (scales !== undefined && !(scales instanceof Float32Array)) throw new TypeError(`"scales" expected a Float32Array, got ${describe(scales)}`);
+  if (!Array.isArray(shape)) throw new TypeError(`"shape" expected an array of sizes, got ${describe(shape)}`);
   if (shape.length === 0 || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) throw new RangeError(`"shape" expected sizes, got [${shape.join(', ')}]`);
   const length = shape.reduce((a, b) => a * b, 1);
   expectCount('input', input.length, length);

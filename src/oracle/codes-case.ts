@@ -1,12 +1,12 @@
 /**
  * `codes/1` case files: values, how they are to be encoded, and the codes that a kernel made of them. Tensors: `input` F32|F16|BF16
- * [..., dim]; `scales` F32 where they are given; `expected.codes` F8_E4M3|F8_E5M2|I8|U8, of the input's shape; `expected.scales` F32
+ * [..., dim]; `scales` F32 where they are given; `expected.codes` F8_E4M3|F8_E5M2|I8|U8, of the input's shape; `expected.scales` F32|F16
  * where they are computed, absent where nobody looks at them. Metadata: `fp8_kv_case`, `layout` NHD, `format`, `granularity` (absent:
  * values are encoded as they are), `group_size`, `recipe`, `scale_precision`, `saturate`.
  */
-import { CaseReader } from '../files/case.js';
+import { CaseReader, scaleValues } from '../files/case.js';
 import { parseSafetensors } from '../files/safetensors.js';
-import { float32, uint8 } from '../files/tensor.js';
+import { uint8 } from '../files/tensor.js';
 import { formats, resolveQuantizedFormat, type FormatName } from '../formats.js';
 import type { Granularity } from '../layout.js';
 import { granularities, isGiven } from '../policies.js';
@@ -29,7 +29,7 @@ function readCodesCase(bytes: Uint8Array, file: string): CheckCodesCall {
   const { values, dtype } = reader.floats('input', input);
   const call: CheckCodesCall = {
     input: values, dtype, shape: input.shape, codes: reader.typed('expected.codes', codes, uint8), format, granularity, groupSize,
-    scales: scales && reader.typed(name, scales, float32),
+    scales: scales && reader.typed(name, scales, scaleValues),
     recipe: reader.text('recipe') as RecipeName | undefined,
     scalePrecision: reader.text('scale_precision') as ScalePrecision | undefined,
     saturate: reader.boolean('saturate', true),

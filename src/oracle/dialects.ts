@@ -87,6 +87,8 @@ function oneUlp(right: Making, { given, found }: Subject): Making[] {
 /** Whether found scales are looked at: else nothing tells what was stored. */
 const looksAtScales = ({ given, found }: Subject): boolean => !given && found.scales !== undefined;
 
+const inverse = (scale: number): number => Math.fround(1 / scale);
+
 const isHalf = ({ recipe }: Making): boolean => recipe.scalePrecision === 'f16';
 
 /** Rows taken from, or put, where the other layout has them. */
@@ -181,6 +183,11 @@ export const codeDialects: readonly CodeDialect[] = [
     name: 'divided by an f16 scale', step: 'scale', summary: 'values are divided by scales rounded to f16, unrounded ones are stored',
     source: 'a kernel that quantizes in f16',
     ways: (right, subject) => (looksAtScales(subject) && !isHalf(right) ? [{ ...right, divisor: roundToHalf }] : []),
+  },
+  {
+    name: 'inverse scale', step: 'scale', summary: '1 / scale is stored, or a given scale is multiplied with',
+    source: "Transformer Engine, which has both: scale is multiplied with, scale_inv is what codes are multiplied with to be read",
+    ways: scaled((right, subject) => (subject.given ? [{ ...right, divisor: inverse }] : looksAtScales(subject) ? [{ ...right, stored: inverse }] : [])),
   },
   { name: 'HND for NHD', step: 'rows', summary: 'heads before tokens, where tokens are before heads', source: 'vLLM, VLLM_KV_CACHE_LAYOUT; FlashInfer, kv_layout', ways: ordered('NHD') },
   { name: 'NHD for HND', step: 'rows', summary: 'tokens before heads, where heads are before tokens', source: 'vLLM, VLLM_KV_CACHE_LAYOUT; FlashInfer, kv_layout', ways: ordered('HND') },

@@ -132,6 +132,7 @@ test('wrong usage and files that cannot be read are exit code 2', async () => {
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--scales', 'scales.npy'), 2, /--scales expected --granularity/);
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--granularity', 'row'), 2, /granularity" expected one of tensor/);
   assertFailed(await run('check', '--input', 'x.npy', '--codes', 'codes.npy', '--granularity', 'token-head', '--recipe', 'mine'), 2, /"recipe" expected one of/);
+  assertFailed(await run('check', 'x.npy'), 2, /got x\.npy: arrays are named by --input and --codes/);
   put('swapped.npy', Buffer.from(Buffer.from(serializeNpy('<f4', shape, bytesOf(values))).toString('latin1').replace('<f4', '>f4'), 'latin1'));
   assertFailed(await run('check', '--input', 'swapped.npy', '--codes', 'codes.npy'), 2, /descr ">f4" is big endian/);
 });

@@ -96,12 +96,12 @@ const attendRefusals: Readonly<Record<string, Refusals>> = {
     withTensor('q', zeros('I32', 4, 3, 4, 8), /tensor "q" expected F32, F16 or BF16, got I32/),
     withTensor('k_cache', zeros('U8', 1, 4, 2, 2, 8), /tensor "k_cache" expected a cache of F8_E4M3, F8_E5M2, I8, F16, F32, got U8/),
     withTensor('v_cache', zeros('BF16', 2, 4, 2, 2, 8), /tensor "v_cache" expected a cache of .*, got BF16/),
-    withTensor('block_table', zeros('F32', 4, 2, 2), /"block_table" expected I32, got F32/),
-    withTensor('cu_seqlens_q', zeros('I64', 8, 3), /"cu_seqlens_q" expected I32, got I64/),
-    withTensor('seqused_k', zeros('U32', 4, 2), /"seqused_k" expected I32, got U32/),
-    withTensor('k_scale', zeros('F16', 2, 1), /"k_scale" expected F32, got F16/),
+    withTensor('block_table', zeros('F32', 4, 2, 2), /"block_table" expected I32 or I64, got F32/),
+    withTensor('cu_seqlens_q', zeros('F64', 8, 3), /"cu_seqlens_q" expected I32 or I64, got F64/),
+    withTensor('seqused_k', zeros('U32', 4, 2), /"seqused_k" expected I32 or I64, got U32/),
+    withTensor('k_scale', zeros('BF16', 2, 1), /"k_scale" expected F32 or F16, got BF16/),
     withTensor('sinks', zeros('F16', 2, 4), /"sinks" expected F32, got F16/),
-    withTensor('expected.out', zeros('F16', 2, 3, 4, 8), /"expected.out" expected F32, got F16/),
+    withTensor('expected.out', zeros('I32', 4, 3, 4, 8), /"expected.out" expected F32, F16 or BF16, got I32/),
   ],
   'wrong ranks': [
     withTensor('q', f32(12, 8), /tensor "q" expected 3 dimensions, got \[12, 8\]/),
@@ -169,7 +169,7 @@ const attendRefusals: Readonly<Record<string, Refusals>> = {
     withTensor('v_scale', f32(4, 2, 2, 2), /"v.groupSize" expected a multiple of 8 that divides headDim \(8\), got number 4/, RangeError),
     withTensor('v_scale', f32(4, 2, 2, 0), /metadata "group_size" expected a number, as granularity group is stated for v, got none/),
     [{ tensors: { v_scale: f32(4, 2, 2, 1) }, metadata: { group_size: '4' } }, FormatError, /tensor "v_scale" expected shape \[4, 2, 2, 2\], got \[4, 2, 2, 1\]/],
-    withTensor('k_scale', f32(), /tensor "k_scale" expected scales \[1\], .* got \[\]/),
+    withTensor('k_scale', f32(1, 1, 1, 1, 1), /tensor "k_scale" expected scales \[1\], .* got \[1, 1, 1, 1, 1\]/),
     withTensor('alibi_slopes', f32(3), /tensor "alibi_slopes" expected shape \[4\], got \[3\]/),
   ],
   'given scales that are none': [NaN, 0, -0, -1, Infinity, 1e-46].map((value) =>
@@ -203,8 +203,8 @@ const appendRefusals: Readonly<Record<string, Refusals>> = {
   'wrong dtypes': [
     withTensor('key', zeros('I8', 1, 3, 2, 8), /tensor "key" expected F32, F16 or BF16, got I8/),
     withTensor('value', zeros('F16', 2, 3, 2, 8), /tensor "value" expected the dtype of "key", got F16/),
-    withTensor('slot_mapping', zeros('I64', 8, 3), /"slot_mapping" expected I32, got I64/),
-    [{ tensors: { ...start, k_cache: zeros('U8', 1, 2, 4, 2, 8) } }, FormatError, /tensor "k_cache" expected a cache of/],
+    withTensor('slot_mapping', tensor('I64', [3], BigInt64Array.of(0n, 2n ** 32n, 1n)), /"slot_mapping\[1\]" expected a number of 32 bits, got 4294967296/),
+    [{ tensors: { ...start, k_cache: zeros('U8', 1, 2, 4, 2, 8) }, metadata: { kv_cache_dtype: 'int8' } }, FormatError, /tensor "k_cache" expected a cache of/],
     [{ tensors: { ...start, k_cache: zeros('F8_E5M2', 1, 2, 4, 2, 8) } }, FormatError, /metadata states e4m3fn for k, tensor "k_cache" is F8_E5M2/],
   ],
   'wrong ranks and shapes': [

@@ -12,7 +12,7 @@ import { attacks, dict, fileOf } from './attacks/npy.js';
 const test = suite('files/npy');
 
 const dtypes: { readonly [D in NpyDescr]: SafetensorsDtype } = {
-  '<f4': 'F32', '<f2': 'F16', '|u1': 'U8', '|i1': 'I8', '<u2': 'U16', '<i4': 'I32', '|V1': 'U8', '<V1': 'U8', '<f1': 'F8_E5M2', '<V2': 'BF16',
+  '<f4': 'F32', '<f2': 'F16', '|u1': 'U8', '|i1': 'I8', '<u2': 'U16', '<i4': 'I32', '<i8': 'I64', '|V1': 'U8', '<V1': 'U8', '<f1': 'F8_E5M2', '<V2': 'BF16',
 };
 const descrs = Object.keys(dtypes) as NpyDescr[];
 

@@ -6,10 +6,12 @@ import { parseSafetensors, serializeSafetensors } from '../../src/files/safetens
 import { float32, int32, type Tensor } from '../../src/files/tensor.js';
 import { quantize, wasmBackend } from '../../src/index.js';
 import { checkAppendCase } from '../../src/oracle/check-append.js';
+import { checkAttendCase } from '../../src/oracle/check-attend.js';
 import { checkCase } from '../../src/oracle/index.js';
 import { tensor } from '../cli/harness.js';
 import { golden, goldenFiles } from '../golden.js';
 import { random } from '../random.js';
+import { halfOf } from '../reference/codec.js';
 import { suite } from '../suite.js';
 
 const test = suite('oracle, cases');
@@ -76,7 +78,8 @@ test('the keys\' scales used for values, given and computed', async () => {
   const computed = inputs();
   const values = float32(computed.get('value')!);
   const slots = int32(computed.get('slot_mapping')!);
-  const wrong = changed(await dump(computed, tokenHead), (all) => {
+  const right = await dump(computed, tokenHead);
+  const wrong = changed(right, (all) => {
     const scales = float32(all.get('expected.k_scale')!);
     const codes = all.get('expected.v_cache')!.data.slice();
     for (const [token, slot] of slots.entries()) {
@@ -90,6 +93,36 @@ test('the keys\' scales used for values, given and computed', async () => {
     all.set('expected.v_cache', { ...all.get('expected.v_cache')!, data: codes });
   });
   equal(await named(wrong), { k: undefined, v: ['K scale used for V'] });
+  // Used for one of the two: to divide by, or to be stored.
+  const taken = (name: string, from: Uint8Array, of: string) => (all: Tensors) => void all.set(name, parseSafetensors(from, 'case').tensors.get(of)!);
+  equal(await named(changed(right, taken('expected.v_cache', wrong, 'expected.v_cache'))), { k: undefined, v: ['K scale used for V'] });
+  equal(await named(changed(right, taken('expected.v_scale', right, 'expected.k_scale'))), { k: undefined, v: ['K scale used for V'] });
+});
+
+test('stored scales one ulp up and down, in slots that are not in the order of tokens', async () => {
+  const wrong = changed(await dump(inputs(), tokenHead), (all) => {
+    for (const name of ['expected.k_scale', 'expected.v_scale']) {
+      const words = new Int32Array(float32(all.get(name)!).slice().buffer);
+      all.set(name, tensor('F32', [blocks, blockSize, heads], words.map((word, i) => (word === 0 ? 0 : word + [1, -1, 0][i % 3]))));
+    }
+  });
+  equal(await named(wrong), { k: ['scale one ulp off'], v: ['scale one ulp off'] });
+});
+
+test('what torch and vLLM dump: int64 slots, uint8 caches, f16 scales, scales without a dimension', async () => {
+  const wide = (all: Tensors): void => {
+    all.set('slot_mapping', tensor('I64', [tokens], BigInt64Array.from(int32(all.get('slot_mapping')!), BigInt)));
+    for (const name of ['expected.k_cache', 'expected.v_cache']) all.set(name, { ...all.get(name)!, dtype: 'U8' });
+  };
+  ok((await checkCase(changed(await dump(inputs(), tokenHead), wide), 'case')).equal);
+  const given: Tensors = new Map([...inputs(), ['k_scale', tensor('F32', [], Float32Array.of(0.02))], ['v_scale', tensor('F16', [], Uint16Array.of(halfOf(0.02)))]]);
+  ok((await checkCase(await dump(given, { kv_cache_dtype: 'fp8_e5m2' }), 'case')).equal);
+  const halves = changed(await dump(inputs(), tokenHead), (all) => {
+    for (const name of ['expected.k_scale', 'expected.v_scale']) all.set(name, tensor('F16', [blocks, blockSize, heads], Uint16Array.from(float32(all.get(name)!), halfOf)));
+  });
+  for (const names of Object.values(await named(halves))) ok(names?.includes('scale stored as f16'), `${names}`);
+  const bytes = changed(await dump(inputs(), { ...tokenHead, kv_cache_dtype: 'int8' }), (all) => all.set('expected.k_cache', { ...all.get('expected.k_cache')!, dtype: 'U8' }));
+  match(await checkCase(bytes, 'case').then(() => '', String), /"expected\.k_cache" expected I8, got U8/);
 });
 
 /** Rows of [pages, a, b, width] as [pages, b, a, width]. */
@@ -109,6 +142,10 @@ test('an append that writes pages in the other layout', async () => {
     for (const name of ['expected.k_cache', 'expected.k_scale', 'expected.v_cache', 'expected.v_scale']) all.set(name, swapped(all.get(name)!, blockSize, heads));
   });
   equal(await named(wrong), { k: ['HND for NHD'], v: ['HND for NHD'] });
+  const apart = changed(right, (all) => {
+    for (const name of ['expected.k_cache', 'expected.v_scale']) all.set(name, swapped(all.get(name)!, blockSize, heads));
+  });
+  equal(await named(apart), { k: ['HND for NHD'], v: ['HND for NHD'] });
 });
 
 test('a byte where nothing was to be written', async () => {
@@ -155,6 +192,7 @@ test('attention: right, and with each fault that reading a cache may have', asyn
   is(await namedAttention(tensors, new Map()), undefined);
   equal(await namedAttention(tensors, new Map([['v_scale', scale(0.0737)]])), ['K scale used for V']);
   equal(await namedAttention(tensors, new Map(['k_cache', 'v_cache'].map((name) => [name, swapped(tensors.get(name)!, 2, 8)]))), ['HND for NHD']);
+  equal(await namedAttention(tensors, new Map([['v_cache', swapped(tensors.get('v_cache')!, 2, 8)]])), ['HND for NHD']);
   // FNUZ codes stand for half as much.
   equal(await namedAttention(tensors, new Map([['k_scale', scale(0.0737 / 2)], ['v_scale', scale(0.511 / 2)]])), ['FNUZ']);
   equal(await namedAttention(tensors, new Map([['k_scale', scale(0.0737 / 2)]])), ['FNUZ']);
@@ -162,6 +200,20 @@ test('attention: right, and with each fault that reading a cache may have', asyn
   const between = attention(1 + 2 ** -11 * 0.9, 1 + 2 ** -11 * 0.9);
   equal(await namedAttention(between, new Map([['k_scale', scale(1)], ['v_scale', scale(1)]])), ['f16-rounded scale']);
   equal(await namedAttention(tensors, new Map([['q', tensor('F32', [2, 4, 16], numbers.normals(2 * 4 * 16))]])), []);
+});
+
+test('attention whose output has 16 bits is held to less', async () => {
+  const tensors = attention(0.0737, 0.511);
+  const right = await attended(tensors, tensors);
+  const values = float32(parseSafetensors(right, 'case').tensors.get('expected.out')!);
+  for (const [dtype, bits] of [['F16', (x: number) => halfOf(x)], ['BF16', (x: number) => (new Uint32Array(Float32Array.of(x).buffer)[0] + 0x8000) >>> 16]] as const) {
+    const of = (factor: number): Uint8Array => changed(right, (all) => all.set('expected.out', tensor(dtype, [2, 4, 16], Uint16Array.from(values, (x) => bits(x * factor)))));
+    const check = await checkAttendCase(of(1), 'case');
+    ok(check.equal && check.error.out > 1e-4, dtype);
+    equal(check.bound, { out: 5e-3, lse: 1e-4 });
+    is((await checkAttendCase(of(1.01), 'case')).differing, 8);
+  }
+  equal((await checkAttendCase(right, 'case')).bound, { out: 1e-4, lse: 1e-4 });
 });
 
 test('attention with answers in float64 is equal, whatever its formats and masks', async () => {
@@ -174,5 +226,5 @@ test('attention with answers in float64 is equal, whatever its formats and masks
 test('a case without what a kernel gave is refused', async () => {
   const bytes = serializeSafetensors(inputs(), new Map(Object.entries({ fp8_kv_case: 'append/1', ...tokenHead, blocks: '3', block_size: '5' })));
   match(await checkCase(bytes, 'case').then(() => '', String), /RangeError: "case" expected tensors expected\.k_cache or expected\.v_cache/);
-  match(await checkCase(serializeSafetensors(new Map()), 'case').then(() => '', String), /metadata "fp8_kv_case" expected append\/1, got none/);
+  match(await checkCase(serializeSafetensors(new Map()), 'case').then(() => '', String), /metadata "fp8_kv_case" expected codes\/1, append\/1 or attend\/1, got none/);
 });

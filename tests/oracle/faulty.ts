@@ -86,6 +86,7 @@ export const faults: { readonly [name: string]: Fault } = {
   'max-over-amax': { quotient: 'max-over-amax' },
   'scale one ulp off': { scale: product },
   'f16-rounded scale': { divisor: toHalf, stored: toHalf },
+  'inverse scale': { stored: (scale) => Math.fround(1 / scale) },
   'scale stored as f16': { stored: toHalf },
   'divided by an f16 scale': { divisor: toHalf },
   'scale one ulp off + reciprocal': { scale: product, quotient: 'reciprocal' },
