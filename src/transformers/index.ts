@@ -7,6 +7,7 @@ import type { Layer } from '../cache/config.js';
 import type { SkipLayers } from '../cache/skip.js';
 import { sideOf } from '../append.js';
 import { describe, resolveCacheDtype } from '../formats.js';
+import { checkBackend, checkOptions, type OptionNames } from '../options.js';
 import { wasmBackend } from '../wasm/open.js';
 import type { WasmBackend } from '../wasm/backend.js';
 import { resolveStore, RestingLayer, type Pair, type StoreOptions } from './layer.js';
@@ -37,6 +38,10 @@ export interface QuantizedDynamicCacheOptions extends StoreOptions {
   /** Where the codes are kept. It stays the caller's. Default: one of the cache's own, which `dispose` gives back. */
   readonly backend?: WasmBackend;
 }
+
+const optionNames: OptionNames<QuantizedDynamicCacheOptions> = {
+  dtype: true, modelDtype: true, granularity: true, groupSize: true, recipe: true, scalePrecision: true, scale: true, skipLayers: true, backend: true,
+};
 
 /** Bytes that a cache holds. */
 export interface CacheMemory {
@@ -102,9 +107,12 @@ export function quantizedDynamicCache<C extends Dynamic, T extends TransformersT
     /** The tensors that were made of a layer last. */
     readonly #lent = new WeakMap<RestingLayer, Pair<T>>();
 
-    constructor({ skipLayers, backend, ...options }: QuantizedDynamicCacheOptions = {}) {
+    constructor(given: QuantizedDynamicCacheOptions = {}) {
       super();
-      if (backend !== undefined && !backend.synchronous) throw new TypeError('"backend" expected one that answers at once (wasmBackend()), got one that gives promises');
+      checkOptions(given, 'options', optionNames);
+      const { skipLayers, backend, ...options } = given;
+      if (backend !== undefined) checkBackend(backend);
+      if (backend && !backend.synchronous) throw new TypeError('"backend" expected one that answers at once (wasmBackend()), got one that gives promises');
       if (skipLayers !== undefined && !Array.isArray(skipLayers) && typeof skipLayers !== 'function') throw new TypeError(`"skipLayers" expected an array of layer numbers, or a function, got ${describe(skipLayers)}`);
       if (options.dtype !== undefined) for (const side of ['k', 'v'] as const) resolveCacheDtype(sideOf(options.dtype, side) ?? 'e4m3fn', 'f32', `${side}.dtype`);
       this.#options = options;

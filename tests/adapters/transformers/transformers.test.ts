@@ -266,6 +266,9 @@ test('what does not fit is refused by name, and nothing is quantized', async () 
   await refused(pair(ids([[1, 2]])), {}, /"past_key_values\.1\.key" expected a tensor of float32 or float16, got int64/);
   await refused({}, { granularity: 'group', groupSize: 24 }, /"k\.groupSize" expected a multiple of 8 that divides headDim \(16\), got number 24/);
   throws(() => new Cache({ dtype: 'fp4' as 'fp8' }), /"k\.dtype" expected one of/);
+  throws(() => new Cache({ dtyp: 'int8' } as never), /"dtyp" expected the name of an option, got an unknown one: is "dtype" meant\?/);
+  throws(() => new Cache({ blockSize: 16 } as never), /"blockSize" expected the name of an option, got an unknown one/);
+  throws(() => new Cache({ backend: null } as never), /"backend" expected a backend/);
   throws(() => new Cache({ skipLayers: 3 as unknown as number[] }), /"skipLayers" expected an array/);
   throws(() => quantizedDynamicCache({ DynamicCache: hf.DynamicCache } as never), /"Tensor" expected the class of Transformers\.js, got undefined/);
 });
