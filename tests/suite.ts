@@ -30,6 +30,8 @@ export interface RegisteredSuite {
 export const registered: RegisteredSuite[] = [];
 
 const DEFAULT_SECONDS = 60;
+/** Hooks bundle pages, start browsers and install packages: what only hangs is found later. */
+const HOOK_SECONDS = 300;
 
 async function withTimeout(name: string, seconds: number, body: Body): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
@@ -66,7 +68,7 @@ export function suite(name: string, { skip, optional = false }: SuiteOptions = {
   };
   const guarded = (kind: 'before' | 'after', body: Body): Body => async () => {
     try {
-      await withTimeout(`${name}: ${kind}`, DEFAULT_SECONDS, body);
+      await withTimeout(`${name}: ${kind}`, HOOK_SECONDS, body);
     } catch (error) {
       entry.hookErrors.push(error);
       // Thrown on, a failing `before` keeps uvu from running the tests, and a failing `after` ends the process.

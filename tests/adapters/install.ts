@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -13,8 +13,9 @@ function install(from: string, into: string): void {
   for (const file of files) copyFileSync(join(from, file), join(into, file));
   const { status, stdout, stderr, error } = spawnSync('npm', ['ci', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund'], { cwd: into, encoding: 'utf8', shell: process.platform === 'win32' });
   if (status !== 0) throw new Error(`npm ci of ${from} ended with ${error ?? status}: the adapters' tests need the registry once.\n${stdout}${stderr}`);
-  // Beside them, as in a project that has both.
-  symlinkSync(root, join(into, 'node_modules/fp8-kv'), 'junction');
+  // Beside them, as in a project that has both. Relative: where a clone is moved or copied, its own build is tested.
+  const modules = join(into, 'node_modules');
+  symlinkSync(relative(modules, root), join(modules, 'fp8-kv'), 'junction');
 }
 
 /**
