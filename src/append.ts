@@ -3,6 +3,7 @@ import { int32 } from './attention.js';
 import type { AppendCall, AppendStatus, Pages, PerSide, RequantizeCall } from './backend.js';
 import { countNaN, floatDtypeOf, formats, type FloatArray, type FloatDtype } from './formats.js';
 import { checkInteger, type PageLayout, type SideLayout } from './layout.js';
+import { checkOptions, type OptionNames } from './options.js';
 import { checkPolicy } from './policies.js';
 import { resolveRecipe, withScalePrecision, type Recipe } from './recipe.js';
 import { checkGivenScale, type GivenScale, type GivenScales } from './scale.js';
@@ -118,6 +119,8 @@ export function planQuantize(call: Pick<AppendCall, 'recipe' | 'scalePrecision' 
   };
 }
 
+const callNames: OptionNames<AppendCall> = { pages: true, key: true, value: true, dtype: true, slotMapping: true, recipe: true, scalePrecision: true, kScale: true, vScale: true };
+
 /**
  * @param elsewhere says of keys or values whether they lie in no typed array; then they are checked where they are bound
  * @throws TypeError or RangeError naming the argument that does not fit
@@ -127,6 +130,7 @@ export function planAppend<T = never>(
   marks: SlotMarks,
   elsewhere: (input: FloatArray | T) => Elsewhere | undefined = () => undefined,
 ): AppendPlan {
+  checkOptions<object>(call, 'call', callNames);
   const { layout } = call.pages;
   const dtypeOf = (argument: 'key' | 'value'): FloatDtype => elsewhere(call[argument])?.dtype ?? floatDtypeOf(call[argument] as FloatArray, call.dtype, argument);
   const dtype = dtypeOf('key');
@@ -161,12 +165,12 @@ function checkFrom({ layout: { order, k, v, ...shape } }: Pages, layout: PageLay
 
 /** @throws TypeError or RangeError naming the argument that does not fit */
 export function planRequantize(call: RequantizeCall, marks: SlotMarks): RequantizePlan {
-  const { from, pages } = call;
+  const { from, pages, slotMapping, recipe, scalePrecision, kScale, vScale } = call;
   const dtype = checkFrom(from, pages.layout);
   if (from === pages) throw new TypeError('"from" expected other pages than "pages": what is written there may have to be read yet');
   const fromPages = Int32Array.from(call.fromPages, (page, i) => checkInteger(page, `fromPages[${i}]`, 0, from.count - 1));
   const tokens = fromPages.length * from.layout.blockSize;
-  const { length } = int32(call.slotMapping, 'slotMapping');
+  const { length } = int32(slotMapping, 'slotMapping');
   if (length !== tokens) throw new RangeError(`"slotMapping" expected ${fromPages.length} pages × ${from.layout.blockSize} tokens = ${tokens} slots, got ${length}`);
-  return { ...planAppend({ ...call, key: from, value: from }, marks, () => ({ dtype })), fromPages };
+  return { ...planAppend({ pages, key: from, value: from, slotMapping, recipe, scalePrecision, kScale, vScale }, marks, () => ({ dtype })), fromPages };
 }

@@ -2,6 +2,7 @@
 import type { AttendCall, AttentionOptions, OutDtype, Pages } from './backend.js';
 import { describe, floatDtypeOf, type FloatDtype } from './formats.js';
 import { checkInteger, MAX_CONTEXT, WORK_WORDS, type PageLayout } from './layout.js';
+import { checkOptions, type OptionNames } from './options.js';
 import { checkDescale, type GivenScales } from './scale.js';
 
 /** A checked call. */
@@ -168,12 +169,21 @@ export function checkTables(pages: Pages, call: Pick<AttendCall, 'blockTable' | 
   return { totalQ, sequences, maxBlocks, blockTable, cuSeqlensQ, seqUsedK, contextLens };
 }
 
+export const attentionNames: OptionNames<AttentionOptions> = { causal: true, windowLeft: true, windowRight: true, softcap: true, sinks: true, alibiSlopes: true, softmaxScale: true };
+
+const callNames: OptionNames<AttendCall<OutDtype>> = {
+  ...attentionNames,
+  pages: true, q: true, dtype: true, blockTable: true, cuSeqlensQ: true, seqUsedK: true, contextLens: true,
+  kScale: true, vScale: true, kDescale: true, vDescale: true, outDtype: true, out: true, lse: true,
+};
+
 /**
  * Checks a call and lays out its work.
  * @param rowsAtOnce how many rows of q one work item may have at most; changes no bit of the result
  * @throws TypeError or RangeError naming the argument that does not fit
  */
 export function planAttention(call: AttendCall<OutDtype>, rowsAtOnce: (queryHeads: number) => number): AttendPlan {
+  checkOptions(call, 'call', callNames);
   const { layout } = call.pages;
   const dtype = floatDtypeOf(call.q, call.dtype, 'q');
   const windowLeft = checkWindow(call.windowLeft, 'windowLeft');

@@ -147,9 +147,13 @@ export function countNaN(values: FloatArray, dtype: FloatDtype, from: number, to
 /** The bytes behind a typed array, in place. */
 export const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
+/** Of a longer string its length says enough: it may be a whole file. */
+const MOST_QUOTED = 200;
+
 /** What a value is, in a word, for error messages. */
 export function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (typeof value === 'object') return value.constructor?.name ?? 'an object';
-  return typeof value === 'string' ? JSON.stringify(value) : `${typeof value} ${String(value as number)}`;
+  if (typeof value !== 'string') return `${typeof value} ${String(value as number)}`;
+  return value.length <= MOST_QUOTED ? JSON.stringify(value) : `a string of ${value.length} characters`;
 }

@@ -134,7 +134,7 @@ class StoredStates implements States {
   }
 
   #begin({ tokens }: Given): Step {
-    if (tokens > this.#chunk) throw new RangeError(`"keyStates.dims[2]" expected at most ${this.#chunk} tokens, the cache's "chunk", got ${tokens}`);
+    if (tokens > this.#chunk) throw new RangeError(`"keyStates.dims[2]" expected at most ${this.#chunk} tokens in a call, the cache's "chunk" ("capacity" unless stated), got ${tokens}`);
     const room = this.#capacity - this.#sequence.length;
     if (tokens > room) throw new RangeError(`"keyStates.dims[2]" expected at most ${room} more tokens, as the cache's "capacity" is ${this.#capacity}, got ${tokens}`);
     return this.#cache.begin([{ sequence: this.#sequence, tokens }]);

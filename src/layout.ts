@@ -224,9 +224,9 @@ export function pageLayout(shape: PageShape, keys: KeyOrder = 'dim-major'): Page
 }
 
 /** @throws TypeError for what `pageLayout` has not made: without strides, there is no place for anything */
-export function checkPageLayout(layout: PageLayout): void {
-  checkObject(layout, 'layout', 'what pageLayout() gives');
-  if (!Number.isSafeInteger(layout.bytes) || !layout.k || !layout.v) throw new TypeError(`"layout" expected what pageLayout() gives, got ${describe(layout)} without offsets`);
+export function checkPageLayout(layout: PageLayout, argument = 'layout'): void {
+  checkObject(layout, argument, 'what pageLayout() gives');
+  if (!Number.isSafeInteger(layout.bytes) || !layout.k || !layout.v) throw new TypeError(`"${argument}" expected what pageLayout() gives, got ${describe(layout)} without offsets`);
 }
 
 /** The same page with its keys dim-major, where it can have them so, or token-major. */

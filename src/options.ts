@@ -43,14 +43,14 @@ function remedy(name: string, known: readonly string[]): string {
 
 /**
  * A misspelt option would pass for one that is not stated, and the default for what was asked for. An undefined one is not stated.
- * Of what is made once: calls of a decode loop pass such names by.
+ * Calls of a decode loop are checked as well, so that this makes no garbage.
  * @param prefix what stands before the name in the error
  * @throws TypeError unless it is an object, whose fields all have a name that is known
  */
-export function checkOptions<T>(options: T, argument: string, names: OptionNames<T>, prefix = ''): void {
-  checkObject(options, argument);
-  for (const [name, value] of Object.entries(options as object)) {
-    if (value === undefined || Object.hasOwn(names, name)) continue;
+export function checkOptions<T>(options: T, argument: string, names: OptionNames<T>, prefix = '', expected?: string): void {
+  checkObject(options, argument, expected);
+  for (const name in options) {
+    if (Object.hasOwn(names, name) || options[name] === undefined) continue;
     throw new TypeError(`"${prefix}${name}" expected the name of an option, got an unknown one: ${remedy(name, Object.keys(names))}`);
   }
 }

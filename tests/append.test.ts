@@ -187,6 +187,7 @@ test('what does not fit is refused by name, and nothing is written', () => {
   refused({ key: new Uint16Array(32), value: new Uint16Array(32) }, /expected f16 or bf16, got undefined/);
   refused({ recipe: 'none' as 'amax' }, /"recipe" expected one of/);
   refused({ kScale: 1 }, /"kScale" expected to be absent/);
+  refused({ k_scale: 1 } as object, /"k_scale" expected the name of an option, got an unknown one: is "kScale" meant\?/);
   throws(() => wasmBackend().append(call), /"pages" expected pages that this backend created/);
   equal(backend.append({ ...call, slotMapping: Int32Array.of(-1, -1) }), { written: 0, skipped: 2 });
   equal(pages.export(), before);

@@ -171,6 +171,7 @@ function testAttention(simd: (typeof builds)[number]): void {
     refused({ windowRight: 1.5 }, /"windowRight"/);
     refused({ causal: 1 as unknown as boolean }, /"causal"/);
     refused({ kScale: 2 }, /"kScale" expected to be absent/);
+    refused({ window_left: 2 } as object, /"window_left" expected the name of an option, got an unknown one: is "windowLeft" meant\?/);
     refused({ lse: new Float32Array(3) }, /"lse" expected length 12, got 3/);
     throws(() => backend.attend({ ...call, out: new Float32Array(1) }), /"out" expected length 96, got 1/);
     throws(() => wasmBackend().attend(call), /"pages" expected pages that this backend created/);

@@ -297,7 +297,7 @@ test('what does not fit is refused before anything is written, and the pass goes
   };
   all(0);
   refused(good, good, 1, /"layerIdx" expected 0, as layers come in order, got 1: resetStates\(\) forgets a pass that was begun/);
-  refused(filled(13), filled(13), 0, /"keyStates\.dims\[2\]" expected at most 12 tokens, the cache's "chunk", got 13/);
+  refused(filled(13), filled(13), 0, /"keyStates\.dims\[2\]" expected at most 12 tokens in a call, the cache's "chunk" \("capacity" unless stated\), got 13/);
   is(cache.getSeqLength(), 0);
   cache.update(good, good, 0);
   all(1);

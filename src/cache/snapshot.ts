@@ -2,6 +2,7 @@
 import type { ByteSource } from '../files/byte-stream.js';
 import { readSnapshot, writeSnapshot } from '../files/snapshot.js';
 import { describe } from '../formats.js';
+import { checkOptions } from '../options.js';
 import { KvCache } from './cache.js';
 import { Sequence } from './sequence.js';
 import { Loading } from './snapshot-load.js';
@@ -89,6 +90,7 @@ export function saveSnapshot(cache: KvCache, options: { readonly sequences?: rea
   checkCache(cache);
   // Sequences in their place would save all, and one conversation too many.
   if (typeof options !== 'object' || options === null || Array.isArray(options)) throw new TypeError(`"options" expected { sequences }, got ${describe(options)}`);
+  checkOptions(options, 'options', { sequences: true });
   const saving = new Saving(cache.parts, checkSequences(options.sequences ?? [...cache.live], cache), cache.keyChain);
   const release = cache.occupy();
   saving.share();
@@ -122,6 +124,7 @@ export function saveSnapshot(cache: KvCache, options: { readonly sequences?: rea
  */
 export async function loadSnapshot(cache: KvCache, source: ByteSource, options: { readonly name?: string } = {}): Promise<Sequence[]> {
   checkCache(cache);
+  checkOptions(options, 'options', { name: true });
   const release = cache.occupy();
   try {
     const loading = new Loading(cache.parts, cache.keyChain);

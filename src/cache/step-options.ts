@@ -1,6 +1,8 @@
 /** What the calls of a step take beside their tensors. */
+import { attentionNames } from '../attention.js';
 import type { AttentionOptions, OutArray, OutDtype } from '../backend.js';
 import type { FloatDtype } from '../formats.js';
+import type { OptionNames } from '../options.js';
 import type { GivenScale } from '../scale.js';
 import type { RecordAttendCall } from '../webgpu/record.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
@@ -49,3 +51,10 @@ export interface StepRecordOptions extends Omit<AttentionOptions, 'sinks' | 'ali
   /** [tokens, queryHeads] of f32. Default: not kept. */
   readonly lse?: GpuTensor;
 }
+
+export const appendNames: OptionNames<StepAppendOptions> = { dtype: true };
+
+/** With results on the host or in GPU buffers: the names are the same. */
+export const attendNames: OptionNames<StepAttendOptions<OutDtype>> & OptionNames<StepRecordOptions> = {
+  ...attentionNames, kDescale: true, vDescale: true, dtype: true, outDtype: true, out: true, lse: true,
+};

@@ -2,7 +2,7 @@ import { attendParts } from '../attend-parts.js';
 import type { AppendStatus, AttendCall, AttendResult, Backend, OutDtype, Pages, RequantizeCall } from '../backend.js';
 import { floatDtypeOf, type FloatArray, type FloatDtype } from '../formats.js';
 import { checkInteger } from '../layout.js';
-import { checkObject } from '../options.js';
+import { checkOptions } from '../options.js';
 import type { WebgpuBackend } from '../webgpu/backend.js';
 import type { GpuTensor } from '../webgpu/tensor.js';
 import { checkRingShows } from './config.js';
@@ -11,7 +11,7 @@ import { flushOf, type Flush } from './flush.js';
 import { showAppend, showQuery, type CacheObserver } from './observer.js';
 import { readRows, type Rows } from './rows.js';
 import type { Sequence, SequenceState } from './sequence.js';
-import type { StepAppendOptions, StepAttendOptions, StepRecordOptions } from './step-options.js';
+import { appendNames, attendNames, type StepAppendOptions, type StepAttendOptions, type StepRecordOptions } from './step-options.js';
 import type { LayerStores, Stores } from './stores.js';
 import type { PartTables, StepTables, TableStore } from './tables.js';
 import type { TokenIds } from './token-log.js';
@@ -117,7 +117,7 @@ export class Step {
   append(layer: number, key: FloatArray, value: FloatArray, options: StepAppendOptions = {}): AppendStatus | Promise<AppendStatus> {
     this.#assertOpen();
     const stores = this.#layer(layer);
-    checkObject(options, 'options');
+    checkOptions(options, 'options', appendNames);
     this.#announceTables();
     const status = this.#append(stores, key, value, options.dtype);
     this.#appended[layer]++;
@@ -190,7 +190,7 @@ export class Step {
   recordAppend(encoder: GPUCommandEncoder, layer: number, key: GpuTensor, value: GpuTensor, options: StepAppendOptions = {}): void {
     this.#assertOpen();
     const stores = this.#layer(layer);
-    checkObject(options, 'options');
+    checkOptions(options, 'options', appendNames);
     const { dtype } = options;
     this.#assertUnobserved('recordAppend', 'append');
     const { codes, residual } = stores;
@@ -213,7 +213,7 @@ export class Step {
   recordAttend(encoder: GPUCommandEncoder, layer: number, q: GpuTensor, options: StepRecordOptions): void {
     this.#assertOpen();
     const stores = this.#layer(layer);
-    checkObject(options, 'options', '{ out }');
+    checkOptions(options, 'options', attendNames, '', '{ out }');
     this.#assertUnobserved('recordAttend', 'attend');
     if (!this.#appended[layer]) throw new Error(`"recordAttend" expected layer ${layer} to have been appended to in this step`);
     this.#checkOptions(stores, options);
@@ -258,7 +258,7 @@ export class Step {
     this.#assertOpen();
     const stores = this.#layer(layer);
     const { attention, queryHeads, headDim } = stores;
-    checkObject(options, 'options');
+    checkOptions(options, 'options', attendNames);
     if (!this.#appended[layer]) throw new Error(`"attend" expected layer ${layer} to have been appended to in this step`);
     this.#checkOptions(stores, options);
     floatDtypeOf(q, options.dtype, 'q');

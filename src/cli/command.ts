@@ -1,5 +1,5 @@
 /** What every command has, and the small things they share. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { extname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { resolveFp8Format, type Fp8Format } from '../formats.js';
@@ -67,7 +67,5 @@ export function readBytes(file: string): Uint8Array {
   const buffer = readFileSync(file);
   return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
 }
-
-export const writeBytes = (file: string, bytes: Uint8Array): void => writeFileSync(file, bytes);
 
 export const JSON_OPTION = '  --json                 print one JSON value instead of text';

@@ -3,7 +3,8 @@ import { parseSafetensors, serializeSafetensors } from '../files/safetensors.js'
 import type { Tensor } from '../files/tensor.js';
 import type { Fp8Format } from '../formats.js';
 import { decode as decodeCodes } from '../wasm/codec.js';
-import { fileKind, formatOption, JSON_OPTION, oneFile, parse, readBytes, UsageError, writeBytes, type Command } from './command.js';
+import { fileKind, formatOption, JSON_OPTION, oneFile, parse, readBytes, UsageError, type Command } from './command.js';
+import { checkWritable, writeWhole } from './output.js';
 
 const fp8: { readonly [dtype: string]: Fp8Format } = { F8_E4M3: 'e4m3fn', F8_E5M2: 'e5m2' };
 
@@ -49,10 +50,11 @@ ${JSON_OPTION}
     const { values, positionals } = parse(args, { output: { type: 'string', short: 'o' }, format: { type: 'string' }, json: { type: 'boolean' } });
     const { input, output } = oneFile(positionals, values.output);
     const kind = fileKind(input, output);
+    checkWritable(output);
     if (kind === 'safetensors' && values.format !== undefined) throw new UsageError('--format is for .npy files: a .safetensors file states its dtypes');
     const bytes = readBytes(input);
     const result = kind === 'npy' ? decodeNpy(bytes, input, values.format) : decodeSafetensors(bytes, input);
-    writeBytes(output, result.bytes);
+    writeWhole(output, result.bytes);
     console.log(values.json ? JSON.stringify({ output, values: result.values }) : `${output}: ${result.values} f32 values`);
     return 0;
   },

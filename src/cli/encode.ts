@@ -3,7 +3,8 @@ import { parseSafetensors, serializeSafetensors } from '../files/safetensors.js'
 import { float32, uint16, valueDtypes, type Tensor } from '../files/tensor.js';
 import { formats, type Fp8Format } from '../formats.js';
 import { encode as encodeValues } from '../wasm/codec.js';
-import { fileKind, formatOption, JSON_OPTION, oneFile, parse, readBytes, UsageError, writeBytes, type Command } from './command.js';
+import { fileKind, formatOption, JSON_OPTION, oneFile, parse, readBytes, UsageError, type Command } from './command.js';
+import { checkWritable, writeWhole } from './output.js';
 
 interface Settings {
   readonly format: Fp8Format;
@@ -67,10 +68,11 @@ ${JSON_OPTION}
     const { input, output } = oneFile(positionals, values.output);
     const settings = { format: formatOption(values.format), saturate: !values['no-saturate'] };
     const kind = fileKind(input, output);
+    checkWritable(output);
     if (kind === 'safetensors' && values.from !== undefined) throw new UsageError('--from is for .npy files: a .safetensors file states its dtypes');
     const bytes = readBytes(input);
     const result = kind === 'npy' ? encodeNpy(bytes, input, values.from, settings) : encodeSafetensors(bytes, input, settings);
-    writeBytes(output, result.bytes);
+    writeWhole(output, result.bytes);
     console.log(values.json ? JSON.stringify({ output, format: settings.format, values: result.values }) : `${output}: ${result.values} ${settings.format} codes`);
     return 0;
   },

@@ -4,7 +4,8 @@ import { basename, join, resolve } from 'node:path';
 import type { Backend } from '../backend.js';
 import { wasmBackend } from '../wasm/open.js';
 import { requestWebgpuBackend } from '../webgpu/open.js';
-import { parse, readBytes, UsageError, writeBytes } from './command.js';
+import { parse, readBytes, UsageError } from './command.js';
+import { checkWritable, writeWhole } from './output.js';
 
 /** How one case went. */
 export interface Outcome {
@@ -53,13 +54,14 @@ function outputs(cases: readonly string[], file: string | undefined, directory: 
   const overwritten = cases.find((path, i) => targets[i] !== undefined && resolve(targets[i]) === resolve(path));
   if (overwritten !== undefined) throw new UsageError(`expected a result file other than the case, got ${overwritten} for both`);
   if (directory !== undefined) mkdirSync(directory, { recursive: true });
+  for (const target of targets) if (target !== undefined) checkWritable(target);
   return targets;
 }
 
 async function runCase(replay: Replay, backend: Backend, path: string, output: string | undefined): Promise<Report> {
   try {
     const { result, difference, figures } = await replay(backend, readBytes(path), basename(path));
-    if (output !== undefined) writeBytes(output, result);
+    if (output !== undefined) writeWhole(output, result);
     return { case: path, ok: difference === undefined, output, reason: difference, figures };
   } catch (error) {
     return { case: path, ok: false, reason: (error as Error).message };

@@ -1,6 +1,6 @@
-import { writeFileSync } from 'node:fs';
 import { tuneWebgpu, type TunedCandidate } from '../webgpu/tune.js';
 import { JSON_OPTION, parse, UsageError, type Command } from './command.js';
+import { writeWhole } from './output.js';
 
 function print({ kernel, tuning, milliseconds }: TunedCandidate): void {
   const { subgroups, decode, prefill } = tuning;
@@ -32,7 +32,7 @@ It says how soon results are there, and nothing of what they are. Exit code 1 wi
     const [queryHeads, kvHeads, headDim] = [count(values['query-heads'], 'query-heads'), count(values['kv-heads'], 'kv-heads'), count(values['head-dim'], 'head-dim')];
     const tuning = await tuneWebgpu({ queryHeads, kvHeads, headDim, onCandidate: values.json ? undefined : print });
     const text = JSON.stringify(tuning, null, 2);
-    if (values.output !== undefined) writeFileSync(values.output, `${text}\n`);
+    if (values.output !== undefined) writeWhole(values.output, `${text}\n`);
     if (values.output === undefined || values.json) console.log(values.json ? JSON.stringify(tuning) : text);
     return 0;
   },

@@ -66,7 +66,7 @@ export class ByteStream {
   async take(length: number, checksum?: Checksum): Promise<Uint8Array<ArrayBuffer>> {
     let bytes = new Uint8Array(Math.min(length, FIRST_ROOM));
     for (let filled = 0; filled < length; ) {
-      if (!(await this.#fetch())) throw new FormatError(this.file, this.#position, `the file ends ${length - filled} bytes too early`);
+      if (!(await this.#fetch())) throw new FormatError(this.file, this.#position, `the file ends at least ${length - filled} bytes too early`);
       if (filled === bytes.length) bytes = grown(bytes, length);
       const part = this.#chunk.subarray(0, bytes.length - filled);
       bytes.set(part, filled);

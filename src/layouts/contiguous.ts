@@ -1,6 +1,6 @@
 /** Contiguous caches: a sequence's tokens one after the other, as many as it has. */
 import type { SideTensor, TensorLayout, TensorStrides } from '../backend.js';
-import { checkInteger, type PageLayout } from '../layout.js';
+import { checkInteger, checkPageLayout, type PageLayout } from '../layout.js';
 import { checkOptions, type OptionNames } from '../options.js';
 import { groupsOf } from './row-major.js';
 
@@ -39,6 +39,7 @@ function contiguousLayout(page: PageLayout, tokens: number, token: number, head:
  * @throws RangeError naming the option that does not fit
  */
 export function milaLayout(page: PageLayout, options: MilaLayoutOptions): TensorLayout {
+  checkPageLayout(page, 'page');
   checkOptions(options, 'options', milaNames);
   const { maxSeqLen, tokens = maxSeqLen } = options;
   checkInteger(maxSeqLen, 'maxSeqLen', 0);
@@ -66,6 +67,7 @@ const ferrumNames: OptionNames<FerrumLayoutOptions> = { tokens: true };
  * @throws RangeError naming the option that does not fit
  */
 export function ferrumLayout(page: PageLayout, options: FerrumLayoutOptions): TensorLayout {
+  checkPageLayout(page, 'page');
   checkOptions(options, 'options', ferrumNames);
   return contiguousLayout(page, checkInteger(options.tokens, 'tokens', 0), page.kvHeads, 1);
 }

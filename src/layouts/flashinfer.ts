@@ -5,7 +5,7 @@
 import { int32 } from '../attention.js';
 import type { TensorLayout } from '../backend.js';
 import { describe } from '../formats.js';
-import { checkInteger, type PageLayout } from '../layout.js';
+import { checkInteger, checkPageLayout, type PageLayout } from '../layout.js';
 import { checkObject, checkOptions, type OptionNames } from '../options.js';
 import { rowMajorLayout, type Axis } from './row-major.js';
 
@@ -35,6 +35,7 @@ const orders: { readonly [order: string]: readonly Axis[] } = { NHD: ['token', '
  * @throws TypeError or RangeError naming the option that does not fit
  */
 export function flashinferLayout(page: PageLayout, options: FlashinferLayoutOptions): TensorLayout {
+  checkPageLayout(page, 'page');
   checkOptions(options, 'options', optionNames);
   const { pages, kvLayout = 'NHD', tuple = false } = options;
   if (!Object.hasOwn(orders, kvLayout)) throw new TypeError(`"kvLayout" expected NHD or HND, got ${describe(kvLayout)}`);

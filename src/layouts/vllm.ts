@@ -20,7 +20,7 @@
  */
 import type { TensorLayout } from '../backend.js';
 import { describe } from '../formats.js';
-import type { PageLayout } from '../layout.js';
+import { checkPageLayout, type PageLayout } from '../layout.js';
 import { checkOptions, type OptionNames } from '../options.js';
 import { rowMajorLayout, type Axis, type LayerOf } from './row-major.js';
 
@@ -70,6 +70,7 @@ const allLayers: { readonly [shape: string]: Orders } = {
  * @throws TypeError or RangeError naming the option that does not fit
  */
 export function vllmLayout(page: PageLayout, options: VllmLayoutOptions): TensorLayout {
+  checkPageLayout(page, 'page');
   checkOptions(options, 'options', optionNames);
   const { blocks, shape = 'separate', order = 'NHD', layer, inlineScales } = options;
   const shapes = layer ? allLayers : oneLayer;

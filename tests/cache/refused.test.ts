@@ -340,9 +340,11 @@ test('what is no backend, and what are no options, is said so', async () => {
   const step = cache.begin([{ sequence: cache.createSequence(), tokens: 1 }]);
   const { key, value } = tokens(1);
   refused(() => step.append(0, key, value, 'f16' as never), TypeError, /^"options" expected an object, got "f16"$/);
+  refused(() => step.append(0, key, value, { Dtype: 'f32' } as object), TypeError, /^"Dtype" .* is "dtype" meant\?$/);
   step.append(0, key, value);
   refused(() => step.attendSync(0, undefined as never), TypeError, /^"q" expected a Float32Array, or a Uint16Array of f16 or bf16 bits, got undefined$/);
   refused(() => step.attendSync(0, new Float32Array(32), null as never), TypeError, /^"options" expected an object, got null$/);
+  refused(() => step.attendSync(0, new Float32Array(32), { window_left: 2 } as object), TypeError, /^"window_left" .* is "windowLeft" meant\?$/);
   is(step.attendSync(0, new Float32Array(32)).out.length, 32);
   step.abort();
   cache.dispose();
@@ -374,6 +376,11 @@ test('snapshots are of caches only', async () => {
     refused(() => saveSnapshot(nothing as KvCache), TypeError, /"cache" expected a KvCache, got/);
     await rejected(loadSnapshot(nothing as KvCache, new Uint8Array(8)), /"cache" expected a KvCache, got/);
   }
+  const cache = cacheOf(4);
+  refused(() => saveSnapshot(cache, { sequence: [] } as object), TypeError, /^"sequence" .* is "sequences" meant\?$/);
+  await rejected(loadSnapshot(cache, new Uint8Array(8), { file: 'x' } as object), /^"file" expected the name of an option/);
+  // A stream of text: what it holds is no part of the message.
+  await rejected(loadSnapshot(cache, (async function* () { yield 'x'.repeat(1000); })() as never), /^"source" expected chunks of Uint8Array, got a string of 1000 characters$/);
 });
 
 test('a cache beyond 4 GiB is refused by name, and the layers already made are given back', () => {

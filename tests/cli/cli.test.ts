@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, linkSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { equal, is, match, ok } from 'uvu/assert';
 import { append } from '../../src/cli/append.js';
@@ -55,8 +55,12 @@ test.before(() => {
 });
 
 test('encode and decode of .npy give the bytes of encode and decode', async () => {
+  put('codes.npy', new Uint8Array(1));
+  // A second name of the file that was there, which is not written to: a disk that is full leaves it as it was.
+  linkSync(join(folder, 'codes.npy'), join(folder, 'before.npy'));
   const encoded = await run('encode', 'x.npy', '-o', 'codes.npy', '--json');
   assertDone(encoded);
+  is(get('before.npy').length, 1);
   equal(JSON.parse(encoded.out), { output: 'codes.npy', format: 'e4m3fn', values: 26 });
   assertSameBits(get('codes.npy'), serializeNpy('|u1', [2, 13], encode(values, 'e4m3fn')));
   const loose = await run('encode', 'x.npy', '--output', 'loose.npy', '--format', 'fp8_e5m2', '--no-saturate');
@@ -149,6 +153,8 @@ test('exit codes: 2 for wrong usage, 1 for what cannot be read', async () => {
   assertFailed(cut, 1, /^fp8-kv decode: broken\.safetensors, byte 0: the header claims/);
   assertFailed(await run('decode', 'x.npy', '-o', 'new.npy'), 1, /^fp8-kv decode: x\.npy holds <f4: expected \|u1/);
   assertFailed(await run('decode', 'x.safetensors', '-o', 'new.safetensors'), 1, /expected F8_E4M3 or F8_E5M2 tensors, got none/);
+  assertFailed(await run('encode', 'x.npy', '-o', 'nowhere/new.npy'), 2, /^fp8-kv encode: nowhere\/new\.npy expected a folder that can be written to, got nowhere/);
+  assertFailed(await run('decode', 'x.npy', '-o', 'nowhere/new.npy'), 2, /^fp8-kv decode: nowhere\/new\.npy expected a folder/);
   ok(!existsSync(join(folder, 'new.npy')) && !existsSync(join(folder, 'new.safetensors')));
 });
 

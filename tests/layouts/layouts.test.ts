@@ -1,6 +1,7 @@
 /** Caches of other systems go in and out, bit for bit. */
 import { equal, throws } from 'uvu/assert';
 import {
+  ferrumLayout,
   flashinferLayout,
   milaLayout,
   pageLayout,
@@ -177,5 +178,9 @@ test('a layout that no such system has is refused by name', () => {
   throws(() => vllmLayout(page, { blocks: 1, inlineScales: true }), /"inlineScales" expected granularity token-head of "v", got tensor/);
   throws(() => flashinferLayout(page, { pages: 1, kvLayout: 'nhd' as 'NHD' }), /"kvLayout" expected NHD or HND, got "nhd"/);
   throws(() => flashinferLayout(page, { pages: 0.5 }), /"pages" expected/);
+  const pages = {} as typeof page;
+  for (const make of [() => vllmLayout(pages, { blocks: 1 }), () => flashinferLayout(pages, { pages: 1 }), () => milaLayout(pages, { maxSeqLen: 1 }), () => ferrumLayout(pages, { tokens: 1 })]) {
+    throws(make, /"page" expected what pageLayout\(\) gives, got Object without offsets/);
+  }
   throws(() => milaLayout(page, { maxSeqLen: 10, tokens: 11 }), /"tokens" expected an integer from 0 to 10, got number 11/);
 });
