@@ -71,6 +71,8 @@ async function run(caches: readonly [string, string], tokens: number): Promise<v
   await write('tokens', `${tokens}`);
   await page.click('#run');
   await page.until(`${status}.startsWith('Done') || ${problem}`);
+  // Figures are written with the next picture.
+  await page.evaluate(`new Promise((resolve) => requestAnimationFrame(() => resolve()))`);
 }
 
 check('a loading shows how far it is, and can be cancelled, and begun again', async () => {
