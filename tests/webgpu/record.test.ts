@@ -202,14 +202,14 @@ test('a table that changes between two calls is the one of each call; a sink of 
   await backend.append({ pages, key: x, value: x, slotMapping: Int32Array.from({ length: 8 }, (_, i) => i) });
   const q = numbers.normals(rowFloats);
   const [query, table, used, sinks] = [bufferOf(device, q), Int32Array.of(0, 1), Int32Array.of(3), new Float32Array(queryHeads)];
-  const call = { pages, queryHeads, blockTable: table, cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: used, sinks, windowLeft: 0, windowRight: 0 };
+  const call = { pages, blockTable: table, cuSeqlensQ: Int32Array.of(0, 1), seqUsedK: used, sinks, windowLeft: 0, windowRight: 0 };
   const encoder = device.createCommandEncoder();
   const [outs, lses] = [[0, 1, 2].map(() => emptyBuffer(device, rowFloats)), [0, 1, 2].map(() => emptyBuffer(device, queryHeads))];
   const expected: AttendResult[] = [];
   const changes = [(): void => {}, () => table.set([1, 0]), () => { used[0] = 7; sinks.fill(-Infinity); }];
   for (const [i, change] of changes.entries()) {
     change();
-    backend.recordAttend(encoder, { ...call, q: query, out: outs[i], lse: lses[i] });
+    backend.recordAttend(encoder, { ...call, queryHeads, q: query, out: outs[i], lse: lses[i] });
     expected.push(await backend.attend({ ...call, q }));
   }
   device.queue.submit([encoder.finish()]);
@@ -221,7 +221,7 @@ test('a table that changes between two calls is the one of each call; a sink of 
   const lse = emptyBuffer(device, queryHeads);
   for (const sink of [0, -0, NaN, 0]) {
     const recording = device.createCommandEncoder();
-    backend.recordAttend(recording, { ...call, seqUsedK: Int32Array.of(0), q: query, out: outs[0], lse, sinks: new Float32Array(queryHeads).fill(sink) });
+    backend.recordAttend(recording, { ...call, queryHeads, seqUsedK: Int32Array.of(0), q: query, out: outs[0], lse, sinks: new Float32Array(queryHeads).fill(sink) });
     device.queue.submit([recording.finish()]);
     assertSameBits(await read(lse, queryHeads), new Float32Array(queryHeads).fill(sink), `a sink of ${Object.is(sink, -0) ? '-0' : sink}`);
   }
