@@ -1,6 +1,7 @@
 /** Values at which encoders go wrong, if they do: what lies at and beside every boundary between two codes, and what is no ordinary number. */
 import type { Random } from '../align/random.js';
 import { floatDtypes, formats, type FloatArray, type FloatDtype, type QuantizedFormat } from '../formats.js';
+import { roundHalves } from '../layouts/half-scales.js';
 import { decode } from '../wasm/codec.js';
 import { roundToHalf } from './encoders.js';
 
@@ -16,9 +17,7 @@ function bitsIn(dtype: FloatDtype, x: number): number {
   float[0] = dtype === 'f16' ? roundToHalf(x) : x;
   if (dtype === 'f32') return word[0];
   if (dtype === 'bf16') return word[0] >>> 16;
-  const exponent = (word[0] >>> 23) - 112;
-  if (exponent >= 31) return infinities.f16;
-  return exponent > 0 ? (exponent << 10) | ((word[0] >>> 13) & 0x3ff) : float[0] * 2 ** 24;
+  return roundHalves(float)[0];
 }
 
 /** All codes' magnitudes, and the middle between each and the next: beyond the largest, where rounding would go on to if it could. */
