@@ -14,7 +14,7 @@ import { appendKernels, recordQuantize } from '../webgpu/append.js';
 import type { WebgpuBackend } from '../webgpu/backend.js';
 import { dequantizeKernel, gatherKernel } from '../webgpu/kernels.js';
 import { bnshBytes, recordDequantize, recordGather } from '../webgpu/move.js';
-import { WebgpuPages } from '../webgpu/pages.js';
+import type { WebgpuPages } from '../webgpu/pages.js';
 import { regionOf } from '../webgpu/tensor.js';
 import { checkPresent, dtypeOf, newBuffer, type OrtFloat, type OrtTensor, type OrtTensorClass } from './tensors.js';
 
@@ -59,8 +59,7 @@ export interface AppendPresentCall extends Omit<AppendCall, 'key' | 'value' | 'd
 
 function ownPages(backend: WebgpuBackend, pages: Pages): WebgpuPages {
   if (backend?.kind !== 'webgpu') throw new TypeError(`"backend" expected one on a GPU (webgpuBackend({ device })), got ${describe(backend?.kind)}`);
-  if (pages instanceof WebgpuPages && pages.backend === backend) return pages;
-  throw new TypeError('"pages" expected pages that this backend created');
+  return backend.own(pages);
 }
 
 /** Positions that each row of a batch has in a mapping. @throws RangeError where they do not come out even */

@@ -95,8 +95,8 @@ export class WebgpuBackend implements Backend {
     if (ended) throw ended;
   }
 
-  /** The pages as ours, or an error. */
-  #own(pages: Pages, argument = 'pages'): WebgpuPages {
+  /** @internal The pages as ours, or an error. */
+  own(pages: Pages, argument = 'pages'): WebgpuPages {
     if (pages instanceof WebgpuPages && pages.backend === this) return pages;
     throw new TypeError(`"${argument}" expected pages that this backend created`);
   }
@@ -160,7 +160,7 @@ export class WebgpuBackend implements Backend {
   async append(call: WebgpuAppendCall): Promise<AppendStatus> {
     this.#assertUsable();
     checkObject(call, 'call');
-    const pages = this.#own(call.pages);
+    const pages = this.own(call.pages);
     const { layout, region, groups } = pages;
     const plan = planAppend(call, pages.marks, (input) => (isGpuTensor(input) ? { dtype: checkDtype(call.dtype) } : undefined));
     const tokens = plan.slotMapping.length;
@@ -191,7 +191,7 @@ export class WebgpuBackend implements Backend {
   async requantize(call: RequantizeCall): Promise<AppendStatus> {
     this.#assertUsable();
     checkObject(call, 'call');
-    const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
+    const [pages, from] = [this.own(call.pages), this.own(call.from, 'from')];
     const plan = ownPlan(planRequantize(call, pages.marks));
     if (plan.status.written === 0) return plan.status;
     const planned = planGpuRequantize(this.#gpu, pages, from, plan);
@@ -204,7 +204,7 @@ export class WebgpuBackend implements Backend {
   async attend<D extends OutDtype = 'f32'>(call: AttendCall<D>): Promise<AttendResult<D>> {
     this.#assertUsable();
     checkObject(call, 'call');
-    const pages = this.#own(call.pages);
+    const pages = this.own(call.pages);
     const { layout } = pages;
     // Kernels find the rows themselves.
     const plan = planAttention(call, () => 0x7fffffff);
@@ -246,7 +246,7 @@ export class WebgpuBackend implements Backend {
     this.#assertUsable();
     checkEncoder(encoder);
     checkObject(call, 'call');
-    const planned = planRecordedAppend(this.#gpu, this.#own(call.pages), call);
+    const planned = planRecordedAppend(this.#gpu, this.own(call.pages), call);
     this.#assertReady(appendKernels(planned.layout));
     recordQuantize(this.#gpu, encoder, planned);
   }
@@ -259,7 +259,7 @@ export class WebgpuBackend implements Backend {
     this.#assertUsable();
     checkEncoder(encoder);
     checkObject(call, 'call');
-    const [pages, from] = [this.#own(call.pages), this.#own(call.from, 'from')];
+    const [pages, from] = [this.own(call.pages), this.own(call.from, 'from')];
     const plan = planRequantize(call, pages.marks);
     this.#assertReady(appendKernels(pages.layout));
     if (plan.status.written > 0) recordRequantize(this.#gpu, encoder, planGpuRequantize(this.#gpu, pages, from, plan));
@@ -274,7 +274,7 @@ export class WebgpuBackend implements Backend {
     this.#assertUsable();
     checkEncoder(encoder);
     checkObject(call, 'call');
-    const planned = planRecordedAttend(this.#gpu, this.#own(call.pages), call);
+    const planned = planRecordedAttend(this.#gpu, this.own(call.pages), call);
     this.#assertReady(attendKernels(planned, this.#gpu));
     recordAttention(this.#gpu, encoder, planned);
   }
@@ -300,7 +300,7 @@ export class WebgpuBackend implements Backend {
     this.#assertUsable();
     checkEncoder(encoder);
     checkPartDtypes(parts);
-    const planned = parts.map((part) => planRecordedAttend(this.#gpu, this.#own(part.pages), part));
+    const planned = parts.map((part) => planRecordedAttend(this.#gpu, this.own(part.pages), part));
     this.#assertReady([...planned.flatMap((part) => attendKernels(part, this.#gpu)), ...(parts.length > 1 ? [mergeStatesKernel] : [])]);
     recordParts(this.#gpu, encoder, planned);
   }
